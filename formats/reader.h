@@ -1,0 +1,75 @@
+/* Reads a .mlyze file: maps it, checks it, and hands out its events chunk by chunk, decoded to plain arrays.
+ * Memory: the tables and one chunk, whatever the number of events. One thread for each `struct mlz_trace`.
+ *
+ * A damaged file: tables and chunks that fail their checksum (or were cut) are passed over and counted in
+ * `mlz_trace_damage`; what can be read is given. Nothing read is trusted: every index is checked against its table before a
+ * caller sees it (an unknown string, frame or stack reads as id 0). */
+#ifndef MLZ_FORMATS_READER_H
+#define MLZ_FORMATS_READER_H
+
+#include "events.h"
+
+#include <jansson.h>
+
+struct mlz_trace;
+
+struct mlz_damage {
+  uint64_t chunks_bad;     /* whole chunks passed over: checksum or content wrong */
+  uint64_t bytes_bad;      /* their bytes, and those of a cut tail */
+  uint64_t events_bad;     /* events that those chunks say (or the index says) they held; 0 if not known */
+  uint64_t chunks_unknown; /* of a kind this reader does not know: skipped, not damage */
+  bool cut;                /* no trailer: the recorder did not finish (killed, disk full) */
+};
+
+/* Opens and reads all tables. On failure returns a negative errno and puts one line without newline into err:
+ * what is wrong and what to do, without the file's name. -EINVAL: not a .mlyze file or a newer format. */
+int mlz_trace_open(struct mlz_trace **out, const char *path, char *err, size_t err_size);
+struct mlz_trace *mlz_trace_close(struct mlz_trace *t); /* returns NULL */
+
+const json_t *mlz_trace_meta(const struct mlz_trace *t);    /* object, never NULL */
+const json_t *mlz_trace_summary(const struct mlz_trace *t); /* the finished trace's summary, or the last group's state; object, never NULL */
+const struct mlz_damage *mlz_trace_damage(const struct mlz_trace *t); /* complete once all chunks were read */
+bool mlz_trace_complete(const struct mlz_trace *t); /* finished by the recorder and undamaged so far */
+
+/* Tables. Strings are NUL-terminated (a NUL inside is cut there); owned by the trace. */
+uint32_t mlz_trace_strings(const struct mlz_trace *t); /* ids 0..n-1 */
+const char *mlz_trace_string(const struct mlz_trace *t, uint32_t id);
+uint32_t mlz_trace_frames(const struct mlz_trace *t);
+struct mlz_frame mlz_trace_frame(const struct mlz_trace *t, uint32_t id); /* its string ids are valid */
+uint32_t mlz_trace_stacks(const struct mlz_trace *t);
+const uint32_t *mlz_trace_stack(const struct mlz_trace *t, uint32_t id, uint32_t *n, bool *truncated); /* innermost first */
+size_t mlz_trace_processes(const struct mlz_trace *t);
+const json_t *mlz_trace_process(const struct mlz_trace *t, size_t i); /* in order of id */
+size_t mlz_trace_threads(const struct mlz_trace *t);
+const json_t *mlz_trace_thread(const struct mlz_trace *t, size_t i);
+
+/* One decoded EVENTS chunk. All arrays have `n` entries, in order, and stay valid until the next call. */
+struct mlz_block {
+  uint32_t process;
+  uint32_t n;
+  uint64_t group;       /* number of the group (from 0) that the chunk belongs to */
+  uint64_t first_alloc; /* number of the process's first allocation in this chunk */
+  uint64_t first_ns, last_ns;
+  uint32_t n_classes;
+  const struct mlz_class *classes;
+  const uint8_t *ops;       /* enum mlz_op */
+  const uint32_t *classes_of; /* ALLOC and FREE*: index into classes; FREE_FOREIGN: UINT32_MAX; RARE: index into rares */
+  const uint64_t *alloc_no; /* ALLOC: its own number in the process; FREE*: of the block's allocation; FREE_FOREIGN, RARE: UINT64_MAX */
+  const uint64_t *time_ns;
+  const uint32_t *thread;   /* thread id */
+  uint32_t n_rares;
+  const struct mlz_rare *rares;
+};
+
+/* Which parts the caller looks at; the others' pointers are NULL and cost nothing. ops, classes and classes_of are always there. */
+enum mlz_want { MLZ_WANT_ALLOC_NO = 1, MLZ_WANT_TIME = 2, MLZ_WANT_THREAD = 4, MLZ_WANT_ALL = 7 };
+
+void mlz_trace_rewind(struct mlz_trace *t);
+/* 1: *b is the next chunk. 0: no more. Negative errno: out of memory. Damaged chunks are passed over and counted. */
+int mlz_trace_next(struct mlz_trace *t, unsigned want, struct mlz_block *b);
+
+/* ns since the start at which the process's allocation `alloc_no` was recorded, to the precision of one chunk's time steps kept by the index;
+ * false: not known. Needs no decoding. */
+bool mlz_trace_alloc_time(struct mlz_trace *t, uint32_t process, uint64_t alloc_no, uint64_t *ns);
+
+#endif

@@ -1,0 +1,70 @@
+/* Writes a .mlyze file. Runs in the recorder: one thread (the drain) fills builders and tables, any one thread
+ * at a time encodes and appends; docs/format.md is the format.
+ *
+ * Ownership: a builder belongs to whoever sealed or fills it. Nothing here locks.
+ * Errors: negative errno. -ENOSPC, -EIO, -EDQUOT leave the file readable up to the last whole chunk. */
+#ifndef MLZ_FORMATS_WRITER_H
+#define MLZ_FORMATS_WRITER_H
+
+#include "events.h"
+
+#include <jansson.h>
+
+/* ---- events of one process: filled record by record, then sealed, encoded, appended, reset ---- */
+
+struct mlz_builder; /* columns of at most MLZ_CHUNK_EVENTS_MAX events of one process */
+
+struct mlz_builder *mlz_builder_new(void); /* NULL: out of memory */
+struct mlz_builder *mlz_builder_free(struct mlz_builder *b);
+
+/* Empties `b` for events of `process` (process id of the PROCESS table) from time `now_ns` on. `first_alloc` is the number (from 0) of the
+ * process's next recorded allocation. `weight` of following allocations starts at 1. */
+void mlz_builder_begin(struct mlz_builder *b, uint32_t process, uint64_t first_alloc, uint64_t now_ns);
+bool mlz_builder_full(const struct mlz_builder *b); /* true: seal it before the next event (room for 8 more is kept) */
+uint32_t mlz_builder_count(const struct mlz_builder *b);
+
+void mlz_builder_time(struct mlz_builder *b, uint64_t ns);      /* time of the following events; never goes back (a lower value is ignored) */
+void mlz_builder_thread(struct mlz_builder *b, uint32_t thread); /* thread id (THREAD table) of the following events */
+
+/* Returns the allocation's number within its process: keep it, the free names it. */
+uint64_t mlz_builder_alloc(struct mlz_builder *b, uint32_t stack, uint64_t size, unsigned domain, double weight);
+/* The block that mlz_builder_alloc numbered `alloc_no`, possibly in an earlier builder; the rest as given there. */
+void mlz_builder_free_block(struct mlz_builder *b, uint64_t alloc_no, uint32_t stack, uint64_t size, unsigned domain, double weight,
+                            bool temporary);
+void mlz_builder_free_foreign(struct mlz_builder *b);
+void mlz_builder_rare(struct mlz_builder *b, const struct mlz_rare *r); /* r->op, and the fields that it uses */
+
+/* ---- the file ---- */
+
+struct mlz_writer;
+
+/* Takes `fd` (opened for writing, empty; closed by mlz_writer_free). Writes the file header at once. `meta` becomes the META
+ * chunk: the keys of docs/format.md; borrowed. level: zstd level, 0 = default (1). */
+int mlz_writer_new(struct mlz_writer **out, int fd, const json_t *meta, int level);
+struct mlz_writer *mlz_writer_free(struct mlz_writer *w);
+
+/* Tables. Ids are dense and handed out in order from 1 (string 0 is "", stack 0 is the empty stack). The caller interns: the same content
+ * added twice gets two ids. They are buffered and written by the next flush, always before the events that name them. */
+uint32_t mlz_writer_string(struct mlz_writer *w, const char *utf8, size_t bytes);
+uint32_t mlz_writer_frame(struct mlz_writer *w, const struct mlz_frame *f);
+uint32_t mlz_writer_stack(struct mlz_writer *w, const uint32_t *frames, uint32_t n, bool truncated); /* innermost first */
+/* Processes and threads are JSON objects (docs/format.md has the keys), each with its "id"; a later object with the
+ * same id replaces the earlier one: written at the start, again when something is known, again at the end. */
+void mlz_writer_process(struct mlz_writer *w, json_t *process); /* takes the reference */
+void mlz_writer_thread(struct mlz_writer *w, json_t *thread);   /* takes the reference */
+
+/* An encoded piece of the file. Made on one thread, appended on another: that is how compression leaves the drain's way. */
+struct mlz_bytes {
+  uint8_t *data; /* malloc; the holder frees */
+  size_t size;
+};
+int mlz_writer_take_tables(struct mlz_writer *w, struct mlz_bytes *out); /* drain thread: all buffered table rows, raw (not compressed); size 0: none */
+int mlz_writer_append_tables(struct mlz_writer *w, const struct mlz_bytes *raw); /* writer thread: compresses and writes them */
+int mlz_writer_append_events(struct mlz_writer *w, const struct mlz_builder *b); /* writer thread: one EVENTS chunk; empty builder: nothing */
+/* Ends a group: a consistent cut over all processes. `state`: losses and counters so far (docs/format.md), borrowed. */
+int mlz_writer_append_group(struct mlz_writer *w, uint64_t now_ns, const json_t *state);
+/* Summary, index and trailer; after it the file is `complete` if summary says so. fsyncs. */
+int mlz_writer_finish(struct mlz_writer *w, const json_t *summary);
+uint64_t mlz_writer_bytes(const struct mlz_writer *w); /* written so far */
+
+#endif
