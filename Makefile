@@ -1,0 +1,52 @@
+# Thin: Meson does the work. Each target stands alone on a fresh Debian 12 machine (.ci/setup installs what is missing).
+PREFIX ?= /usr/local
+BUILD ?= build
+PYTHON ?= /usr/bin/python3
+SETUP = .ci/setup
+SOURCES = $(shell git ls-files '*.c' '*.h' 2>/dev/null || find shm formats tracer analyzer tests benchmarks -name '*.[ch]')
+
+.PHONY: all demo test install bench format check-format clean help
+
+all:
+	@$(SETUP) build
+	@.ci/build $(BUILD)
+
+help:
+	@echo "make demo                 build, record a small service, show where its memory went"
+	@echo "make test                 build and run every test; the last line is 'N passed, N failed'"
+	@echo "make install PREFIX=DIR   programs, agent, Python package, man pages (default /usr/local)"
+	@echo "make bench                the tables of benchmarks/"
+	@echo "make format               clang-format over the sources; make check-format only looks"
+
+demo:
+	@$(SETUP) build
+	@.ci/build $(BUILD)
+	@PYTHON=$(PYTHON) tests/demo/run $(BUILD)
+
+test:
+	@$(SETUP) test
+	@.ci/build $(BUILD)
+	@$(PYTHON) tests/run.py $(BUILD)
+
+# In a build directory of its own: a prefix is part of the configuration.
+install:
+	@$(SETUP) build
+	@.ci/build $(BUILD)/install --prefix=$(abspath $(PREFIX)) --libdir=lib -Dtests=false
+	@meson install -C $(BUILD)/install --no-rebuild --quiet
+	@echo "installed in $(abspath $(PREFIX)); the program is $(abspath $(PREFIX))/bin/memlyze"
+
+bench:
+	@$(SETUP) build
+	@.ci/build $(BUILD)
+	@$(PYTHON) benchmarks/run.py $(BUILD)
+
+format:
+	@$(SETUP) format
+	@clang-format -i $(SOURCES)
+
+check-format:
+	@$(SETUP) format
+	@clang-format --dry-run --Werror $(SOURCES) && echo "format: fine"
+
+clean:
+	rm -rf $(BUILD)
