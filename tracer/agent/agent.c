@@ -1,0 +1,209 @@
+#include "agent.h"
+
+#include "event.h"
+#include "gate.h"
+#include "python.h"
+#include "sys.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+
+struct mlz_agent mlz_agent;
+union mlz_wiped_page mlz_wiped;
+__thread struct mlz_tls mlz_tls;
+
+enum { ATTACHING = 3 };
+static pthread_key_t end_key;
+static bool end_key_made;
+static __thread uint32_t end_rounds __attribute__((tls_model("initial-exec")));
+
+#define RETRY_FIRST 1024u /* events between two tries for a ring, doubled up to RETRY_LAST */
+#define RETRY_LAST (1u << 20)
+
+static void thread_end(void *arg);
+
+static void attach(void) {
+  uint32_t state = MLZ_AGENT_NEW;
+  if (!atomic_compare_exchange_strong(&mlz_agent.attach, &state, ATTACHING)) return;
+  bool on = mlz_session_open();
+  if (on) {
+    struct mlz_wiped *w = mlz_wiped_get();
+    mlz_agent.no_wipe = mlz_sys3(SYS_madvise, (long)w, sizeof(mlz_wiped), MADV_WIPEONFORK) != 0;
+    uint64_t s = atomic_load_explicit(&mlz_agent_control()->settings, memory_order_acquire);
+    mlz_agent.trace_malloc = s & MLZ_SET_MALLOC;
+    mlz_agent.trace_python = s & MLZ_SET_PYTHON;
+    mlz_agent.trace_gc = s & MLZ_SET_GC;
+    end_key_made = pthread_key_create(&end_key, thread_end) == 0;
+  }
+  atomic_store(&mlz_agent.attach, on ? MLZ_AGENT_ON : MLZ_AGENT_OFF);
+}
+
+/* The constructor's part of a process: also the fork child's, at its first event. */
+static bool image_begin(void) {
+  struct mlz_control *c = mlz_agent_control();
+  bool forked = mlz_agent.last_image != 0;
+  if (mlz_recorder_died(c) || (forked && !c->follow)) {
+    atomic_store(&mlz_agent.attach, MLZ_AGENT_OFF);
+    return false;
+  }
+  mlz_agent.pid = mlz_sys_getpid();
+  mlz_agent.image_parent = mlz_agent.last_image;
+  atomic_store_explicit(&mlz_agent.threads, NULL, memory_order_relaxed);
+  atomic_store_explicit(&mlz_agent.last_gil, NULL, memory_order_relaxed);
+  atomic_store_explicit(&mlz_agent.peer.stalled, 0, memory_order_relaxed);
+  atomic_store_explicit(&mlz_agent.thread_next, 1, memory_order_relaxed);
+  atomic_store_explicit(&mlz_agent.finalized, 0, memory_order_relaxed);
+  mlz_agent.last_image = atomic_fetch_add_explicit(&c->image_next, 1, memory_order_relaxed);
+  atomic_store_explicit(&mlz_wiped_get()->image, mlz_agent.last_image, memory_order_release);
+  return true;
+}
+
+static bool thread_gone(const struct mlz_thread *th) {
+  return atomic_load_explicit(&th->ended, memory_order_acquire) == 1 && mlz_sys3(SYS_tgkill, mlz_agent.pid, th->tid, 0) == -ESRCH;
+}
+
+/* Memory for a thread: one of a thread that is gone, else newly mapped. */
+static struct mlz_thread *thread_memory(void) {
+  for (struct mlz_thread *th = atomic_load_explicit(&mlz_agent.threads, memory_order_acquire); th; th = th->next) {
+    uint32_t ended = 1;
+    if (thread_gone(th) && atomic_compare_exchange_strong(&th->ended, &ended, 2)) {
+      struct mlz_thread *next = th->next;
+      memset(th, 0, offsetof(struct mlz_thread, words));
+      th->next = next;
+      return th;
+    }
+  }
+  long m = mlz_sys6(SYS_mmap, 0, sizeof(struct mlz_thread), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (m < 0 && m > -4096) return NULL;
+  struct mlz_thread *th = (struct mlz_thread *)m;
+  th->next = atomic_load_explicit(&mlz_agent.threads, memory_order_relaxed);
+  while (!atomic_compare_exchange_weak(&mlz_agent.threads, &th->next, th)) {
+  }
+  return th;
+}
+
+static void send_name(struct mlz_thread *th, unsigned kind) {
+  char name[16] = {0};
+  mlz_sys3(SYS_prctl, PR_GET_NAME, (long)name, 0);
+  struct mlz_slot payload = {mlz_event_text(th, name, strnlen(name, sizeof(name))), th->number};
+  mlz_event_rare(th, kind, 0, 0, mlz_peer_clock(&mlz_agent.peer), &payload, 1, false);
+}
+
+static void send_settings(struct mlz_tls *t) {
+  struct mlz_slot payload = {t->over == UINT64_MAX ? 0 : t->over, 0};
+  mlz_event_rare(t->thread, MLZ_K_SETTINGS, 0, 0, t->settings, &payload, 1, false);
+}
+
+static void obey_settings(struct mlz_tls *t) {
+  struct mlz_control *c = mlz_agent_control();
+  struct mlz_thread *th = t->thread;
+  uint64_t s = atomic_load_explicit(&c->settings, memory_order_acquire);
+  uint64_t over = atomic_load_explicit(&c->sample_over, memory_order_relaxed);
+  t->settings = s;
+  t->over = over ? over : UINT64_MAX;
+  mlz_gate_reset(t);
+  if (th->depth != mlz_settings_depth(s)) {
+    th->depth = mlz_settings_depth(s);
+    if (th->depth > MLZ_STACK_DEPTH_MAX) th->depth = MLZ_STACK_DEPTH_MAX;
+    th->stack_reset = true;
+  }
+  send_settings(t);
+}
+
+static bool thread_begin(struct mlz_tls *t) {
+  if (t->retry) {
+    t->retry--;
+    return false;
+  }
+  uint32_t index;
+  struct mlz_thread *th = NULL;
+  struct mlz_ring *r = mlz_session_claim(&index);
+  if (!r || !(th = thread_memory())) {
+    if (r) mlz_session_unclaim(r);
+    t->retries = t->retries ? (t->retries < RETRY_LAST ? t->retries * 2 : RETRY_LAST) : RETRY_FIRST;
+    t->retry = t->retries;
+    return false;
+  }
+  mlz_producer_init(&th->out, &mlz_agent.peer, r);
+  th->tid = mlz_sys_gettid();
+  th->number = atomic_fetch_add_explicit(&mlz_agent.thread_next, 1, memory_order_relaxed);
+  th->stack_reset = true;
+  th->depth = UINT32_MAX; /* obey_settings sees a change */
+  r->tid = th->tid;
+  r->image = mlz_agent.last_image;
+  r->thread_no = th->number;
+  r->start_ns = mlz_peer_clock(&mlz_agent.peer);
+  atomic_store_explicit(&r->ending, 0, memory_order_relaxed);
+  atomic_store_explicit(&th->ended, 0, memory_order_release);
+  atomic_store_explicit(&r->state, MLZ_RING_LIVE, memory_order_release);
+  t->thread = th;
+  t->image = mlz_agent.last_image;
+  t->last_block = NULL;
+  if (th->number > 1) mlz_marks_atomic[MLZ_MARKS_SHARED] = true;
+  if (th->number == 1) mlz_process_begin(t);
+  send_name(th, MLZ_K_THREAD);
+  obey_settings(t);
+  end_rounds = 0;
+  if (end_key_made) pthread_setspecific(end_key, th);
+  return true;
+}
+
+bool mlz_agent_enter_slow(struct mlz_tls *t) {
+  uint32_t state = atomic_load_explicit(&mlz_agent.attach, memory_order_acquire);
+  if (state == MLZ_AGENT_NEW) {
+    attach();
+    state = atomic_load_explicit(&mlz_agent.attach, memory_order_acquire);
+  }
+  if (state != MLZ_AGENT_ON) return false;
+  uint32_t image = atomic_load_explicit(&mlz_wiped_get()->image, memory_order_acquire);
+  if (image == 0) {
+    if (!image_begin()) return false;
+    image = mlz_agent.last_image;
+  }
+  if (t->image != image) {
+    t->image = 0;
+    return thread_begin(t);
+  }
+  obey_settings(t);
+  return true;
+}
+
+/* Runs among the destructors of a thread's specific data: last, as far as pthreads allow that. */
+static void thread_end(void *arg) {
+  struct mlz_tls *t = &mlz_tls;
+  struct mlz_thread *th = arg;
+  if (++end_rounds < PTHREAD_DESTRUCTOR_ITERATIONS) {
+    pthread_setspecific(end_key, arg);
+    return;
+  }
+  if (t->busy || t->thread != th) return;
+  t->busy = 1;
+  if (mlz_agent_enter(t)) {
+    mlz_gate_publish_seen(t);
+    send_name(th, MLZ_K_NAME);
+    mlz_event_rare(th, MLZ_K_THREAD_END, 0, 0, mlz_peer_clock(&mlz_agent.peer), NULL, 0, false);
+    atomic_store_explicit(&th->out.ring->ending, 1, memory_order_release);
+    atomic_store_explicit(&th->ended, 1, memory_order_release);
+    mlz_peer_wake(&mlz_agent.peer);
+  }
+  t->busy = 0;
+}
+
+/* Only where the kernel cannot wipe a page at fork. */
+static void forked_child(void) {
+  if (mlz_agent.no_wipe) atomic_store_explicit(&mlz_wiped_get()->image, 0, memory_order_relaxed);
+}
+
+__attribute__((constructor)) static void agent_start(void) {
+  struct mlz_tls *t = &mlz_tls;
+  t->busy = 1;
+  mlz_agent_enter(t);
+  if (atomic_load_explicit(&mlz_agent.attach, memory_order_relaxed) == MLZ_AGENT_ON) {
+    if (mlz_agent.no_wipe) pthread_atfork(NULL, NULL, forked_child);
+    if (mlz_agent.trace_python) mlz_python_start();
+  }
+  t->busy = 0;
+}

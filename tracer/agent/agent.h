@@ -1,0 +1,136 @@
+/* The agent's state: what one process and one thread of the traced program know.
+ *
+ * Lives inside the traced program. Nothing here may abort, print, take a lock, change errno or leave a descriptor open.
+ * All symbols are hidden; what the program sees is the interposed C functions only. */
+#ifndef MLZ_AGENT_H
+#define MLZ_AGENT_H
+
+#include "marks.h"
+#include "ring_producer.h"
+
+#pragma GCC visibility push(hidden)
+
+/* One remembered frame. Frames that are not shown (the shim between C and the interpreter) are remembered
+ * too, with shim set, so that the chain of `previous` pointers can be followed without looking anything up. */
+struct mlz_seen {
+  const char *frame; /* address of the interpreter's frame */
+  const char *code;  /* of the code object; for a shim: NULL */
+  uint64_t instr;    /* instruction pointer, or f_lasti */
+  uint64_t word;     /* MLZ_FRAME */
+};
+
+#define MLZ_SEEN_MAX 1536 /* remembered frames, > MLZ_STACK_DEPTH_MAX; shims included */
+
+/* A thread. In memory of its own (mapped, never the program's heap), touched as far as it is used. */
+struct mlz_thread {
+  struct mlz_producer out;
+  uint64_t last_now;         /* published time when this ring last got TIME */
+  void *const *tstate_slot;  /* 3.12 and later: where this thread's interpreter state is kept */
+  uint32_t seen_n;           /* remembered frames, root first */
+  uint32_t stale_n;          /* entries below this index were filled in this epoch, also those above seen_n */
+  uint32_t seen_epoch;       /* code epoch that they are of */
+  bool stack_reset;          /* the recorder's frame array is not what we remember: send RESET */
+  bool interp_known;         /* `interp` is one whose co_extra index is ours */
+  const void *interp;        /* for which interp_known was decided */
+  uint32_t depth; /* max_stack_depth as of the settings obeyed */
+  uint32_t tid;
+  _Atomic uint32_t ended;    /* the thread's last destructor ran: may be reused once its tid is gone */
+  struct mlz_thread *next;   /* list of all, newest first */
+  uint64_t lost_alloc, lost_free; /* not yet told by LOST */
+  bool lost_pending;
+
+  /* Sampling (gate.h). */
+  uint64_t window;     /* number of the current window */
+  uint64_t place_seen; /* the chosen allocation of that window is the thread's place_seen-th, from 1 */
+  uint32_t number;     /* thread number */
+
+  /* The stack difference that the last capture found. */
+  uint32_t pop;
+  uint32_t push;
+  bool reset;
+  uint64_t words[MLZ_STACK_DEPTH_MAX + 8]; /* pushed frames, outermost first */
+  uint8_t scratch[16384]; /* code.c */
+  struct mlz_seen seen[MLZ_SEEN_MAX];
+  struct mlz_seen fresh[MLZ_SEEN_MAX]; /* of a walk in progress, innermost first */
+};
+
+/* What the hooks touch at every event. Static TLS, initial-exec: small. */
+struct mlz_tls {
+  uint32_t busy;  /* a hook of this thread is running */
+  uint32_t image; /* the image that `thread` belongs to; 0: none yet, or not this thread */
+  uint64_t settings;
+  uint64_t countdown; /* allocations to pass over before the next chosen one */
+  uint64_t over;      /* sample_over, or UINT64_MAX */
+  struct mlz_thread *thread;
+  const void *last_block;  /* last recorded allocation */
+  uint64_t last_countdown; /* and where the countdown stood then */
+  uint32_t retry;          /* no ring: events to pass over before trying again */
+  uint32_t retries;
+};
+_Static_assert(sizeof(struct mlz_tls) <= 80, "static TLS stays small");
+
+extern __thread struct mlz_tls mlz_tls __attribute__((tls_model("initial-exec")));
+
+enum mlz_agent_state {
+  MLZ_AGENT_NEW = 0,  /* nothing tried yet */
+  MLZ_AGENT_ON = 1,   /* the arena is mapped */
+  MLZ_AGENT_OFF = 2,  /* no session, not followed, or the recorder died: every hook passes through */
+};
+
+/* The process. `wiped` lies in a page that a fork empties (MADV_WIPEONFORK): image 0 there sends the
+ * next event of the child, and the first of the process, into the slow path. */
+struct mlz_wiped {
+  _Atomic uint32_t image;
+};
+struct mlz_agent {
+  struct mlz_peer peer;
+  _Atomic uint32_t attach; /* enum mlz_agent_state, survives a fork */
+  uint32_t image_parent;   /* of a fork's child: image that it was forked from */
+  uint32_t last_image;     /* the image as of the last look; survives a fork */
+  uint32_t pid;
+  bool whole;              /* the whole arena is mapped; else each ring is mapped when it is claimed */
+  bool no_wipe;            /* the kernel lacks MADV_WIPEONFORK: pthread_atfork stands in */
+  bool trace_malloc;       /* settings that stay as they were when the image began */
+  bool trace_python;
+  bool trace_gc;
+  char session[256];       /* directory of the links */
+  _Atomic uint32_t thread_next;
+  struct mlz_thread *_Atomic threads;
+  struct mlz_thread *_Atomic last_gil; /* the ring that wrote last under the GIL */
+  _Atomic uint32_t code_epoch;         /* raised when a code object that has an id dies */
+  _Atomic uint32_t finalized;          /* FINALIZE was sent for image `finalized` */
+};
+
+extern struct mlz_agent mlz_agent;
+extern union mlz_wiped_page {
+  struct mlz_wiped v;
+  char bytes[4096];
+} mlz_wiped __attribute__((aligned(4096)));
+static inline struct mlz_wiped *mlz_wiped_get(void) { return &mlz_wiped.v; }
+
+static inline struct mlz_control *mlz_agent_control(void) { return mlz_agent.peer.control; }
+
+/* Slow path of every hook: attaches the process, notices a fork, gives the thread a ring, obeys new settings.
+ * True: t->thread may be used for this event. */
+MLZ_COLD bool mlz_agent_enter_slow(struct mlz_tls *t);
+
+/* True: the thread has a ring of this very image and has obeyed the current settings. */
+static inline bool mlz_agent_enter(struct mlz_tls *t) {
+  if (MLZ_LIKELY(t->image != 0 && t->image == atomic_load_explicit(&mlz_wiped_get()->image, memory_order_relaxed) &&
+                 t->settings == atomic_load_explicit(&mlz_agent_control()->settings, memory_order_relaxed)))
+    return true;
+  return mlz_agent_enter_slow(t);
+}
+
+/* session.c */
+bool mlz_session_open(void);                        /* maps the arena; false: no session */
+struct mlz_ring *mlz_session_claim(uint32_t *index); /* a populated ring, state CLAIMED; NULL: none */
+void mlz_session_unclaim(struct mlz_ring *r);
+
+/* process.c */
+void mlz_process_begin(struct mlz_tls *t);  /* sends IMAGE on a fresh ring */
+void mlz_process_finalize(struct mlz_tls *t); /* sends FINALIZE, once an image */
+void mlz_process_exit_hooks(void);
+
+#pragma GCC visibility pop
+#endif

@@ -1,0 +1,52 @@
+#include "event.h"
+
+uint32_t mlz_event_prefix(struct mlz_thread *th, uint64_t now, bool turn) {
+  uint32_t i = 0;
+  if (now != th->last_now) {
+    th->last_now = now;
+    *mlz_producer_slot(&th->out, i++) = (struct mlz_slot){mlz_head_word(MLZ_K_TIME, 0, 0, 0), now};
+  }
+  if (turn) {
+    uint64_t seq = atomic_fetch_add_explicit(&mlz_agent_control()->order_next, 1, memory_order_relaxed);
+    atomic_store_explicit(&mlz_agent.last_gil, th, memory_order_relaxed);
+    *mlz_producer_slot(&th->out, i++) = (struct mlz_slot){mlz_head_word(MLZ_K_ORDER, 0, 0, 0), seq};
+  }
+  if (th->lost_pending) {
+    *mlz_producer_slot(&th->out, i++) = (struct mlz_slot){mlz_head_word(MLZ_K_LOST, 0, 0, 0), now};
+    *mlz_producer_slot(&th->out, i++) = (struct mlz_slot){th->lost_alloc, th->lost_free};
+    th->lost_alloc = th->lost_free = 0;
+    th->lost_pending = false;
+  }
+  return i;
+}
+
+static void add(_Atomic uint64_t *counter) {
+  atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + 1, memory_order_relaxed);
+}
+
+void mlz_event_lost(struct mlz_thread *th, bool is_free) {
+  add(is_free ? &th->out.ring->dropped_free : &th->out.ring->dropped_alloc);
+  if (is_free)
+    th->lost_free++;
+  else
+    th->lost_alloc++;
+  th->lost_pending = true;
+  th->stack_reset = true; /* the difference that was captured never arrives */
+  if (mlz_recorder_died(mlz_agent_control())) {
+    atomic_store_explicit(&mlz_agent.attach, MLZ_AGENT_OFF, memory_order_relaxed);
+    atomic_store_explicit(&mlz_wiped_get()->image, 0, memory_order_relaxed);
+  }
+}
+
+void mlz_event_rare(struct mlz_thread *th, unsigned kind, unsigned flags, uint64_t value, uint64_t b, const struct mlz_slot *payload,
+                    uint32_t payloads, bool gil) {
+  int32_t i = mlz_event_open(th, 1 + payloads, gil, MLZ_ROOM_BLOCK, true);
+  if (i < 0) return;
+  *mlz_event_slot(th, i++) = (struct mlz_slot){mlz_head_word(kind, flags, 0, value), b};
+  for (uint32_t k = 0; k < payloads; k++) *mlz_event_slot(th, i++) = payload[k];
+  mlz_event_close(th, i);
+}
+
+uint32_t mlz_event_text(struct mlz_thread *th, const void *text, size_t bytes) {
+  return mlz_producer_side(&th->out, text, bytes > 4096 ? 4096 : (uint32_t)bytes);
+}

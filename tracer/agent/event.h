@@ -1,0 +1,76 @@
+/* Writes events into the thread's ring. Runs in the hooks, with t->busy set and after mlz_agent_enter said yes.
+ *
+ * Every event goes open -> fill slots -> close. open makes room and writes what must come first: the
+ * published time, the order number when another ring wrote last under the GIL, and losses not yet told.
+ * Budget: 3 ns for an event with an unchanged stack. */
+#ifndef MLZ_AGENT_EVENT_H
+#define MLZ_AGENT_EVENT_H
+
+#include "agent.h"
+
+#pragma GCC visibility push(hidden)
+
+#define MLZ_EVENT_EXTRA 4u /* slots that open may add: TIME, ORDER, LOST and its payload */
+
+MLZ_COLD uint32_t mlz_event_prefix(struct mlz_thread *th, uint64_t now, bool gil);
+MLZ_COLD void mlz_event_lost(struct mlz_thread *th, bool is_free);
+
+/* The first slot to fill of a message of `n` slots, or -1: no room; the loss is counted. */
+static inline int32_t mlz_event_open(struct mlz_thread *th, uint32_t n, bool gil, enum mlz_room mode, bool is_free) {
+  if (MLZ_UNLIKELY(!mlz_producer_room(&th->out, n + MLZ_EVENT_EXTRA, mode))) {
+    mlz_event_lost(th, is_free);
+    return -1;
+  }
+  uint64_t now = atomic_load_explicit(&mlz_agent_control()->now_ns, memory_order_relaxed);
+  bool turn = gil && atomic_load_explicit(&mlz_agent.last_gil, memory_order_relaxed) != th;
+  if (MLZ_UNLIKELY((now != th->last_now) | turn | th->lost_pending)) return (int32_t)mlz_event_prefix(th, now, turn);
+  return 0;
+}
+static inline struct mlz_slot *mlz_event_slot(struct mlz_thread *th, int32_t i) { return mlz_producer_slot(&th->out, (uint32_t)i); }
+static inline void mlz_event_close(struct mlz_thread *th, int32_t end) { mlz_producer_publish(&th->out, (uint32_t)end); }
+
+static inline enum mlz_room mlz_event_mode(const struct mlz_tls *t) { return t->settings & MLZ_SET_DROP ? MLZ_ROOM_DROP : MLZ_ROOM_BLOCK; }
+
+/* Slots that the captured stack difference takes, and its writing from slot i on. */
+static inline uint32_t mlz_event_stack_slots(const struct mlz_thread *th) { return (th->push + 1) / 2 + (th->push >= MLZ_PUSH_LONG); }
+static inline int32_t mlz_event_stack(struct mlz_thread *th, int32_t i) {
+  if (MLZ_UNLIKELY(th->push >= MLZ_PUSH_LONG)) *mlz_event_slot(th, i++) = (struct mlz_slot){th->push, 0};
+  for (uint32_t k = 0; k < th->push; k += 2) *mlz_event_slot(th, i++) = (struct mlz_slot){th->words[k], th->words[k + 1]};
+  return i;
+}
+static inline unsigned mlz_event_push(const struct mlz_thread *th) { return th->push < MLZ_PUSH_LONG ? th->push : MLZ_PUSH_LONG; }
+
+/* An allocation-like event with the stack that was captured last, or none. False: lost. */
+static inline bool mlz_event_alloc(struct mlz_tls *t, unsigned kind, unsigned flags, unsigned domain, const void *block, uint64_t size,
+                                   bool gil) {
+  struct mlz_thread *th = t->thread;
+  bool stack = !(flags & MLZ_F_NOSTACK);
+  int32_t i = mlz_event_open(th, 1 + (stack ? mlz_event_stack_slots(th) : 0), gil, mlz_event_mode(t), false);
+  if (MLZ_UNLIKELY(i < 0)) return false;
+  if (stack && th->reset) flags |= MLZ_F_RESET;
+  *mlz_event_slot(th, i++) = (struct mlz_slot){mlz_head_word(kind, flags, domain, (uintptr_t)block >> MLZ_GRANULE_SHIFT),
+                                               stack ? mlz_size_word(size, th->pop, mlz_event_push(th)) : mlz_size_word(size, 0, 0)};
+  if (stack && th->push) i = mlz_event_stack(th, i);
+  mlz_event_close(th, i);
+  return true;
+}
+
+/* FREE or REALLOC_BEGIN. False: lost. */
+static inline bool mlz_event_free(struct mlz_tls *t, unsigned kind, unsigned domain, const void *block, bool gil) {
+  struct mlz_thread *th = t->thread;
+  int32_t i = mlz_event_open(th, 1, gil, MLZ_ROOM_BLOCK, true);
+  if (MLZ_UNLIKELY(i < 0)) return false;
+  unsigned flags = block == t->last_block && t->countdown == t->last_countdown ? MLZ_F_TEMP : 0;
+  *mlz_event_slot(th, i++) = (struct mlz_slot){mlz_head_word(kind, flags, domain, (uintptr_t)block >> MLZ_GRANULE_SHIFT), 0};
+  mlz_event_close(th, i);
+  return true;
+}
+
+/* Rare events: a head, an optional payload slot, optional text for the side buffer (borrowed). They read the clock. */
+void mlz_event_rare(struct mlz_thread *th, unsigned kind, unsigned flags, uint64_t value, uint64_t b, const struct mlz_slot *payload,
+                    uint32_t payloads, bool gil);
+/* Puts text into the side buffer, in one piece of at most 4096 bytes; returns the bytes put. */
+uint32_t mlz_event_text(struct mlz_thread *th, const void *text, size_t bytes);
+
+#pragma GCC visibility pop
+#endif

@@ -1,0 +1,260 @@
+/* The C library's malloc and mmap families, interposed. Any thread, at any time from the loader's first malloc on.
+ *
+ * The next definition is found by dlsym at the first call. What dlsym itself may allocate meanwhile comes from a small static
+ * buffer, whose blocks are never freed. */
+#include "record.h"
+#include "sys.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <malloc.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define EXPORT __attribute__((visibility("default")))
+#define PAGE 4096u
+
+static struct {
+  void *(*malloc)(size_t);
+  void *(*calloc)(size_t, size_t);
+  void *(*realloc)(void *, size_t);
+  void (*free)(void *);
+  int (*posix_memalign)(void **, size_t, size_t);
+  void *(*aligned_alloc)(size_t, size_t);
+  void *(*memalign)(size_t, size_t);
+  void *(*valloc)(size_t);
+  void *(*pvalloc)(size_t);
+  void *(*mmap)(void *, size_t, int, int, int, off_t);
+  int (*munmap)(void *, size_t);
+  void *(*mremap)(void *, size_t, size_t, int, ...);
+} next;
+static _Atomic uint32_t resolved; /* 0 no, 1 under way, 2 yes */
+
+static _Alignas(16) char early[16384];
+static _Atomic size_t early_used;
+
+static void *early_alloc(size_t size) {
+  size_t at = atomic_fetch_add(&early_used, (size + 31) & ~(size_t)15) + 16;
+  if (at + size > sizeof(early)) return NULL;
+  memcpy(early + at - 16, &size, sizeof(size));
+  return early + at;
+}
+static bool is_early(const void *p) { return (const char *)p >= early && (const char *)p < early + sizeof(early); }
+
+static MLZ_COLD bool resolve(void) {
+  uint32_t state = 0;
+  if (!atomic_compare_exchange_strong(&resolved, &state, 1)) {
+    return state == 2;
+  }
+#define FIND(name) *(void **)&next.name = dlsym(RTLD_NEXT, #name)
+  FIND(malloc);
+  FIND(calloc);
+  FIND(realloc);
+  FIND(free);
+  FIND(posix_memalign);
+  FIND(aligned_alloc);
+  FIND(memalign);
+  FIND(valloc);
+  FIND(pvalloc);
+  FIND(mmap);
+  FIND(munmap);
+  FIND(mremap);
+#undef FIND
+  atomic_store(&resolved, 2);
+  return true;
+}
+static inline bool ready(void) { return MLZ_LIKELY(atomic_load_explicit(&resolved, memory_order_acquire) == 2) || resolve(); }
+
+/* Does this call of the thread report? Not when a hook above it does, nor where the family is not traced. */
+static inline bool reports(struct mlz_tls *t) {
+  if (MLZ_UNLIKELY(t->busy)) return false;
+  if (MLZ_UNLIKELY(atomic_load_explicit(&mlz_python.wrap_pending, memory_order_relaxed))) {
+    t->busy = 1;
+    mlz_python_rewrap();
+    t->busy = 0;
+  }
+  return mlz_agent.trace_malloc || atomic_load_explicit(&mlz_agent.attach, memory_order_relaxed) == MLZ_AGENT_NEW;
+}
+static inline void enter(struct mlz_tls *t) {
+  t->busy = 1;
+  atomic_signal_fence(memory_order_seq_cst);
+}
+static inline void leave(struct mlz_tls *t) {
+  atomic_signal_fence(memory_order_seq_cst);
+  t->busy = 0;
+}
+static inline void *after_alloc(struct mlz_tls *t, void *block, size_t size) {
+  if (MLZ_LIKELY(block && mlz_agent_enter(t)) && mlz_agent.trace_malloc) mlz_record_alloc(t, MLZ_K_ALLOC, MLZ_D_MALLOC, block, size);
+  leave(t);
+  return block;
+}
+
+EXPORT void *malloc(size_t size) {
+  struct mlz_tls *t = &mlz_tls;
+  if (MLZ_UNLIKELY(!ready())) return early_alloc(size);
+  if (!reports(t)) return next.malloc(size);
+  enter(t);
+  return after_alloc(t, next.malloc(size), size);
+}
+
+EXPORT void *calloc(size_t n, size_t size) {
+  struct mlz_tls *t = &mlz_tls;
+  if (MLZ_UNLIKELY(!ready())) return early_alloc(n * size); /* static memory is zero */
+  if (!reports(t)) return next.calloc(n, size);
+  enter(t);
+  return after_alloc(t, next.calloc(n, size), n * size);
+}
+
+static MLZ_COLD void *early_realloc(void *old, size_t size) {
+  size_t old_size;
+  memcpy(&old_size, (char *)old - 16, sizeof(old_size));
+  void *block = malloc(size);
+  if (block) memcpy(block, old, old_size < size ? old_size : size);
+  return block;
+}
+
+EXPORT void *realloc(void *old, size_t size) {
+  struct mlz_tls *t = &mlz_tls;
+  if (MLZ_UNLIKELY(is_early(old))) return early_realloc(old, size);
+  if (MLZ_UNLIKELY(!ready())) return early_alloc(size);
+  if (!reports(t)) return next.realloc(old, size);
+  enter(t);
+  if (!old) return after_alloc(t, next.realloc(old, size), size);
+  bool begun = mlz_agent_enter(t) && mlz_record_realloc_begin(t, MLZ_D_MALLOC, old);
+  void *block = next.realloc(old, size);
+  if (mlz_agent_enter(t)) mlz_record_realloc_end(t, MLZ_D_MALLOC, begun, old, block, size);
+  leave(t);
+  return block;
+}
+
+EXPORT void *reallocarray(void *old, size_t n, size_t size) {
+  size_t bytes;
+  if (__builtin_mul_overflow(n, size, &bytes)) {
+    errno = ENOMEM;
+    return NULL;
+  }
+  return realloc(old, bytes);
+}
+
+EXPORT void free(void *block) {
+  struct mlz_tls *t = &mlz_tls;
+  if (MLZ_UNLIKELY(!block || is_early(block))) return;
+  if (MLZ_UNLIKELY(!ready())) return;
+  if (MLZ_LIKELY(!t->busy)) {
+    enter(t);
+    mlz_record_free(t, MLZ_D_MALLOC, block);
+    next.free(block);
+    leave(t);
+    return;
+  }
+  next.free(block);
+}
+
+EXPORT int posix_memalign(void **out, size_t alignment, size_t size) {
+  struct mlz_tls *t = &mlz_tls;
+  if (!ready()) return ENOMEM;
+  if (!reports(t)) return next.posix_memalign(out, alignment, size);
+  enter(t);
+  int r = next.posix_memalign(out, alignment, size);
+  after_alloc(t, r == 0 ? *out : NULL, size);
+  return r;
+}
+
+#define ALIGNED(name)                                                    \
+  EXPORT void *name(size_t alignment, size_t size) {                     \
+    struct mlz_tls *t = &mlz_tls;                                        \
+    if (!ready()) return NULL;                                           \
+    if (!reports(t)) return next.name(alignment, size);                  \
+    enter(t);                                                            \
+    return after_alloc(t, next.name(alignment, size), size);             \
+  }
+ALIGNED(aligned_alloc)
+ALIGNED(memalign)
+
+#define PAGED(name, recorded)                             \
+  EXPORT void *name(size_t size) {                        \
+    struct mlz_tls *t = &mlz_tls;                         \
+    if (!ready()) return NULL;                            \
+    if (!reports(t)) return next.name(size);              \
+    enter(t);                                             \
+    return after_alloc(t, next.name(size), recorded);     \
+  }
+PAGED(valloc, size)
+PAGED(pvalloc, (size + PAGE - 1) & ~(size_t)(PAGE - 1))
+
+/* ---- address space: a domain of its own; always sent, the recorder keeps the intervals ---- */
+
+static size_t pages(size_t bytes) { return (bytes + PAGE - 1) & ~(size_t)(PAGE - 1); }
+
+static void record_mmap(struct mlz_tls *t, void *address, size_t bytes) {
+  if (!mlz_agent_enter(t) || (t->settings & MLZ_SET_PAUSED)) return;
+  const char *ts = mlz_record_tstate(t->thread, MLZ_D_MMAP);
+  mlz_event_alloc(t, MLZ_K_MMAP, mlz_python_stack(t, ts), MLZ_D_MMAP, address, pages(bytes), ts != NULL);
+}
+static void record_munmap(struct mlz_tls *t, void *address, size_t bytes) {
+  if (!mlz_agent_enter(t) || ((uintptr_t)address & (PAGE - 1)) || !bytes) return;
+  struct mlz_thread *th = t->thread;
+  int32_t i = mlz_event_open(th, 1, mlz_record_gil(th, MLZ_D_MMAP), MLZ_ROOM_BLOCK, true);
+  if (i < 0) return;
+  *mlz_event_slot(th, i++) =
+      (struct mlz_slot){mlz_head_word(MLZ_K_MUNMAP, 0, MLZ_D_MMAP, (uintptr_t)address >> MLZ_GRANULE_SHIFT), pages(bytes)};
+  mlz_event_close(th, i);
+}
+
+EXPORT void *mmap(void *address, size_t bytes, int protection, int flags, int fd, off_t offset) {
+  struct mlz_tls *t = &mlz_tls;
+  if (!ready() || !next.mmap) {
+    errno = ENOMEM;
+    return MAP_FAILED;
+  }
+  if (!reports(t) || !mlz_agent.trace_malloc) return next.mmap(address, bytes, protection, flags, fd, offset);
+  enter(t);
+  void *m = next.mmap(address, bytes, protection, flags, fd, offset);
+  if (m != MAP_FAILED) record_mmap(t, m, bytes);
+  leave(t);
+  return m;
+}
+EXPORT void *mmap64(void *address, size_t bytes, int protection, int flags, int fd, off_t offset) __attribute__((alias("mmap")));
+
+EXPORT int munmap(void *address, size_t bytes) {
+  struct mlz_tls *t = &mlz_tls;
+  if (!ready() || !next.munmap) {
+    errno = EINVAL;
+    return -1;
+  }
+  if (!reports(t) || !mlz_agent.trace_malloc) return next.munmap(address, bytes);
+  enter(t);
+  record_munmap(t, address, bytes);
+  int r = next.munmap(address, bytes);
+  leave(t);
+  return r;
+}
+
+EXPORT void *mremap(void *address, size_t old_bytes, size_t bytes, int flags, ...) {
+  struct mlz_tls *t = &mlz_tls;
+  va_list rest;
+  va_start(rest, flags);
+  void *to = flags & MREMAP_FIXED ? va_arg(rest, void *) : NULL;
+  va_end(rest);
+  if (!ready() || !next.mremap) {
+    errno = ENOMEM;
+    return MAP_FAILED;
+  }
+  if (!reports(t) || !mlz_agent.trace_malloc) return next.mremap(address, old_bytes, bytes, flags, to);
+  enter(t);
+  bool may_move = flags & (MREMAP_MAYMOVE | MREMAP_FIXED), keeps_old = old_bytes == 0 || (flags & 4 /* MREMAP_DONTUNMAP */);
+  if (may_move && !keeps_old) record_munmap(t, address, old_bytes); /* before another thread can be given the range */
+  void *m = next.mremap(address, old_bytes, bytes, flags, to);
+  if (m == MAP_FAILED) {
+    int saved = errno;
+    if (may_move && !keeps_old) record_mmap(t, address, old_bytes);
+    errno = saved;
+  } else {
+    if (!may_move) record_munmap(t, address, old_bytes);
+    record_mmap(t, m, bytes);
+  }
+  leave(t);
+  return m;
+}

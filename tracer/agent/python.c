@@ -1,0 +1,272 @@
+#include "python.h"
+
+#include "event.h"
+#include "sys.h"
+
+#include <dlfcn.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/uio.h>
+
+struct mlz_python mlz_python;
+
+static const int always_one = 1, always_zero = 0;
+
+static const struct mlz_py_layout layouts[] = {
+    {.minor = 8, .tstate_frame = 24, .cframe_frame = -1, .frame_previous = 24, .frame_code = 32, .frame_instr = 104, .frame_globals = 48,
+     .tstate_interp = 16, .tstate_thread_id = 176, .code_start = 0, .code_first_line = 40, .code_file = 104, .code_name = 112,
+     .code_lines = 120, .code_extra = 144, .lines_format = MLZ_LINES_LNOTAB, .str_ascii_data = 48, .str_data = 72,
+     .runtime_initialized = 12, .gc_in_runtime = 1, .gc_base = 0x158, .gc_stats = 128, .gc_collecting = 200, .gc_callbacks = 216},
+    {.minor = 9, .tstate_frame = 24, .cframe_frame = -1, .frame_previous = 24, .frame_code = 32, .frame_instr = 104, .frame_globals = 48,
+     .tstate_interp = 16, .tstate_thread_id = 176, .code_start = 0, .code_first_line = 40, .code_file = 104, .code_name = 112,
+     .code_lines = 120, .code_extra = 144, .lines_format = MLZ_LINES_LNOTAB, .str_ascii_data = 48, .str_data = 72,
+     .runtime_initialized = 12, .gc_base = 0x268, .gc_stats = 128, .gc_collecting = 200, .gc_callbacks = 216},
+    {.minor = 10, .tstate_frame = 24, .cframe_frame = -1, .frame_previous = 24, .frame_code = 32, .frame_instr = 96, .frame_globals = 48,
+     .tstate_interp = 16, .tstate_thread_id = 176, .code_start = 0, .code_first_line = 40, .code_file = 104, .code_name = 112,
+     .code_lines = 120, .code_extra = 144, .lines_format = MLZ_LINES_310, .str_ascii_data = 48, .str_data = 72,
+     .runtime_initialized = 12, .gc_base = 0x268, .gc_stats = 128, .gc_collecting = 200, .gc_callbacks = 216},
+    {.minor = 11, .tstate_frame = 56, .cframe_frame = 8, .frame_previous = 48, .frame_code = 32, .frame_instr = 56, .frame_owner = 69,
+     .frame_globals = 8, .tstate_interp = 16, .tstate_thread_id = 152, .code_start = 184, .code_first_line = 72, .code_file = 112,
+     .code_name = 120, .code_qualname = 128, .code_lines = 136, .code_traceable = 168, .code_extra = 176, .lines_format = MLZ_LINES_311,
+     .str_ascii_data = 48, .str_data = 72, .runtime_initialized = 16, .gc_base = 0x288, .gc_stats = 128, .gc_collecting = 200,
+     .gc_callbacks = 216},
+    {.minor = 12, .tstate_frame = 56, .cframe_frame = 0, .frame_previous = 8, .frame_code = 0, .frame_instr = 56, .frame_owner = 70,
+     .frame_globals = 24, .tstate_interp = 16, .tstate_thread_id = 136, .code_start = 192, .code_first_line = 68, .code_file = 112,
+     .code_name = 120, .code_qualname = 128, .code_lines = 136, .code_traceable = 176, .code_extra = 184, .lines_format = MLZ_LINES_311,
+     .str_ascii_data = 40, .str_data = 56, .runtime_initialized = 16, .gc_base = 0x70, .gc_stats = 128, .gc_collecting = 200,
+     .gc_callbacks = 216},
+    {.minor = 13, .tstate_frame = 72, .cframe_frame = -1, .frame_previous = 8, .frame_code = 0, .frame_instr = 56, .frame_owner = 70,
+     .frame_globals = 24, .tstate_interp = 16, .tstate_thread_id = 152, .code_start = 200, .code_first_line = 68, .code_file = 112,
+     .code_name = 120, .code_qualname = 128, .code_lines = 136, .code_traceable = 184, .code_extra = 192, .lines_format = MLZ_LINES_311,
+     .str_ascii_data = 40, .str_data = 56, .gc_base = 0x1ce8, .gc_stats = 128, .gc_collecting = 200, .gc_callbacks = 216},
+    {.minor = 14, .tstate_frame = 72, .cframe_frame = -1, .frame_previous = 8, .frame_code = 0, .frame_instr = 56, .frame_owner = 74,
+     .frame_globals = 24, .tstate_interp = 16, .tstate_thread_id = 152, .code_start = 208, .code_first_line = 68, .code_file = 112,
+     .code_name = 120, .code_qualname = 128, .code_lines = 136, .code_traceable = 192, .code_extra = 200, .lines_format = MLZ_LINES_311,
+     .str_ascii_data = 40, .str_data = 56, .gc_base = 0x1cf0, .gc_stats = 120, .gc_collecting = 192, .gc_callbacks = 208},
+};
+
+static void *symbol(const char *name) { return dlsym(RTLD_DEFAULT, name); }
+
+static const struct mlz_py_layout *layout_for(const char *version) {
+  if (version[0] != '3' || version[1] != '.' || strstr(version, "free-threading")) return NULL;
+  unsigned minor = 0;
+  for (const char *p = version + 2; *p >= '0' && *p <= '9'; p++) minor = minor * 10 + (unsigned)(*p - '0');
+  for (size_t i = 0; i < sizeof(layouts) / sizeof(layouts[0]); i++)
+    if (layouts[i].minor == minor) return &layouts[i];
+  return NULL;
+}
+
+/* The address that a getter of one field of _PyRuntime reads: `mov disp(%rip),%rax; mov disp(%rax),...; ret` through the GOT, or
+ * `mov disp(%rip),...; ret`. NULL: something else. */
+static const char *getter_address(const unsigned char *f) {
+  if (!f) return NULL;
+  int32_t disp;
+  if (f[0] == 0xf3 && f[1] == 0x0f && f[2] == 0x1e && f[3] == 0xfa) f += 4; /* endbr64 */
+  if (f[0] == 0x48 && f[1] == 0x8b && f[2] == 0x05 && (f[7] == 0x8b || (f[7] == 0x48 && f[8] == 0x8b))) {
+    memcpy(&disp, f + 3, 4);
+    const char *base;
+    memcpy(&base, f + 7 + disp, 8);
+    const unsigned char *second = f + 7 + (f[7] == 0x48) + 1;
+    if (second[0] == 0x40) return base + (int8_t)second[1];
+    if (second[0] == 0x80) {
+      memcpy(&disp, second + 1, 4);
+      return base + disp;
+    }
+    return second[0] == 0x00 ? base : NULL;
+  }
+  size_t prefix = f[0] == 0x48 ? 1 : 0;
+  if (f[prefix] == 0x8b && f[prefix + 1] == 0x05 && f[prefix + 6] == 0xc3) {
+    memcpy(&disp, f + prefix + 2, 4);
+    return (const char *)f + prefix + 6 + disp;
+  }
+  return NULL;
+}
+
+static void find_runtime(void) {
+  const struct mlz_py_layout *l = mlz_python.layout;
+  mlz_python.runtime = symbol("_PyRuntime");
+  mlz_python.initialized = &always_one;
+  mlz_python.collecting = &always_zero;
+  *(void **)&mlz_python.is_initialized = symbol("Py_IsInitialized");
+  const char *flag = getter_address((const unsigned char *)(void *)mlz_python.is_initialized);
+  const char *known = mlz_python.runtime && l && l->runtime_initialized ? mlz_python.runtime + l->runtime_initialized : NULL;
+  if (flag && (!known || known == flag)) mlz_python.initialized = (const int *)(const void *)flag;
+  const char *state = l && l->minor <= 11 ? getter_address((const unsigned char *)(void *)mlz_python.tstate_get) : NULL;
+  if (state) mlz_python.tstate_global = (const void *const *)(const void *)state;
+}
+
+void mlz_python_start(void) {
+  const char *(*get_version)(void) = (const char *(*)(void))symbol("Py_GetVersion");
+  if (!get_version) return;
+  const char *version = get_version();
+  size_t n = strcspn(version, " ");
+  if (n >= sizeof(mlz_python.version)) n = sizeof(mlz_python.version) - 1;
+  memcpy(mlz_python.version, version, n);
+  struct mlz_python *py = &mlz_python;
+  py->layout = layout_for(version);
+  *(void **)&py->mem_get = symbol("PyMem_GetAllocator");
+  *(void **)&py->mem_set = symbol("PyMem_SetAllocator");
+  *(void **)&py->tstate_get = symbol("PyThreadState_GetUnchecked");
+  if (!py->tstate_get) *(void **)&py->tstate_get = symbol("_PyThreadState_UncheckedGet");
+  *(void **)&py->tstate_own = symbol("PyGILState_GetThisThreadState");
+  *(void **)&py->add_pending = symbol("Py_AddPendingCall");
+  *(void **)&py->extra_request = symbol("_PyEval_RequestCodeExtraIndex");
+  if (!py->extra_request) *(void **)&py->extra_request = symbol("PyUnstable_Eval_RequestCodeExtraIndex");
+  *(void **)&py->extra_set = symbol("_PyCode_SetExtra");
+  if (!py->extra_set) *(void **)&py->extra_set = symbol("PyUnstable_Code_SetExtra");
+  *(void **)&py->dict_get = symbol("PyDict_GetItem");
+  *(void **)&py->intern = symbol("PyUnicode_InternFromString");
+  *(void **)&py->err_fetch = symbol("PyErr_Fetch");
+  *(void **)&py->err_restore = symbol("PyErr_Restore");
+  *(void **)&py->err_clear = symbol("PyErr_Clear");
+  py->type_code = symbol("PyCode_Type");
+  py->type_unicode = symbol("PyUnicode_Type");
+  py->type_bytes = symbol("PyBytes_Type");
+  py->type_list = symbol("PyList_Type");
+  if (!py->mem_get || !py->mem_set || !py->tstate_get || !py->tstate_own) return;
+  find_runtime();
+  bool walkable = py->layout && py->extra_request && py->extra_set && py->dict_get && py->intern && py->err_fetch && py->err_restore &&
+                  py->type_code && py->type_unicode && py->type_bytes && (py->layout->minor > 11 || py->tstate_global);
+  py->capture = walkable ? mlz_stack_capture_for(py->layout->minor) : NULL;
+  atomic_store(&py->state, MLZ_PY_NEW);
+  if (!mlz_python_install()) atomic_store(&py->state, MLZ_PY_NONE);
+}
+
+/* ---- the check: everything is read through the kernel, so a wrong offset is an answer and not a fault ---- */
+
+static bool peek(const char *address, void *out, size_t bytes) {
+  struct iovec local = {out, bytes}, remote = {(void *)(uintptr_t)address, bytes};
+  return mlz_sys6(SYS_process_vm_readv, mlz_agent.pid, (long)&local, 1, (long)&remote, 1, 0) == (long)bytes;
+}
+static const char *peek_pointer(const char *address) {
+  const char *p = NULL;
+  return address && peek(address, &p, sizeof(p)) ? p : NULL;
+}
+static bool has_type(const char *object, const void *type) { return object && peek_pointer(object + 8) == type; }
+
+static bool code_plausible(const char *code) {
+  const struct mlz_py_layout *l = mlz_python.layout;
+  int32_t line;
+  return has_type(code, mlz_python.type_code) && has_type(peek_pointer(code + l->code_file), mlz_python.type_unicode) &&
+         has_type(peek_pointer(code + l->code_name), mlz_python.type_unicode) &&
+         (!l->code_qualname || has_type(peek_pointer(code + l->code_qualname), mlz_python.type_unicode)) &&
+         has_type(peek_pointer(code + l->code_lines), mlz_python.type_bytes) && peek(code + l->code_first_line, &line, sizeof(line)) &&
+         line >= 0 && line < 1 << 28;
+}
+
+static bool layout_holds(const char *tstate) {
+  const struct mlz_py_layout *l = mlz_python.layout;
+  unsigned long thread_id = 0;
+  if (!peek(tstate + l->tstate_thread_id, &thread_id, sizeof(thread_id)) || thread_id != (unsigned long)pthread_self()) return false;
+  if (!peek_pointer(tstate + l->tstate_interp)) return false;
+  const char *f = peek_pointer(tstate + l->tstate_frame);
+  if (f && l->cframe_frame >= 0) f = peek_pointer(f + l->cframe_frame);
+  for (unsigned n = 0; f; f = peek_pointer(f + l->frame_previous)) {
+    if (++n > 100000) return false;
+    uint8_t owner = 0;
+    if (l->minor >= 12 && (!peek(f + l->frame_owner, &owner, 1) || owner > 5)) return false;
+    if (l->minor >= 12 && owner >= 3) continue;
+    const char *code = peek_pointer(f + l->frame_code);
+    if (l->minor >= 14) code = (const char *)((uintptr_t)code & ~(uintptr_t)3);
+    if (!code_plausible(code)) return false;
+  }
+  return true;
+}
+
+static bool has_frame(const char *tstate) {
+  const struct mlz_py_layout *l = mlz_python.layout;
+  const char *f = peek_pointer(tstate + l->tstate_frame);
+  if (f && l->cframe_frame >= 0) f = peek_pointer(f + l->cframe_frame);
+  return f != NULL;
+}
+
+static void send_python(struct mlz_thread *th, const char *state) {
+  char text[96];
+  size_t n = strlen(mlz_python.version) + 1, m = strlen(state);
+  memcpy(text, mlz_python.version, n);
+  memcpy(text + n, state, m);
+  struct mlz_slot payload = {mlz_event_text(th, text, n + m), 0};
+  mlz_event_rare(th, MLZ_K_PYTHON, 0, 0, mlz_peer_clock(&mlz_agent.peer), &payload, 1, true);
+}
+
+static void refuse(struct mlz_thread *th) {
+  atomic_fetch_add_explicit(&mlz_agent_control()->images_refused, 1, memory_order_relaxed);
+  send_python(th, "layout not known: no stacks");
+  atomic_store(&mlz_python.state, MLZ_PY_UNKNOWN);
+}
+
+void mlz_python_check(struct mlz_tls *t, const char *tstate) {
+  static _Atomic uint32_t told; /* image that was told about the interpreter: a fork's child says it again */
+  if (atomic_load(&mlz_python.state) != MLZ_PY_NEW) return;
+  if (!mlz_python.capture) {
+    if (atomic_exchange(&told, mlz_agent.last_image) != mlz_agent.last_image) refuse(t->thread);
+    return;
+  }
+  if (!has_frame(tstate)) return;
+  if (!layout_holds(tstate)) {
+    refuse(t->thread);
+    return;
+  }
+  mlz_python.main_interp = peek_pointer(tstate + mlz_python.layout->tstate_interp);
+  if (!mlz_code_prepare()) {
+    refuse(t->thread);
+    return;
+  }
+  atomic_store(&told, mlz_agent.last_image);
+  send_python(t->thread, "ok");
+  atomic_store(&mlz_python.state, MLZ_PY_READY);
+  if (mlz_agent.trace_gc) mlz_gc_prepare();
+}
+
+/* Tells a forked image's interpreter, which was checked before the fork. */
+void mlz_python_retell(struct mlz_thread *th) {
+  uint32_t state = atomic_load(&mlz_python.state);
+  if (state == MLZ_PY_READY)
+    send_python(th, "ok");
+  else if (state == MLZ_PY_UNKNOWN)
+    send_python(th, "layout not known: no stacks");
+}
+
+bool mlz_python_interp(struct mlz_thread *th, const void *interp) {
+  th->interp = interp;
+  th->interp_known = interp == mlz_python.main_interp;
+  th->stack_reset = true;
+  th->stale_n = 0;
+  if (!th->interp_known) mlz_marks_atomic[MLZ_MARKS_PLAIN] = true; /* it may have a GIL of its own */
+  return th->interp_known;
+}
+
+/* 3.12 and later keep the thread state in thread-local storage. Its address is taken from the getter's code: either
+ * `mov %fs:disp,%rax`, or `lea tls_index(%rip),%rdi; call __tls_get_addr`, or `mov gottpoff(%rip),%rax; mov %fs:(%rax),%rax`. */
+void *__tls_get_addr(void *index);
+
+static void *const *slot_address(const unsigned char *f) {
+  const char *fs;
+  __asm__("mov %%fs:0, %0" : "=r"(fs));
+  for (const unsigned char *end = f + 24; f < end; f++) {
+    int32_t disp;
+    if (f[0] == 0x64 && f[1] == 0x48 && f[2] == 0x8b && f[3] == 0x04 && f[4] == 0x25) {
+      memcpy(&disp, f + 5, 4);
+      return (void *const *)(fs + disp);
+    }
+    if (f[0] == 0x48 && f[1] == 0x8d && f[2] == 0x3d) {
+      memcpy(&disp, f + 3, 4);
+      return __tls_get_addr((void *)(uintptr_t)(f + 7 + disp));
+    }
+    if (f[0] == 0x48 && f[1] == 0x8b && f[2] == 0x05 && f[7] == 0x64 && f[8] == 0x48 && f[9] == 0x8b && f[10] == 0x00) {
+      memcpy(&disp, f + 3, 4);
+      int64_t offset;
+      memcpy(&offset, f + 7 + disp, 8);
+      return (void *const *)(fs + offset);
+    }
+    if (f[0] == 0xc3) break;
+  }
+  return NULL;
+}
+
+void mlz_python_find_slot(struct mlz_thread *th) {
+  void *ts = mlz_python.tstate_get();
+  if (!ts) return; /* an empty slot proves nothing: look again */
+  void *const *slot = slot_address((const unsigned char *)(void *)mlz_python.tstate_get);
+  th->tstate_slot = slot && *slot == ts ? slot : (void *const *)&mlz_python; /* the latter: always ask the getter */
+}

@@ -1,0 +1,146 @@
+/* The interpreter, as seen from inside its allocator hooks, without its headers: what was found at run time.
+ *
+ * Byte offsets per version; sources: CPython 3.8-3.14 Include/internal/pycore_frame.h, pycore_runtime.h,
+ * Include/cpython/{code,frameobject,pystate}.h, Modules/gcmodule.c (Python/gc.c), checked against the running
+ * interpreter before the first walk (mlz_python_check). An interpreter that does not pass is traced without stacks. */
+#ifndef MLZ_AGENT_PYTHON_H
+#define MLZ_AGENT_PYTHON_H
+
+#include "agent.h"
+
+#pragma GCC visibility push(hidden)
+
+struct mlz_py_layout {
+  uint16_t minor;
+  uint16_t tstate_frame;    /* to the top frame, or to the cframe */
+  int16_t cframe_frame;     /* from the cframe to the top frame; -1: there is none */
+  uint16_t frame_previous, frame_code, frame_instr, frame_owner, frame_globals;
+  uint16_t tstate_interp, tstate_thread_id;
+  uint16_t code_start, code_first_line, code_file, code_name, code_qualname /* 0: none */, code_lines, code_traceable, code_extra;
+  uint16_t lines_format;    /* enum mlz_linetable */
+  uint16_t str_ascii_data, str_data;
+  uint16_t runtime_initialized;
+  uint16_t gc_in_runtime;   /* 1: gc_base is relative to _PyRuntime, else to the interpreter */
+  uint32_t gc_base;
+  uint16_t gc_stats, gc_collecting, gc_callbacks;
+};
+
+enum mlz_py_state {
+  MLZ_PY_NONE = 0,    /* no interpreter in this process */
+  MLZ_PY_NEW = 1,     /* hooks are in, nothing was checked yet */
+  MLZ_PY_READY = 2,   /* stacks are walked */
+  MLZ_PY_UNKNOWN = 3, /* no stacks: version or layout not known */
+};
+
+/* allocator table of PyMem_SetAllocator: CPython Include/cpython/pymem.h */
+struct mlz_py_allocator {
+  void *ctx;
+  void *(*malloc)(void *ctx, size_t size);
+  void *(*calloc)(void *ctx, size_t n, size_t size);
+  void *(*realloc)(void *ctx, void *p, size_t size);
+  void (*free)(void *ctx, void *p);
+};
+
+typedef void mlz_capture_function(struct mlz_thread *th, const char *tstate);
+
+struct mlz_python {
+  _Atomic uint32_t state; /* enum mlz_py_state */
+  const struct mlz_py_layout *layout;
+  mlz_capture_function *capture;
+  char *runtime;           /* &_PyRuntime */
+  const int *initialized;  /* the runtime's flag; a constant 1 where it was not found */
+  const int *collecting;   /* the main interpreter's; a constant 0 until known */
+  const void *const *tstate_global; /* <= 3.11: where the GIL holder's state is kept */
+  void *(*tstate_get)(void);
+  void *(*tstate_own)(void); /* PyGILState_GetThisThreadState */
+  int (*is_initialized)(void);
+  const void *main_interp;
+  bool seen_initialized;
+  _Atomic uint32_t wrap_pending; /* look, in malloc, whether pre-initialisation replaced our hooks */
+  long extra_index;
+  bool extra_ready;
+  char version[32];
+
+  /* of the C API */
+  void (*mem_get)(int domain, struct mlz_py_allocator *a);
+  void (*mem_set)(int domain, struct mlz_py_allocator *a);
+  int (*add_pending)(int (*f)(void *), void *arg);
+  long (*extra_request)(void (*free_function)(void *));
+  int (*extra_set)(void *code, long index, void *extra);
+  void *(*dict_get)(void *dict, void *key);
+  void *(*intern)(const char *);
+  void (*err_fetch)(void **, void **, void **);
+  void (*err_restore)(void *, void *, void *);
+  void (*err_clear)(void);
+  void *type_code, *type_unicode, *type_bytes, *type_list;
+  void *name_key; /* interned "__name__" */
+};
+extern struct mlz_python mlz_python;
+
+/* From the constructor: finds the interpreter and installs the hooks. */
+void mlz_python_start(void);
+/* hooks_python.c */
+bool mlz_python_install(void);
+void mlz_python_rewrap(void); /* from malloc, while wrap_pending */
+
+/* The first event with a frame: checks the layout, sends PYTHON, prepares GC and code ids. The GIL is held. */
+MLZ_COLD void mlz_python_check(struct mlz_tls *t, const char *tstate);
+void mlz_python_retell(struct mlz_thread *th);
+MLZ_COLD void mlz_python_find_slot(struct mlz_thread *th);
+/* The interpreter of this thread changed: is it one that we can take code ids from? */
+MLZ_COLD bool mlz_python_interp(struct mlz_thread *th, const void *interp);
+
+/* code.c: the id of a code object seen for the first time; 0: none could be had. */
+MLZ_COLD uint32_t mlz_code_register(struct mlz_thread *th, const char *frame, const char *code);
+bool mlz_code_prepare(void);
+
+/* gc.c */
+void mlz_gc_prepare(void);
+/* collecting != 0: true if this allocation is made only because our callback exists. */
+MLZ_COLD bool mlz_gc_hides(bool obj_domain, size_t size);
+void mlz_gc_finalize(struct mlz_tls *t);
+
+/* stack.c */
+mlz_capture_function *mlz_stack_capture_for(unsigned minor);
+
+/* The current thread state as the mem and obj hooks may believe it. */
+static inline const char *mlz_python_tstate(struct mlz_thread *th) {
+  if (mlz_python.tstate_global) return __atomic_load_n((const char *const *)mlz_python.tstate_global, __ATOMIC_RELAXED);
+  if (MLZ_UNLIKELY(!th->tstate_slot)) mlz_python_find_slot(th);
+  if (MLZ_LIKELY(th->tstate_slot != NULL && th->tstate_slot != (void *const *)&mlz_python)) return *(const char *const *)th->tstate_slot;
+  return mlz_python.tstate_get();
+}
+
+/* As mlz_python_tstate, for hooks that may run without the GIL: NULL unless this very thread holds it. */
+static inline const char *mlz_python_tstate_checked(struct mlz_thread *th) {
+  const char *ts = mlz_python_tstate(th);
+  if (!ts || !mlz_python.tstate_global) return ts; /* 3.12 and later: the state is the thread's own */
+  return ts == mlz_python.tstate_own() ? ts : NULL;
+}
+
+/* The Python stack of an event: leaves the difference in th, returns 0 or MLZ_F_NOSTACK. */
+static inline unsigned mlz_python_stack(struct mlz_tls *t, const char *tstate) {
+  struct mlz_thread *th = t->thread;
+  if (MLZ_UNLIKELY(!tstate || th->depth == 0)) return MLZ_F_NOSTACK;
+  if (MLZ_UNLIKELY(atomic_load_explicit(&mlz_python.state, memory_order_relaxed) != MLZ_PY_READY)) {
+    mlz_python_check(t, tstate);
+    if (atomic_load_explicit(&mlz_python.state, memory_order_relaxed) != MLZ_PY_READY) return MLZ_F_NOSTACK;
+  }
+  mlz_python.capture(th, tstate);
+  return th->seen_n == 0 ? MLZ_F_NOSTACK : 0;
+}
+
+/* Has the interpreter begun to finalise? One load; the first yes sends FINALIZE. */
+static inline void mlz_python_look_finalize(struct mlz_tls *t) {
+  if (MLZ_LIKELY(*mlz_python.initialized)) {
+    mlz_python.seen_initialized = true;
+    return;
+  }
+  if (mlz_python.seen_initialized && !atomic_load_explicit(&mlz_agent.finalized, memory_order_relaxed)) {
+    mlz_gc_finalize(t);
+    mlz_process_finalize(t);
+  }
+}
+
+#pragma GCC visibility pop
+#endif

@@ -1,0 +1,12 @@
+#include "record.h"
+
+void mlz_record_refuse(struct mlz_tls *t, _Atomic uint64_t *counter) {
+  atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
+  t->thread->stack_reset = true; /* a difference that was captured is not sent */
+}
+
+/* The old block is gone and there is no new recorded one (ZERO), or it lives on (FAILED). */
+void mlz_record_realloc_close(struct mlz_tls *t, unsigned domain, void *old, unsigned flag) {
+  if (flag == MLZ_F_FAILED && !mlz_marks_set(old, mlz_domain_map(domain))) flag = MLZ_F_ZERO;
+  mlz_event_alloc(t, MLZ_K_REALLOC_END, flag | MLZ_F_NOSTACK, domain, old, 0, mlz_record_gil(t->thread, domain));
+}

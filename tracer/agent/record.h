@@ -1,0 +1,95 @@
+/* From a hook to an event: what all hook families share. Always inline, the domain is a constant at every call.
+ *
+ * `map` is the marks map of the hook's layer; `gil` whether the caller is known to hold the GIL (mem and obj).
+ * All run with t->busy set and after mlz_agent_enter said yes. */
+#ifndef MLZ_AGENT_RECORD_H
+#define MLZ_AGENT_RECORD_H
+
+#include "event.h"
+#include "gate.h"
+#include "python.h"
+
+#define MLZ_INLINE static inline __attribute__((always_inline))
+
+MLZ_INLINE bool mlz_domain_gil(unsigned domain) { return domain == MLZ_D_MEM || domain == MLZ_D_OBJ; }
+MLZ_INLINE enum mlz_marks_map mlz_domain_map(unsigned domain) { return mlz_domain_gil(domain) ? MLZ_MARKS_PLAIN : MLZ_MARKS_SHARED; }
+
+/* The interpreter's thread state to walk from; NULL: none, or not this thread's. */
+MLZ_INLINE const char *mlz_record_tstate(struct mlz_thread *th, unsigned domain) {
+  if (mlz_domain_gil(domain)) return mlz_python_tstate(th);
+  if (atomic_load_explicit(&mlz_python.state, memory_order_relaxed) == MLZ_PY_NONE) return NULL;
+  return mlz_python_tstate_checked(th);
+}
+
+MLZ_COLD void mlz_record_refuse(struct mlz_tls *t, _Atomic uint64_t *counter) __attribute__((visibility("hidden")));
+
+/* The new block of an allocation, `kind` ALLOC or REALLOC_END. False: it was not recorded. */
+MLZ_INLINE bool mlz_record_alloc(struct mlz_tls *t, unsigned kind, unsigned domain, void *block, size_t size) {
+  struct mlz_thread *th = t->thread;
+  const char *ts = mlz_record_tstate(th, domain);
+  if (ts || mlz_domain_gil(domain)) {
+    mlz_python_look_finalize(t);
+    if (MLZ_UNLIKELY(*mlz_python.collecting) && mlz_gc_hides(domain == MLZ_D_OBJ, size)) return false;
+  }
+  enum mlz_gate_answer answer = mlz_gate(t, size);
+  if (answer == MLZ_GATE_PASS) return false;
+  if (MLZ_UNLIKELY((uintptr_t)block & 15)) {
+    mlz_record_refuse(t, &mlz_agent_control()->unaligned);
+    return false;
+  }
+  unsigned flags = mlz_python_stack(t, ts) | (answer == MLZ_GATE_CERTAIN ? MLZ_F_CERTAIN : 0);
+  if (MLZ_UNLIKELY(!mlz_marks_set(block, mlz_domain_map(domain)))) {
+    mlz_record_refuse(t, &mlz_agent_control()->unmarked);
+    return false;
+  }
+  if (MLZ_UNLIKELY(!mlz_event_alloc(t, kind, flags, domain, block, size, ts != NULL))) {
+    mlz_marks_clear(block, mlz_domain_map(domain));
+    return false;
+  }
+  t->last_block = block;
+  t->last_countdown = t->countdown;
+  return true;
+}
+
+/* Takes the mark off; true: the block was a recorded one. */
+MLZ_INLINE bool mlz_record_unmark(void *block, unsigned domain) {
+  enum mlz_marks_map own = mlz_domain_map(domain), other = own == MLZ_MARKS_PLAIN ? MLZ_MARKS_SHARED : MLZ_MARKS_PLAIN;
+  if (MLZ_LIKELY(mlz_marks_test(block, own))) {
+    mlz_marks_clear(block, own);
+    return true;
+  }
+  if (MLZ_LIKELY(!mlz_marks_test(block, other))) return false;
+  mlz_marks_clear(block, other);
+  return true;
+}
+MLZ_INLINE bool mlz_record_marked(const void *block, unsigned domain) {
+  enum mlz_marks_map own = mlz_domain_map(domain), other = own == MLZ_MARKS_PLAIN ? MLZ_MARKS_SHARED : MLZ_MARKS_PLAIN;
+  return mlz_marks_test(block, own) || mlz_marks_test(block, other);
+}
+
+MLZ_INLINE bool mlz_record_gil(struct mlz_thread *th, unsigned domain) { return mlz_domain_gil(domain) || mlz_record_tstate(th, domain); }
+
+/* Before the real free. Takes care of t->busy itself. */
+MLZ_INLINE void mlz_record_free(struct mlz_tls *t, unsigned domain, void *block) {
+  if (MLZ_LIKELY(!mlz_record_marked(block, domain))) return;
+  if (MLZ_UNLIKELY(!mlz_agent_enter(t))) return;
+  mlz_record_unmark(block, domain);
+  mlz_event_free(t, MLZ_K_FREE, domain, block, mlz_record_gil(t->thread, domain));
+}
+
+/* realloc in three steps: begin before the real call, then end or undo after it. */
+MLZ_INLINE bool mlz_record_realloc_begin(struct mlz_tls *t, unsigned domain, void *old) {
+  if (!mlz_record_unmark(old, domain)) return false;
+  return mlz_event_free(t, MLZ_K_REALLOC_BEGIN, domain, old, mlz_record_gil(t->thread, domain));
+}
+void mlz_record_realloc_close(struct mlz_tls *t, unsigned domain, void *old, unsigned flag) __attribute__((visibility("hidden")));
+MLZ_INLINE void mlz_record_realloc_end(struct mlz_tls *t, unsigned domain, bool begun, void *old, void *block, size_t size) {
+  if (MLZ_LIKELY(block != NULL)) {
+    if (!mlz_record_alloc(t, begun ? MLZ_K_REALLOC_END : MLZ_K_ALLOC, domain, block, size) && begun)
+      mlz_record_realloc_close(t, domain, old, MLZ_F_ZERO);
+  } else if (begun) {
+    mlz_record_realloc_close(t, domain, old, size ? MLZ_F_FAILED : MLZ_F_ZERO);
+  }
+}
+
+#endif

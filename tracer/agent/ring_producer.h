@@ -1,0 +1,59 @@
+/* The producing side of a ring (shm/ring.h), inline for the one common case: there is room.
+ *
+ * Runs in the traced program, on the ring's own thread only. A message is composed with mlz_producer_slot(p, i)
+ * for i = 0, 1, ..., after mlz_producer_room(p, n) said yes, and becomes visible with mlz_producer_publish(p, n).
+ * Budget: room and publish together 2 ns. */
+#ifndef MLZ_AGENT_RING_PRODUCER_H
+#define MLZ_AGENT_RING_PRODUCER_H
+
+#include "shm/control.h"
+
+#define MLZ_LIKELY(x) __builtin_expect(!!(x), 1)
+#define MLZ_UNLIKELY(x) __builtin_expect(!!(x), 0)
+#define MLZ_COLD __attribute__((cold, noinline))
+
+/* What the producing process knows of the recorder; shared by its threads. */
+struct mlz_peer {
+  struct mlz_control *control;
+  _Atomic uint32_t stalled; /* a thread waited its second in vain: the others do not wait; cleared by progress */
+};
+
+struct mlz_producer {
+  struct mlz_ring *ring;
+  struct mlz_slot *slots;
+  uint8_t *side;
+  struct mlz_peer *peer;
+  uint64_t head; /* the producer's own copies: nobody else stores them */
+  uint64_t side_head;
+  uint32_t mask;
+  uint32_t side_mask;
+  uint64_t full_tail; /* where tail stood when the ring was last found full in vain */
+};
+
+enum mlz_room {
+  MLZ_ROOM_BLOCK = 0, /* may wait, may use the whole ring */
+  MLZ_ROOM_DROP = 1,  /* does not wait, leaves the last quarter to frees */
+};
+
+void mlz_producer_init(struct mlz_producer *p, struct mlz_peer *peer, struct mlz_ring *ring);
+/* The odd cases: a quarter of the ring was written, the recorder asked to be woken, or the ring is full. */
+MLZ_COLD bool mlz_producer_room_slow(struct mlz_producer *p, uint32_t n, enum mlz_room mode);
+/* Copies up to `n` bytes into the side buffer, waiting as BLOCK does; returns how many fitted (0: none, give up).
+ * Publish a message that names them next. */
+uint32_t mlz_producer_side(struct mlz_producer *p, const void *bytes, uint32_t n);
+/* Reads the clock, raises the published time to it, and returns it (ns since the start of the trace). */
+uint64_t mlz_peer_clock(struct mlz_peer *peer);
+void mlz_peer_wake(struct mlz_peer *peer);
+
+/* True: `n` slots may be written. */
+static inline bool mlz_producer_room(struct mlz_producer *p, uint32_t n, enum mlz_room mode) {
+  if (MLZ_LIKELY(p->head + n <= atomic_load_explicit(&p->ring->limit, memory_order_relaxed))) return true;
+  return mlz_producer_room_slow(p, n, mode);
+}
+static inline struct mlz_slot *mlz_producer_slot(struct mlz_producer *p, uint32_t i) { return &p->slots[(p->head + i) & p->mask]; }
+static inline void mlz_producer_publish(struct mlz_producer *p, uint32_t n) {
+  p->head += n;
+  atomic_store_explicit(&p->ring->head, p->head, memory_order_release);
+}
+
+#endif

@@ -1,0 +1,97 @@
+/* The stack walk, once for each frame layout. Offsets: python.h; checked by mlz_python_check before the first use. */
+#include "python.h"
+
+#include <string.h>
+
+/* CPython 3.8, 3.9: Include/frameobject.h, f_lasti in bytes. */
+#define WALK_NAME capture_38
+#define TSTATE_FRAME 24
+#define PREVIOUS 24
+#define CODE 32
+#define INSTR 104
+#define INSTR_I32
+#define INSTR_SCALE 1
+#define CODE_START 0
+#define TRACEABLE 0
+#define EXTRA 144
+#include "stack_walk.h"
+
+/* CPython 3.10: f_lasti in units of two bytes. */
+#define WALK_NAME capture_310
+#define TSTATE_FRAME 24
+#define PREVIOUS 24
+#define CODE 32
+#define INSTR 96
+#define INSTR_I32
+#define INSTR_SCALE 2
+#define CODE_START 0
+#define TRACEABLE 0
+#define EXTRA 144
+#include "stack_walk.h"
+
+/* CPython 3.11: Include/internal/pycore_frame.h, struct _PyInterpreterFrame. */
+#define WALK_NAME capture_311
+#define TSTATE_FRAME 56
+#define CFRAME_FRAME 8
+#define PREVIOUS 48
+#define CODE 32
+#define INSTR 56
+#define OWNER 69
+#define CODE_START 184
+#define TRACEABLE 168
+#define EXTRA 176
+#include "stack_walk.h"
+
+/* CPython 3.12: a shim frame between C and the interpreter. */
+#define WALK_NAME capture_312
+#define TSTATE_FRAME 56
+#define CFRAME_FRAME 0
+#define PREVIOUS 8
+#define CODE 0
+#define INSTR 56
+#define OWNER 70
+#define SHIM_OWNER 3
+#define CODE_START 192
+#define TRACEABLE 176
+#define EXTRA 184
+#include "stack_walk.h"
+
+/* CPython 3.13: no cframe. */
+#define WALK_NAME capture_313
+#define TSTATE_FRAME 72
+#define PREVIOUS 8
+#define CODE 0
+#define INSTR 56
+#define OWNER 70
+#define SHIM_OWNER 3
+#define CODE_START 200
+#define TRACEABLE 184
+#define EXTRA 192
+#include "stack_walk.h"
+
+/* CPython 3.14: the code pointer carries tag bits. */
+#define WALK_NAME capture_314
+#define TSTATE_FRAME 72
+#define PREVIOUS 8
+#define CODE 0
+#define INSTR 56
+#define OWNER 74
+#define SHIM_OWNER 3
+#define CODE_START 208
+#define TRACEABLE 192
+#define EXTRA 200
+#define CODE_MASK(p) ((const char *)((uintptr_t)(p) & ~(uintptr_t)3))
+#include "stack_walk.h"
+
+mlz_capture_function *mlz_stack_capture_for(unsigned minor) {
+  switch (minor) {
+  case 8:
+  case 9: return capture_38;
+  case 10: return capture_310;
+  case 11: return capture_311;
+  case 12: return capture_312;
+  case 13: return capture_313;
+  case 14: return capture_314;
+  default: return NULL;
+  }
+}
