@@ -22,6 +22,7 @@ static __thread uint32_t end_rounds __attribute__((tls_model("initial-exec")));
 
 #define RETRY_FIRST 1024u /* events between two tries for a ring, doubled up to RETRY_LAST */
 #define RETRY_LAST (1u << 20)
+#define END_ROUNDS 4u /* PTHREAD_DESTRUCTOR_ITERATIONS of glibc: the last round in which destructors run */
 
 static void thread_end(void *arg);
 
@@ -175,7 +176,7 @@ bool mlz_agent_enter_slow(struct mlz_tls *t) {
 static void thread_end(void *arg) {
   struct mlz_tls *t = &mlz_tls;
   struct mlz_thread *th = arg;
-  if (++end_rounds < PTHREAD_DESTRUCTOR_ITERATIONS) {
+  if (++end_rounds < END_ROUNDS) {
     pthread_setspecific(end_key, arg);
     return;
   }

@@ -2,6 +2,7 @@
  *
  * The next definition is found by dlsym at the first call. What dlsym itself may allocate meanwhile comes from a small static
  * buffer, whose blocks are never freed. */
+#undef _FILE_OFFSET_BITS /* it would rename mmap to mmap64; off_t has 64 bits anyway */
 #include "record.h"
 #include "sys.h"
 
