@@ -12,8 +12,8 @@
  *
  * Checked: R reads every published message, whole, in order, none twice; no slot or side byte is overwritten before it was read; P comes to
  * its end whatever happens to R; P never sleeps for ever while R lives, and R not while there is something to read.
- * There is no time-out in P's wait while R runs, so a lost wake-up would be found as a deadlock. R's own sleep has one, as rule 7 says
- * ("a lost `limit` store costs one time-out"), unless SLOW makes each message take P's slow path: then the wake-up must never be lost.
+ * There is no time-out in P's wait while R runs, so a lost wake-up would be found as a deadlock. R's own sleep has one (rule 7), but only
+ * where P has fallen silent: a message that P begins while R sleeps must wake R.
  *
  * BUG_... : seeded faults; run.py demands that each is caught. */
 
@@ -28,7 +28,7 @@
 
 /* Shared memory, as all see it. */
 byte slot_id[SLOTS];   /* number of the message in this slot */
-byte slot_part[SLOTS]; /* 0: single, 1: first of two, 2: second of two; 3: single with a side byte */
+byte slot_part[SLOTS]; /* 0: single, 1: first of two, 2: second of two; 3 + n: single, with a side byte that holds n */
 byte side[SIDE];
 byte head, tail, side_head, side_tail, limit;
 bit waiting, sleeping, room_added, wake_added;
@@ -55,6 +55,7 @@ bit p_alive = 1, r_runs = 1, p_idle, p_ended, r_done;
 
 /* What the checks need and no process may look at. */
 byte published, dropped, read_slots, read_side, read_messages;
+bit begun_asleep; /* R slept when P began this message, and has slept on since */
 
 #ifdef LATE_SLOTS
 #define SLOTS_STORED (!pend_slot[0] && !pend_slot[1] && !pend_slot[2])
@@ -146,104 +147,141 @@ active proctype Env() {
 #else
 #define FENCE_WAITING P_BUFFER_EMPTY;
 #endif
-#ifdef BUG_NO_FENCE_PUBLISH
-#define FENCE_PUBLISH
+#ifdef BUG_NO_FENCE_WAKE
+#define FENCE_WAKE
 #else
-#define FENCE_PUBLISH P_BUFFER_EMPTY;
+#define FENCE_WAKE P_BUFFER_EMPTY;
 #endif
 
 inline p_store_head(value) { d_step { pend_head = 1; pend_head_value = value } }
+inline p_store_side_head(value) { d_step { pend_side_head = 1; pend_side_head_value = value } }
 inline p_store_waiting(value) { d_step { pend_waiting = 1; pend_waiting_value = value } }
+/* Rule 7. */
 inline p_wake_recorder() {
+  FENCE_WAKE
   if
-  :: sleeping -> d_step { wake_added = 1; r_asleep = 0 }
+  :: sleeping -> d_step { wake_added = 1; r_asleep = 0; begun_asleep = 0 }
   :: else
   fi
 }
-#ifdef BUG_ROOM_FOR_ONE
-#define FITS (my_head + 1 + (may_drop -> RESERVE : 0) <= seen_tail + SLOTS && my_side + uses_side <= seen_side + SIDE)
-#else
-#define FITS (my_head + length + (may_drop -> RESERVE : 0) <= seen_tail + SLOTS && my_side + uses_side <= seen_side + SIDE)
+/* Rules 5 and 6: waits until `room` holds, which looks at what LOOK read; `ok` says how it went. */
+#define LOOK d_step { seen_tail = tail; seen_side = side_tail }
+inline p_wait_for(room) {
+  do
+  :: room_added = 0; /* the futex word as it is now */
+    p_store_waiting(1);
+    FENCE_WAITING
+#ifndef BUG_NO_LOOK_AFTER_WAITING
+    LOOK;
 #endif
-#define LOOK_FOR_ROOM seen_tail = tail; seen_side = side_tail
+    if
+    :: room -> ok = 1; break
+    :: else
+    fi;
+    p_wake_recorder(); /* its sleep may have begun while the ring filled up on the fast path */
+    if
+    :: d_step { !room_added -> p_asleep = 1 }
+    :: room_added
+    fi;
+    if
+    :: !p_asleep /* woken, or never slept */
+#ifndef BUG_NO_TIMEOUT
+    :: d_step { p_asleep && !r_runs -> p_asleep = 0; stalled = 1; full_tail = tail } /* one second without progress */
+#endif
+    fi;
+    LOOK;
+    if
+    :: room -> ok = 1; break
+    :: !(room) && stalled -> break
+    :: else
+    fi
+  od;
+  p_store_waiting(0)
+}
+/* A ring found full: is it worth waiting? Not while R is known to stand still. */
+inline p_full(room) {
+  if
+  :: stalled && tail == full_tail
+  :: else ->
+    stalled = 0;
+    p_wait_for(room)
+  fi
+}
+
+#ifdef BUG_ROOM_FOR_ONE
+#define ROOM (my_head + 1 + (may_drop -> RESERVE : 0) <= seen_tail + SLOTS)
+#else
+#define ROOM (my_head + length + (may_drop -> RESERVE : 0) <= seen_tail + SLOTS)
+#endif
+#define SIDE_ROOM (my_side + 1 <= seen_side + SIDE)
 
 active proctype P() provided (p_alive) {
-  byte my_head, my_side, seen_tail, seen_side, length, left = MESSAGES;
-  bit uses_side, may_drop, stalled, slow;
+  byte my_head, my_side, seen_tail, seen_side, length, full_tail, left = MESSAGES;
+  bit uses_side, may_drop, stalled, ok;
   do
   :: left == 0 -> break
   :: left > 0 ->
     atomic { /* any kind of message */
       left--;
+      ok = 0;
       if
-      :: length = 1; uses_side = 0
-      :: length = 2; uses_side = 0
+      :: length = 1; may_drop = 0
+      :: length = 2; may_drop = 0
+      :: length = 1; may_drop = 1
+      :: length = 2; may_drop = 1
 #ifdef WITH_SIDE
       :: length = 1; uses_side = 1
 #endif
-      fi;
-      if
-      :: may_drop = 0
-      :: may_drop = 1
-      fi;
-      /* The fast path looks at `limit` only: at its own store if that is still buffered. */
-      slow = (my_head + length > (pend_limit -> pend_limit_value : limit) || my_side + uses_side > seen_side + SIDE);
-#ifdef SLOW
-      slow = 1
-#endif
+      fi
     };
     if
-    :: !slow -> goto write
+    :: uses_side ->
+      LOOK;
+      if
+      :: SIDE_ROOM
+      :: else ->
+        p_full(SIDE_ROOM);
+        if
+        :: !ok -> goto drop
+        :: ok -> ok = 0
+        fi
+      fi;
+      d_step { assert(my_side < read_side + SIDE); side[my_side % SIDE] = MESSAGES - left };
+      d_step { my_side++; pend_side_head = 1; pend_side_head_value = my_side }
     :: else
     fi;
-    LOOK_FOR_ROOM;
+    /* The fast path looks at `limit` only: at its own store if that is still buffered. */
     if
-    :: FITS -> stalled = 0
-    :: !FITS && (may_drop || stalled) -> goto drop
-    :: !FITS && !may_drop && !stalled ->
-      /* rule 6 */
-      do
-      :: room_added = 0; /* the futex word as it is now */
-        p_store_waiting(1);
-        FENCE_WAITING
-#ifndef BUG_NO_LOOK_AFTER_WAITING
-        LOOK_FOR_ROOM;
-#endif
-        if
-        :: FITS -> p_store_waiting(0); break
-        :: else
-        fi;
-        p_wake_recorder(); /* its sleep may have begun while the ring filled up on the fast path */
-        if
-        :: d_step { !room_added -> p_asleep = 1 }
-        :: room_added
-        fi;
-        if
-        :: !p_asleep /* woken, or never slept */
-#ifndef BUG_NO_TIMEOUT
-        :: d_step { p_asleep && !r_runs -> p_asleep = 0; stalled = 1 } /* one second without progress */
-#endif
-        fi;
-        LOOK_FOR_ROOM;
-        if
-        :: FITS -> stalled = 0; p_store_waiting(0); break
-        :: !FITS && stalled -> p_store_waiting(0); goto drop
-        :: else
-        fi
-      od
+    :: atomic { my_head + length <= (pend_limit -> pend_limit_value : limit) -> begun_asleep = r_asleep; goto write }
+    :: atomic { else -> begun_asleep = r_asleep }
     fi;
-    skip;
-    d_step { pend_limit = 1; pend_limit_value = seen_tail + SLOTS - RESERVE };
+    LOOK;
+    if
+    :: ROOM
+    :: !ROOM && may_drop -> goto drop
+    :: !ROOM && !may_drop ->
+      p_full(ROOM);
+      if
+      :: !ok -> goto undo
+      :: ok
+      fi
+    fi;
+    atomic { /* come back after this message, or where the reserve begins */
+      pend_limit = 1;
+      pend_limit_value = my_head + length;
+      if
+      :: seen_tail + SLOTS - RESERVE > pend_limit_value -> pend_limit_value = seen_tail + SLOTS - RESERVE
+      :: true
+      fi
+    };
+    p_wake_recorder();
 write:
 #ifdef BUG_HEAD_FIRST
     p_store_head(my_head + length);
     P_BUFFER_EMPTY; /* so that no release rule of Drain can mend it */
 #endif
     if
-    :: uses_side ->
-      d_step { assert(my_side < read_side + SIDE); side[my_side % SIDE] = published };
-      d_step { my_side++; pend_side_head = 1; pend_side_head_value = my_side };
-      p_store_slot(my_head, published, 3)
+    :: uses_side -> p_store_slot(my_head, published, 3 + MESSAGES - left)
     :: !uses_side && length == 1 -> p_store_slot(my_head, published, 0)
     :: !uses_side && length == 2 ->
       p_store_slot(my_head, published, 1);
@@ -258,20 +296,24 @@ write:
       pend_head_value = my_head + length;
 #endif
       my_head = my_head + length;
-      published++
+      published++;
+      assert(!begun_asleep);
+      begun_asleep = 0
     };
+    goto next;
+undo: /* side bytes without a message would shift all later ones */
+#ifndef BUG_SIDE_KEPT
     if
-    :: slow ->
-      FENCE_PUBLISH
-      p_wake_recorder() /* rule 7 */
+    :: uses_side -> d_step { my_side--; pend_side_head = 1; pend_side_head_value = my_side }
     :: else
     fi;
-    goto next;
+#endif
 drop:
-    dropped++;
+    skip;
+    d_step { dropped++; begun_asleep = 0 };
 next:
     skip;
-    d_step { length = 0; uses_side = 0; may_drop = 0; slow = 0; seen_tail = 0 } /* dead: fewer states */
+    d_step { length = 0; uses_side = 0; may_drop = 0; ok = 0; seen_tail = 0; seen_side = 0 } /* dead: fewer states */
   od;
   p_idle = 1
 }
@@ -311,8 +353,8 @@ inline r_read_message() {
       assert(at + 2 <= seen_head);
       assert(slot_id[(at + 1) % SLOTS] == read_messages && slot_part[(at + 1) % SLOTS] == 2);
       at = at + 2
-    :: slot_part[at % SLOTS] == 3 ->
-      assert(side[at_side % SIDE] == read_messages && side_head > at_side);
+    :: slot_part[at % SLOTS] > 3 ->
+      assert(side[at_side % SIDE] == slot_part[at % SLOTS] - 3 && side_head > at_side);
       at_side = at_side + 1;
       at = at + 1
     :: else -> assert(false)
@@ -354,9 +396,7 @@ active proctype R() provided (r_runs) {
         if
         :: !r_asleep
         :: P_GONE -> r_asleep = 0
-#ifndef SLOW
-        :: head != at -> r_asleep = 0 /* its time-out; one that finds nothing changes nothing */
-#endif
+        :: p_idle && head != at -> r_asleep = 0 /* its time-out; one that finds nothing changes nothing */
         fi
       fi;
       d_step { pend_sleeping = 1; pend_sleeping_value = 0 }

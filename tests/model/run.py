@@ -11,12 +11,13 @@ import tempfile
 # name, defines. Together they cover: all message kinds, side bytes, stop, continue and death of R, death of P, late slot stores.
 SOUND = [
     ('block and drop', ['MESSAGES=4']),
+    ('four slots', ['MESSAGES=4', 'SLOTS=4']),
+    ('two slots, side buffer, recorder stopped', ['MESSAGES=3', 'SLOTS=2', 'WITH_SIDE', 'STOP']),
     ('recorder stopped, continued, killed', ['MESSAGES=3', 'STOP']),
     ('program killed', ['MESSAGES=3', 'KILL']),
     ('program killed, recorder stopped', ['MESSAGES=2', 'STOP', 'KILL']),
     ('side buffer', ['MESSAGES=3', 'WITH_SIDE']),
     ('side buffer, program killed, recorder stopped', ['MESSAGES=2', 'WITH_SIDE', 'STOP', 'KILL']),
-    ('each message wakes the recorder', ['MESSAGES=3', 'SLOW']),
     ('slot stores arrive late', ['MESSAGES=3', 'LATE_SLOTS']),
 ]
 BROKEN = [
@@ -30,9 +31,10 @@ BROKEN = [
     ('P: waits without a time-out', ['MESSAGES=4', 'STOP', 'BUG_NO_TIMEOUT']),
     ('R: no fence after tail', ['MESSAGES=4', 'BUG_NO_FENCE_TAIL']),
     ('R: wakes without adding to the futex', ['MESSAGES=4', 'BUG_WAKE_WITHOUT_ADD']),
-    ('R: no fence after sleeping', ['MESSAGES=2', 'SLOW', 'BUG_NO_FENCE_SLEEPING']),
-    ('R: no look at the heads before it sleeps', ['MESSAGES=2', 'SLOW', 'BUG_NO_LOOK_BEFORE_SLEEP']),
-    ('P: no fence after a published message', ['MESSAGES=2', 'SLOW', 'BUG_NO_FENCE_PUBLISH']),
+    ('R: no fence after sleeping', ['MESSAGES=4', 'SLOTS=4', 'BUG_NO_FENCE_SLEEPING']),
+    ('R: no look at the heads before it sleeps', ['MESSAGES=4', 'SLOTS=4', 'BUG_NO_LOOK_BEFORE_SLEEP']),
+    ('P: no fence before it looks whether R sleeps', ['MESSAGES=4', 'SLOTS=4', 'BUG_NO_FENCE_WAKE']),
+    ('side bytes of a message that was given up', ['MESSAGES=3', 'SLOTS=2', 'WITH_SIDE', 'STOP', 'BUG_SIDE_KEPT']),
 ]
 
 
