@@ -74,12 +74,14 @@ MLZ_INLINE void mlz_record_free(struct mlz_tls *t, unsigned domain, void *block)
   if (MLZ_LIKELY(!mlz_record_marked(block, domain))) return;
   if (MLZ_UNLIKELY(!mlz_agent_enter(t))) return;
   mlz_record_unmark(block, domain);
+  if (mlz_domain_gil(domain)) mlz_python_look_finalize(t);
   mlz_event_free(t, MLZ_K_FREE, domain, block, mlz_record_gil(t->thread, domain));
 }
 
 /* realloc in three steps: begin before the real call, then end or undo after it. */
 MLZ_INLINE bool mlz_record_realloc_begin(struct mlz_tls *t, unsigned domain, void *old) {
   if (!mlz_record_unmark(old, domain)) return false;
+  if (mlz_domain_gil(domain)) mlz_python_look_finalize(t);
   return mlz_event_free(t, MLZ_K_REALLOC_BEGIN, domain, old, mlz_record_gil(t->thread, domain));
 }
 void mlz_record_realloc_close(struct mlz_tls *t, unsigned domain, void *old, unsigned flag) __attribute__((visibility("hidden")));
