@@ -26,8 +26,8 @@ enum mlz_op {
   MLZ_OP_GC = 16,
   MLZ_OP_MARK = 17,
   MLZ_OP_SNAPSHOT = 18,
-  MLZ_OP_FINALIZE = 19,     /* the end of the process; what follows is its finalisation */
-  MLZ_OP_LOST = 20,         /* records were lost here */
+  MLZ_OP_FINALIZE = 19, /* the end of the process; what follows is its finalisation */
+  MLZ_OP_LOST = 20,     /* records were lost here */
   MLZ_OP_THREAD_START = 21,
   MLZ_OP_THREAD_END = 22,
   MLZ_OP_COUNT
@@ -35,14 +35,14 @@ enum mlz_op {
 
 /* One row of the rare column. Unused fields are 0. Times: ns since the start of the trace. */
 struct mlz_rare {
-  uint64_t start_ns;    /* GC: its start. Others: their instant */
-  uint64_t duration_ns; /* GC */
-  uint64_t collected;   /* GC; LOST: allocations lost */
+  uint64_t start_ns;      /* GC: its start. Others: their instant */
+  uint64_t duration_ns;   /* GC */
+  uint64_t collected;     /* GC; LOST: allocations lost */
   uint64_t uncollectable; /* GC; LOST: frees lost */
-  uint32_t generation;  /* GC */
-  uint32_t stack;       /* GC: the stack that triggered it */
-  uint32_t name;        /* MARK, SNAPSHOT: string id */
-  uint32_t op;          /* enum mlz_op */
+  uint32_t generation;    /* GC */
+  uint32_t stack;         /* GC: the stack that triggered it */
+  uint32_t name;          /* MARK, SNAPSHOT: string id */
+  uint32_t op;            /* enum mlz_op */
 };
 
 struct mlz_class {

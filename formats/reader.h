@@ -26,10 +26,11 @@ struct mlz_damage {
 int mlz_trace_open(struct mlz_trace **out, const char *path, char *err, size_t err_size);
 struct mlz_trace *mlz_trace_close(struct mlz_trace *t); /* returns NULL */
 
-const json_t *mlz_trace_meta(const struct mlz_trace *t);    /* object, never NULL */
-const json_t *mlz_trace_summary(const struct mlz_trace *t); /* the finished trace's summary, or the last group's state; object, never NULL */
+const json_t *mlz_trace_meta(const struct mlz_trace *t); /* object, never NULL */
+const json_t *mlz_trace_summary(
+    const struct mlz_trace *t); /* the finished trace's summary, or the last group's state; object, never NULL */
 const struct mlz_damage *mlz_trace_damage(const struct mlz_trace *t); /* complete once all chunks were read */
-bool mlz_trace_complete(const struct mlz_trace *t); /* finished by the recorder and undamaged so far */
+bool mlz_trace_complete(const struct mlz_trace *t);                   /* finished by the recorder and undamaged so far */
 
 /* Tables. Strings are NUL-terminated (a NUL inside is cut there); owned by the trace. */
 uint32_t mlz_trace_strings(const struct mlz_trace *t); /* ids 0..n-1 */
@@ -52,11 +53,11 @@ struct mlz_block {
   uint64_t first_ns, last_ns;
   uint32_t n_classes;
   const struct mlz_class *classes;
-  const uint8_t *ops;       /* enum mlz_op */
+  const uint8_t *ops;         /* enum mlz_op */
   const uint32_t *classes_of; /* ALLOC and FREE*: index into classes; FREE_FOREIGN: UINT32_MAX; RARE: index into rares */
-  const uint64_t *alloc_no; /* ALLOC: its own number in the process; FREE*: of the block's allocation; FREE_FOREIGN, RARE: UINT64_MAX */
+  const uint64_t *alloc_no;   /* ALLOC: its own number in the process; FREE*: of the block's allocation; FREE_FOREIGN, RARE: UINT64_MAX */
   const uint64_t *time_ns;
-  const uint32_t *thread;   /* thread id */
+  const uint32_t *thread; /* thread id */
   uint32_t n_rares;
   const struct mlz_rare *rares;
 };

@@ -23,7 +23,7 @@ void mlz_builder_begin(struct mlz_builder *b, uint32_t process, uint64_t first_a
 bool mlz_builder_full(const struct mlz_builder *b); /* true: seal it before the next event (room for 8 more is kept) */
 uint32_t mlz_builder_count(const struct mlz_builder *b);
 
-void mlz_builder_time(struct mlz_builder *b, uint64_t ns);      /* time of the following events; never goes back (a lower value is ignored) */
+void mlz_builder_time(struct mlz_builder *b, uint64_t ns); /* time of the following events; never goes back (a lower value is ignored) */
 void mlz_builder_thread(struct mlz_builder *b, uint32_t thread); /* thread id (THREAD table) of the following events */
 
 /* Returns the allocation's number within its process: keep it, the free names it. */
@@ -58,9 +58,11 @@ struct mlz_bytes {
   uint8_t *data; /* malloc; the holder frees */
   size_t size;
 };
-int mlz_writer_take_tables(struct mlz_writer *w, struct mlz_bytes *out); /* drain thread: all buffered table rows, raw (not compressed); size 0: none */
+int mlz_writer_take_tables(struct mlz_writer *w,
+                           struct mlz_bytes *out); /* drain thread: all buffered table rows, raw (not compressed); size 0: none */
 int mlz_writer_append_tables(struct mlz_writer *w, const struct mlz_bytes *raw); /* writer thread: compresses and writes them */
-int mlz_writer_append_events(struct mlz_writer *w, const struct mlz_builder *b); /* writer thread: one EVENTS chunk; empty builder: nothing */
+int mlz_writer_append_events(struct mlz_writer *w,
+                             const struct mlz_builder *b); /* writer thread: one EVENTS chunk; empty builder: nothing */
 /* Ends a group: a consistent cut over all processes. `state`: losses and counters so far (docs/format.md), borrowed. */
 int mlz_writer_append_group(struct mlz_writer *w, uint64_t now_ns, const json_t *state);
 /* Summary, index and trailer; after it the file is `complete` if summary says so. fsyncs. */

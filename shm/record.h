@@ -46,30 +46,30 @@ enum mlz_kind {
                               second payload: a = bytes in the side buffer (command line, arguments separated by NUL), b = parent pid */
   MLZ_K_PYTHON = 17,       /* b = ns: an interpreter was found; payload: a = bytes of "version\0state" in the side buffer, b = 0 */
   MLZ_K_FINALIZE = 18,     /* b = ns: the image's end as docs/architecture.md defines it; later events are of phase finalize */
-  MLZ_K_SETTINGS = 19,     /* b = settings word (control.h) that the following allocations obey; payload: a = sample_over bytes or 0, b = 0 */
-  MLZ_K_LOST = 20,         /* payload: a = allocations lost, b = frees lost since the last LOST of this ring; head b = ns */
-  MLZ_K_NAME = 21,         /* b = ns: the thread has a new name; payload as THREAD */
+  MLZ_K_SETTINGS = 19, /* b = settings word (control.h) that the following allocations obey; payload: a = sample_over bytes or 0, b = 0 */
+  MLZ_K_LOST = 20,     /* payload: a = allocations lost, b = frees lost since the last LOST of this ring; head b = ns */
+  MLZ_K_NAME = 21,     /* b = ns: the thread has a new name; payload as THREAD */
   MLZ_K_COUNT
 };
 
 enum mlz_domain { /* the outermost layer that was called */
-  MLZ_D_RAW = 0,
-  MLZ_D_MEM = 1,
-  MLZ_D_OBJ = 2,
-  MLZ_D_MALLOC = 3,
-  MLZ_D_MMAP = 4,
-  MLZ_D_COUNT
+                  MLZ_D_RAW = 0,
+                  MLZ_D_MEM = 1,
+                  MLZ_D_OBJ = 2,
+                  MLZ_D_MALLOC = 3,
+                  MLZ_D_MMAP = 4,
+                  MLZ_D_COUNT
 };
 
 enum mlz_record_flag {
-  MLZ_F_TEMP = 1,     /* FREE, REALLOC_BEGIN: the thread has allocated nothing since it allocated this block */
-  MLZ_F_CERTAIN = 2,  /* ALLOC, REALLOC_END: size >= sample_over, recorded whatever the rate; its weight is 1 */
-  MLZ_F_NOSTACK = 4,  /* no Python stack: the frame array stays as it is and the event has the empty stack */
-  MLZ_F_RESET = 8,    /* the frame array is emptied before the push */
-  MLZ_F_FAILED = 16,  /* REALLOC_END: out of memory, nothing happened */
-  MLZ_F_MORE = 32,    /* CODE: not the last piece */
-  MLZ_F_ZERO = 64,    /* REALLOC_END: realloc(p, 0) freed the block and there is no new one */
-  MLZ_F_NOOLD = 128,  /* REALLOC_END: the old block was not a recorded one, there was no REALLOC_BEGIN */
+  MLZ_F_TEMP = 1,    /* FREE, REALLOC_BEGIN: the thread has allocated nothing since it allocated this block */
+  MLZ_F_CERTAIN = 2, /* ALLOC, REALLOC_END: size >= sample_over, recorded whatever the rate; its weight is 1 */
+  MLZ_F_NOSTACK = 4, /* no Python stack: the frame array stays as it is and the event has the empty stack */
+  MLZ_F_RESET = 8,   /* the frame array is emptied before the push */
+  MLZ_F_FAILED = 16, /* REALLOC_END: out of memory, nothing happened */
+  MLZ_F_MORE = 32,   /* CODE: not the last piece */
+  MLZ_F_ZERO = 64,   /* REALLOC_END: realloc(p, 0) freed the block and there is no new one */
+  MLZ_F_NOOLD = 128, /* REALLOC_END: the old block was not a recorded one, there was no REALLOC_BEGIN */
 };
 
 enum mlz_origin { MLZ_ORIGIN_EXEC = 0, MLZ_ORIGIN_FORK = 1 };
@@ -110,7 +110,7 @@ enum mlz_linetable {
   MLZ_LINES_311 = 2,    /* >= 3.11: location table, CPython 3.11 Objects/locations.md */
 };
 struct mlz_code_header {
-  uint32_t file_bytes;  /* UTF-8, as are the name and the module */
+  uint32_t file_bytes; /* UTF-8, as are the name and the module */
   uint32_t name_bytes;
   uint32_t module_bytes; /* `__name__` of the frame's globals when the code was first seen; 0: not known */
   uint32_t lines_bytes;

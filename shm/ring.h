@@ -28,7 +28,7 @@ struct mlz_ring {
   _Atomic uint32_t pid;                /* in the recorder's pid namespace as far as the agent can tell */
   uint32_t tid;
   uint32_t image;
-  uint32_t thread_no; /* order of creation among the image's threads, from 1; the sampling hash uses it */
+  uint32_t thread_no;      /* order of creation among the image's threads, from 1; the sampling hash uses it */
   _Atomic uint32_t ending; /* the thread runs its last destructors: the recorder should look whether it is gone */
   uint64_t start_ns;
   uint64_t reserved0[4];
@@ -61,8 +61,6 @@ _Static_assert(offsetof(struct mlz_ring, limit) == 192, "layout");
 
 /* A ring region in the arena: header, slots, side buffer, each aligned; see control.h for the offsets. */
 static inline struct mlz_slot *mlz_ring_slots(struct mlz_ring *r) { return (struct mlz_slot *)(r + 1); }
-static inline uint8_t *mlz_ring_side(struct mlz_ring *r, uint32_t slots) {
-  return (uint8_t *)(mlz_ring_slots(r) + slots);
-}
+static inline uint8_t *mlz_ring_side(struct mlz_ring *r, uint32_t slots) { return (uint8_t *)(mlz_ring_slots(r) + slots); }
 
 #endif

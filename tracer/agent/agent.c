@@ -81,8 +81,7 @@ static struct mlz_thread *thread_memory(void) {
   if (m < 0 && m > -4096) return NULL;
   struct mlz_thread *th = (struct mlz_thread *)m;
   th->next = atomic_load_explicit(&mlz_agent.threads, memory_order_relaxed);
-  while (!atomic_compare_exchange_weak(&mlz_agent.threads, &th->next, th)) {
-  }
+  while (!atomic_compare_exchange_weak(&mlz_agent.threads, &th->next, th)) {}
   return th;
 }
 

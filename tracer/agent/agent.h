@@ -24,18 +24,18 @@ struct mlz_seen {
 /* A thread. In memory of its own (mapped, never the program's heap), touched as far as it is used. */
 struct mlz_thread {
   struct mlz_producer out;
-  uint64_t last_now;         /* published time when this ring last got TIME */
-  void *const *tstate_slot;  /* 3.12 and later: where this thread's interpreter state is kept */
-  uint32_t seen_n;           /* remembered frames, root first */
-  uint32_t stale_n;          /* entries below this index were filled in this epoch, also those above seen_n */
-  uint32_t seen_epoch;       /* code epoch that they are of */
-  bool stack_reset;          /* the recorder's frame array is not what we remember: send RESET */
-  bool interp_known;         /* `interp` is one whose co_extra index is ours */
-  const void *interp;        /* for which interp_known was decided */
-  uint32_t depth; /* max_stack_depth as of the settings obeyed */
+  uint64_t last_now;        /* published time when this ring last got TIME */
+  void *const *tstate_slot; /* 3.12 and later: where this thread's interpreter state is kept */
+  uint32_t seen_n;          /* remembered frames, root first */
+  uint32_t stale_n;         /* entries below this index were filled in this epoch, also those above seen_n */
+  uint32_t seen_epoch;      /* code epoch that they are of */
+  bool stack_reset;         /* the recorder's frame array is not what we remember: send RESET */
+  bool interp_known;        /* `interp` is one whose co_extra index is ours */
+  const void *interp;       /* for which interp_known was decided */
+  uint32_t depth;           /* max_stack_depth as of the settings obeyed */
   uint32_t tid;
-  _Atomic uint32_t ended;    /* the thread's last destructor ran: may be reused once its tid is gone */
-  struct mlz_thread *next;   /* list of all, newest first */
+  _Atomic uint32_t ended;         /* the thread's last destructor ran: may be reused once its tid is gone */
+  struct mlz_thread *next;        /* list of all, newest first */
   uint64_t lost_alloc, lost_free; /* not yet told by LOST */
   bool lost_pending;
 
@@ -49,7 +49,7 @@ struct mlz_thread {
   uint32_t push;
   bool reset;
   uint64_t words[MLZ_STACK_DEPTH_MAX + 8]; /* pushed frames, outermost first */
-  uint8_t scratch[16384]; /* code.c */
+  uint8_t scratch[16384];                  /* code.c */
   struct mlz_seen seen[MLZ_SEEN_MAX];
   struct mlz_seen fresh[MLZ_SEEN_MAX]; /* of a walk in progress, innermost first */
 };
@@ -72,9 +72,9 @@ _Static_assert(sizeof(struct mlz_tls) <= 80, "static TLS stays small");
 extern __thread struct mlz_tls mlz_tls __attribute__((tls_model("initial-exec")));
 
 enum mlz_agent_state {
-  MLZ_AGENT_NEW = 0,  /* nothing tried yet */
-  MLZ_AGENT_ON = 1,   /* the arena is mapped */
-  MLZ_AGENT_OFF = 2,  /* no session, not followed, or the recorder died: every hook passes through */
+  MLZ_AGENT_NEW = 0, /* nothing tried yet */
+  MLZ_AGENT_ON = 1,  /* the arena is mapped */
+  MLZ_AGENT_OFF = 2, /* no session, not followed, or the recorder died: every hook passes through */
 };
 
 /* The process. `wiped` lies in a page that a fork empties (MADV_WIPEONFORK): image 0 there sends the
@@ -88,12 +88,12 @@ struct mlz_agent {
   uint32_t image_parent;   /* of a fork's child: image that it was forked from */
   uint32_t last_image;     /* the image as of the last look; survives a fork */
   uint32_t pid;
-  bool whole;              /* the whole arena is mapped; else each ring is mapped when it is claimed */
-  bool no_wipe;            /* the kernel lacks MADV_WIPEONFORK: pthread_atfork stands in */
-  bool trace_malloc;       /* settings that stay as they were when the image began */
+  bool whole;        /* the whole arena is mapped; else each ring is mapped when it is claimed */
+  bool no_wipe;      /* the kernel lacks MADV_WIPEONFORK: pthread_atfork stands in */
+  bool trace_malloc; /* settings that stay as they were when the image began */
   bool trace_python;
   bool trace_gc;
-  char session[256];       /* directory of the links */
+  char session[256]; /* directory of the links */
   _Atomic uint32_t thread_next;
   struct mlz_thread *_Atomic threads;
   struct mlz_thread *_Atomic last_gil; /* the ring that wrote last under the GIL */
@@ -123,12 +123,12 @@ static inline bool mlz_agent_enter(struct mlz_tls *t) {
 }
 
 /* session.c */
-bool mlz_session_open(void);                        /* maps the arena; false: no session */
+bool mlz_session_open(void);                         /* maps the arena; false: no session */
 struct mlz_ring *mlz_session_claim(uint32_t *index); /* a populated ring, state CLAIMED; NULL: none */
 void mlz_session_unclaim(struct mlz_ring *r);
 
 /* process.c */
-void mlz_process_begin(struct mlz_tls *t);  /* sends IMAGE on a fresh ring */
+void mlz_process_begin(struct mlz_tls *t);    /* sends IMAGE on a fresh ring */
 void mlz_process_finalize(struct mlz_tls *t); /* sends FINALIZE, once an image */
 void mlz_process_exit_hooks(void);
 

@@ -161,8 +161,11 @@ static bool send_code(struct mlz_thread *th, uint32_t id, const char *frame, con
   const char *lines = pointer_at(code, l->code_lines); /* bytes: size at 16, data at 32 */
   uint64_t n_lines = lines ? word_at(lines, 16) : 0;
   if (n_lines > 1u << 22) n_lines = 1u << 22;
-  struct mlz_code_header h = {.file_bytes = file.bytes, .name_bytes = name.bytes, .module_bytes = module.bytes,
-                              .lines_bytes = (uint32_t)n_lines, .lines_format = l->lines_format};
+  struct mlz_code_header h = {.file_bytes = file.bytes,
+                              .name_bytes = name.bytes,
+                              .module_bytes = module.bytes,
+                              .lines_bytes = (uint32_t)n_lines,
+                              .lines_format = l->lines_format};
   memcpy(&h.first_line, code + l->code_first_line, 4);
   struct stream s = {.th = th, .id = id, .buffer = th->scratch};
   put_bytes(&s, &h, sizeof(h));

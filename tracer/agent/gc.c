@@ -23,15 +23,15 @@ enum phase { IDLE, RUNNING, DONE };
 #define KEPT_MAX 4096u
 
 static struct {
-  const char *base;   /* the main interpreter's collector state */
-  void *function;     /* our callback object */
+  const char *base; /* the main interpreter's collector state */
+  void *function;   /* our callback object */
   void *none;
   enum phase phase;
   unsigned generation;
   uint64_t collections_at_start;
-  bool fresh_dict;    /* memory was allocated for the info dict being built */
-  uint64_t calls;     /* collections seen by the callback */
-  uint64_t before;    /* collections that passed before it was installed */
+  bool fresh_dict; /* memory was allocated for the info dict being built */
+  uint64_t calls;  /* collections seen by the callback */
+  uint64_t before; /* collections that passed before it was installed */
   bool installed;
   void *kept[KEPT_MAX];
   uint32_t kept_n;

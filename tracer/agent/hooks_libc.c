@@ -163,24 +163,24 @@ EXPORT int posix_memalign(void **out, size_t alignment, size_t size) {
   return r;
 }
 
-#define ALIGNED(name)                                                    \
-  EXPORT void *name(size_t alignment, size_t size) {                     \
-    struct mlz_tls *t = &mlz_tls;                                        \
-    if (!ready()) return NULL;                                           \
-    if (!reports(t)) return next.name(alignment, size);                  \
-    enter(t);                                                            \
-    return after_alloc(t, next.name(alignment, size), size);             \
+#define ALIGNED(name)                                                                                                                      \
+  EXPORT void *name(size_t alignment, size_t size) {                                                                                       \
+    struct mlz_tls *t = &mlz_tls;                                                                                                          \
+    if (!ready()) return NULL;                                                                                                             \
+    if (!reports(t)) return next.name(alignment, size);                                                                                    \
+    enter(t);                                                                                                                              \
+    return after_alloc(t, next.name(alignment, size), size);                                                                               \
   }
 ALIGNED(aligned_alloc)
 ALIGNED(memalign)
 
-#define PAGED(name, recorded)                             \
-  EXPORT void *name(size_t size) {                        \
-    struct mlz_tls *t = &mlz_tls;                         \
-    if (!ready()) return NULL;                            \
-    if (!reports(t)) return next.name(size);              \
-    enter(t);                                             \
-    return after_alloc(t, next.name(size), recorded);     \
+#define PAGED(name, recorded)                                                                                                              \
+  EXPORT void *name(size_t size) {                                                                                                         \
+    struct mlz_tls *t = &mlz_tls;                                                                                                          \
+    if (!ready()) return NULL;                                                                                                             \
+    if (!reports(t)) return next.name(size);                                                                                               \
+    enter(t);                                                                                                                              \
+    return after_alloc(t, next.name(size), recorded);                                                                                      \
   }
 PAGED(valloc, size)
 PAGED(pvalloc, (size + PAGE - 1) & ~(size_t)(PAGE - 1))

@@ -55,10 +55,10 @@ MLZ_INLINE void hook_free(struct mlz_py_allocator *in, void *block, unsigned dom
   t->busy = 0;
 }
 
-#define HOOKS(name, domain)                                                                                  \
-  static void *name##_malloc(void *ctx, size_t size) { return hook_malloc(ctx, size, domain); }              \
-  static void *name##_calloc(void *ctx, size_t n, size_t size) { return hook_calloc(ctx, n, size, domain); } \
-  static void *name##_realloc(void *ctx, void *old, size_t size) { return hook_realloc(ctx, old, size, domain); } \
+#define HOOKS(name, domain)                                                                                                                \
+  static void *name##_malloc(void *ctx, size_t size) { return hook_malloc(ctx, size, domain); }                                            \
+  static void *name##_calloc(void *ctx, size_t n, size_t size) { return hook_calloc(ctx, n, size, domain); }                               \
+  static void *name##_realloc(void *ctx, void *old, size_t size) { return hook_realloc(ctx, old, size, domain); }                          \
   static void name##_free(void *ctx, void *block) { hook_free(ctx, block, domain); }
 
 HOOKS(raw, MLZ_D_RAW)

@@ -9,7 +9,8 @@ bool mlz_marks_atomic[2];
 
 struct mlz_marks_piece *mlz_marks_make(uintptr_t address) {
   if (address >> 47) return NULL;
-  long m = mlz_sys6(SYS_mmap, 0, sizeof(struct mlz_marks_piece), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  long m =
+      mlz_sys6(SYS_mmap, 0, sizeof(struct mlz_marks_piece), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (m < 0 && m > -4096) return NULL;
   mlz_sys3(SYS_madvise, m, sizeof(struct mlz_marks_piece), MADV_NOHUGEPAGE); /* else 2 MiB for each region touched */
   mlz_sys3(SYS_madvise, m, sizeof(struct mlz_marks_piece), MADV_DONTDUMP);

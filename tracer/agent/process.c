@@ -65,7 +65,8 @@ EXPORT int __libc_start_main(main_function *main, int argc, char **argv, void (*
                              void *stack_end);
 int __libc_start_main(main_function *main, int argc, char **argv, void (*init)(void), void (*fini)(void), void (*rtld_fini)(void),
                       void *stack_end) {
-  int (*real)(main_function *, int, char **, void (*)(void), void (*)(void), void (*)(void), void *) = dlsym(RTLD_NEXT, "__libc_start_main");
+  int (*real)(main_function *, int, char **, void (*)(void), void (*)(void), void (*)(void), void *) =
+      dlsym(RTLD_NEXT, "__libc_start_main");
   program_main = main;
   return real(traced_main, argc, argv, init, fini, rtld_fini, stack_end);
 }

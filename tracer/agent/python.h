@@ -12,15 +12,15 @@
 
 struct mlz_py_layout {
   uint16_t minor;
-  uint16_t tstate_frame;    /* to the top frame, or to the cframe */
-  int16_t cframe_frame;     /* from the cframe to the top frame; -1: there is none */
+  uint16_t tstate_frame; /* to the top frame, or to the cframe */
+  int16_t cframe_frame;  /* from the cframe to the top frame; -1: there is none */
   uint16_t frame_previous, frame_code, frame_instr, frame_owner, frame_globals;
   uint16_t tstate_interp, tstate_thread_id;
   uint16_t code_start, code_first_line, code_file, code_name, code_qualname /* 0: none */, code_lines, code_traceable, code_extra;
-  uint16_t lines_format;    /* enum mlz_linetable */
+  uint16_t lines_format; /* enum mlz_linetable */
   uint16_t str_ascii_data, str_data;
   uint16_t runtime_initialized;
-  uint16_t gc_in_runtime;   /* 1: gc_base is relative to _PyRuntime, else to the interpreter */
+  uint16_t gc_in_runtime; /* 1: gc_base is relative to _PyRuntime, else to the interpreter */
   uint32_t gc_base;
   uint16_t gc_stats, gc_collecting, gc_callbacks;
 };
@@ -47,9 +47,9 @@ struct mlz_python {
   _Atomic uint32_t state; /* enum mlz_py_state */
   const struct mlz_py_layout *layout;
   mlz_capture_function *capture;
-  char *runtime;           /* &_PyRuntime */
-  const int *initialized;  /* the runtime's flag; a constant 1 where it was not found */
-  const int *collecting;   /* the main interpreter's; a constant 0 until known */
+  char *runtime;                    /* &_PyRuntime */
+  const int *initialized;           /* the runtime's flag; a constant 1 where it was not found */
+  const int *collecting;            /* the main interpreter's; a constant 0 until known */
   const void *const *tstate_global; /* <= 3.11: where the GIL holder's state is kept */
   void *(*tstate_get)(void);
   void *(*tstate_own)(void); /* PyGILState_GetThisThreadState */

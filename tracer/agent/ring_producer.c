@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-#define WAIT_STEP_NS 20000000L         /* a missed wake-up costs this much at most */
+#define WAIT_STEP_NS 20000000L             /* a missed wake-up costs this much at most */
 #define WAIT_LIMIT_NS UINT64_C(1000000000) /* docs/concurrency.md, rule 5 */
 
 void mlz_producer_init(struct mlz_producer *p, struct mlz_peer *peer, struct mlz_ring *ring) {
@@ -23,8 +23,7 @@ uint64_t mlz_peer_clock(struct mlz_peer *peer) {
   struct mlz_control *c = peer->control;
   uint64_t now = mlz_sys_monotonic() - c->base_ns;
   uint64_t seen = atomic_load_explicit(&c->now_ns, memory_order_relaxed);
-  while (seen < now && !atomic_compare_exchange_weak_explicit(&c->now_ns, &seen, now, memory_order_relaxed, memory_order_relaxed)) {
-  }
+  while (seen < now && !atomic_compare_exchange_weak_explicit(&c->now_ns, &seen, now, memory_order_relaxed, memory_order_relaxed)) {}
   return seen < now ? now : seen;
 }
 
@@ -84,7 +83,8 @@ static bool worth_waiting(struct mlz_producer *p) {
 bool mlz_producer_room_slow(struct mlz_producer *p, uint32_t n, enum mlz_room mode) {
   uint64_t slots = (uint64_t)p->mask + 1, quarter = slots / 4;
   if (n > slots) return false;
-  if (atomic_load_explicit(&p->ring->limit, memory_order_relaxed) == 0) mlz_peer_clock(p->peer); /* the recorder sleeps: time stands still */
+  if (atomic_load_explicit(&p->ring->limit, memory_order_relaxed) == 0)
+    mlz_peer_clock(p->peer); /* the recorder sleeps: time stands still */
   uint64_t allowed = tail_of(p) + slots - (mode == MLZ_ROOM_DROP ? quarter : 0);
   if (p->head + n > allowed) {
     if (mode == MLZ_ROOM_DROP || !worth_waiting(p) || !wait_for(p, slots_free, n)) {

@@ -66,8 +66,8 @@ bool mlz_session_open(void) {
   struct mlz_control *c = NULL;
   bool ok = false;
   if (arena_trusted(fd, &st) && (c = arena_map(fd, 0, MLZ_CONTROL_BYTES))) {
-    ok = c->magic == MLZ_ARENA_MAGIC && c->abi == MLZ_ARENA_ABI && c->control_bytes >= sizeof(*c) && c->arena_bytes == (uint64_t)st.st_size &&
-         !mlz_recorder_died(c);
+    ok = c->magic == MLZ_ARENA_MAGIC && c->abi == MLZ_ARENA_ABI && c->control_bytes >= sizeof(*c) &&
+         c->arena_bytes == (uint64_t)st.st_size && !mlz_recorder_died(c);
     if (ok && !address_space_limited()) {
       struct mlz_control *whole = arena_map(fd, 0, c->arena_bytes);
       if (whole) {
@@ -110,15 +110,15 @@ static void ring_unmap(struct mlz_ring *r) {
 static bool ring_try(struct mlz_ring *r, uint32_t pid) {
   uint32_t state = MLZ_RING_FREE;
   if (atomic_load_explicit(&r->state, memory_order_relaxed) != MLZ_RING_FREE) return false;
-  if (!atomic_compare_exchange_strong_explicit(&r->state, &state, MLZ_RING_CLAIMED, memory_order_acq_rel, memory_order_relaxed)) return false;
+  if (!atomic_compare_exchange_strong_explicit(&r->state, &state, MLZ_RING_CLAIMED, memory_order_acq_rel, memory_order_relaxed))
+    return false;
   atomic_store_explicit(&r->pid, pid, memory_order_relaxed);
   return true;
 }
 
 static void raise_high(struct mlz_control *c, uint32_t to) {
   uint32_t high = atomic_load_explicit(&c->ring_high, memory_order_relaxed);
-  while (high < to && !atomic_compare_exchange_weak_explicit(&c->ring_high, &high, to, memory_order_release, memory_order_relaxed)) {
-  }
+  while (high < to && !atomic_compare_exchange_weak_explicit(&c->ring_high, &high, to, memory_order_release, memory_order_relaxed)) {}
 }
 
 struct mlz_ring *mlz_session_claim(uint32_t *index) {

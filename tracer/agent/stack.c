@@ -86,12 +86,19 @@
 mlz_capture_function *mlz_stack_capture_for(unsigned minor) {
   switch (minor) {
   case 8:
-  case 9: return capture_38;
-  case 10: return capture_310;
-  case 11: return capture_311;
-  case 12: return capture_312;
-  case 13: return capture_313;
-  case 14: return capture_314;
-  default: return NULL;
+  case 9:
+    return capture_38;
+  case 10:
+    return capture_310;
+  case 11:
+    return capture_311;
+  case 12:
+    return capture_312;
+  case 13:
+    return capture_313;
+  case 14:
+    return capture_314;
+  default:
+    return NULL;
   }
 }
