@@ -1,0 +1,62 @@
+#include "tracer/recorder/account.h"
+
+void mlz_account_room(struct mlz_drain *d, struct mlz_image *m, struct mlz_feed *f) {
+  if (d->emit && m->builder && mlz_builder_full(m->builder)) mlz_image_seal(d);
+  m->room = 7; /* a builder that is not full has room for 8 */
+  if (!d->emit) return;
+  if (!m->builder) {
+    m->builder = mlz_emit_builder(d->emit);
+    if (!m->builder) return; /* out of memory: the events are lost, the program runs on; mlz_emit_group will have said so */
+    mlz_builder_begin(m->builder, m->process, m->next_alloc, f->ns);
+    m->current = NULL;
+  }
+  mlz_account_turn(m, f);
+}
+
+void mlz_account_rare(struct mlz_drain *d, struct mlz_feed *f, const struct mlz_rare *r) {
+  struct mlz_image *m = f->image;
+  if (m->room-- == 0) mlz_account_room(d, m, f);
+  if (m->builder) mlz_builder_rare(m->builder, r);
+  bool gc = r->op == MLZ_OP_GC, mark = r->op == MLZ_OP_MARK || r->op == MLZ_OP_SNAPSHOT;
+  m->gcs += gc;
+  m->marks += mark;
+  f->events += gc || mark;
+}
+
+/* ---- mappings ---- */
+
+static void extent_free(struct mlz_drain *d, struct mlz_feed *f, const struct mlz_live *block) {
+  struct mlz_image *m = f->image;
+  if (m->room-- == 0) mlz_account_room(d, m, f);
+  if (m->builder)
+    mlz_builder_free_block(m->builder, block->alloc_no, block->stack, mlz_live_size(block), MLZ_D_MMAP, d->weights[block->weight], false);
+  m->frees++;
+  f->events++;
+}
+
+static void extent_alloc(struct mlz_drain *d, struct mlz_feed *f, uint64_t start, uint64_t end, uint32_t stack, uint32_t weight) {
+  struct mlz_image *m = f->image;
+  uint64_t size = (end - start) << MLZ_GRANULE_SHIFT;
+  if (m->room-- == 0) mlz_account_room(d, m, f);
+  if (m->builder) mlz_builder_alloc(m->builder, stack, size, MLZ_D_MMAP, d->weights[weight]);
+  struct mlz_live block = {.alloc_no = m->next_alloc++, .size_domain = (uint64_t)MLZ_D_MMAP << 48 | size, .stack = stack, .weight = weight};
+  m->allocs++;
+  f->events++;
+  mlz_extents_add(&m->extents, (struct mlz_extent){.start = start, .end = end, .block = block});
+}
+
+void mlz_account_unmap(struct mlz_drain *d, struct mlz_feed *f, uint64_t start, uint64_t granules) {
+  uint64_t end = start + granules;
+  struct mlz_extent x;
+  while (mlz_extents_take(&f->image->extents, start, end, &x)) {
+    extent_free(d, f, &x.block);
+    if (x.start < start) extent_alloc(d, f, x.start, start, x.block.stack, x.block.weight);
+    if (x.end > end) extent_alloc(d, f, end, x.end, x.block.stack, x.block.weight);
+  }
+}
+
+void mlz_account_map(struct mlz_drain *d, struct mlz_feed *f, uint64_t start, uint64_t granules, uint32_t stack, uint32_t weight) {
+  if (granules == 0) return;
+  mlz_account_unmap(d, f, start, granules); /* MAP_FIXED replaces what was there */
+  extent_alloc(d, f, start, start + granules, stack, weight);
+}

@@ -1,0 +1,333 @@
+#include "tracer/recorder/account.h"
+
+#include <linux/futex.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define HASH_BASE UINT64_C(0x9ddfea08eb382d69) /* odd */
+
+enum verdict { TAKEN, STOPPED, RELEASED, BROKEN }; /* of one message; STOPPED: left in the ring */
+
+void mlz_feed_publish(struct mlz_feed *f) {
+  struct mlz_ring *r = f->ring;
+  atomic_store_explicit(&r->side_tail, f->side_pos, memory_order_release);
+  atomic_store_explicit(&r->tail, f->pos, memory_order_release);
+  f->tail = f->pos;
+  atomic_thread_fence(memory_order_seq_cst); /* concurrency.md 6 */
+  if (atomic_load_explicit(&r->waiting, memory_order_relaxed)) {
+    atomic_fetch_add(&r->room_futex, 1);
+    syscall(SYS_futex, &r->room_futex, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
+  }
+}
+
+static inline const struct mlz_slot *slot_at(const struct mlz_drain *d, const struct mlz_feed *f, uint64_t pos) {
+  return &f->slots[pos & (d->control->ring_slots - 1)];
+}
+
+/* ---- stacks ---- */
+
+/* Payload slots of a message with frames; *push: number of frames. 0xffffffff: it does not fit. */
+static inline uint32_t stack_slots(const struct mlz_drain *d, const struct mlz_feed *f, uint64_t b, uint32_t *push) {
+  uint32_t n = (uint32_t)(b >> 56), extra = 0;
+  if (__builtin_expect(n == MLZ_PUSH_LONG, 0)) {
+    if (f->pos + 2 > f->h2) return UINT32_MAX;
+    uint64_t real = slot_at(d, f, f->pos + 1)->a;
+    if (real > MLZ_STACK_DEPTH_MAX) return UINT32_MAX;
+    n = (uint32_t)real;
+    extra = 1;
+  }
+  *push = n;
+  uint32_t slots = extra + (n + 1) / 2;
+  return f->pos + 1 + slots <= f->h2 ? slots : UINT32_MAX;
+}
+
+static bool words_reserve(struct mlz_feed *f, uint32_t need) {
+  uint32_t size = f->size ? f->size : 256;
+  while (size < need) size *= 2;
+  uint64_t *words = reallocarray(f->words, size, sizeof *words);
+  if (words) f->words = words;
+  uint64_t *prefix = reallocarray(f->prefix, size + 1, sizeof *prefix);
+  if (prefix) f->prefix = prefix;
+  if (!words || !prefix) return false;
+  prefix[0] = 0;
+  f->size = size;
+  return true;
+}
+
+static __attribute__((noinline, cold)) uint32_t content_search(struct mlz_drain *d, uint32_t code) {
+  if (d->code_round != d->round) {
+    d->code_round = d->round;
+    mlz_decode_find_codes(d);
+  }
+  return mlz_symbols_content(&d->symbols, code);
+}
+
+/* Makes the feed's frame array that of the event: pop, then push the payload that ends at slot `end`. */
+static void stack_change(struct mlz_drain *d, struct mlz_feed *f, unsigned flags, uint64_t b, uint32_t push, uint64_t end) {
+  uint32_t pop = (uint32_t)(b >> 48 & 0xff);
+  uint32_t n = flags & MLZ_F_RESET || pop > f->count ? 0 : f->count - pop;
+  f->stack_known = false;
+  f->count = n;
+  if (n + push > f->size && !words_reserve(f, n + push)) return; /* out of memory: a shorter stack */
+  uint64_t pos = end - (push + 1) / 2, hash = n ? f->prefix[n] : 0;
+  for (uint32_t i = 0; i < push; i++) {
+    const struct mlz_slot *s = slot_at(d, f, pos + i / 2);
+    uint64_t frame = i & 1 ? s->b : s->a;
+    uint32_t code = MLZ_FRAME_CODE(frame), content = mlz_symbols_content(&d->symbols, code);
+    if (__builtin_expect(!content && code, 0)) content = content_search(d, code);
+    uint64_t word = (uint64_t)content << 32 | MLZ_FRAME_OFFSET(frame);
+    f->words[n] = word;
+    hash = hash * HASH_BASE + (word ^ word >> 29) * UINT64_C(0xbf58476d1ce4e5b9);
+    f->prefix[++n] = hash;
+  }
+  f->count = n;
+}
+
+static inline uint64_t power_of(uint32_t k) { /* HASH_BASE to the power of k */
+  uint64_t result = 1, base = HASH_BASE;
+  for (; k; k >>= 1, base *= base) {
+    if (k & 1) result *= base;
+  }
+  return result;
+}
+
+static __attribute__((noinline)) uint32_t stack_find(struct mlz_drain *d, struct mlz_feed *f) {
+  uint32_t k = f->count < f->depth ? f->count : f->depth;
+  f->stack_known = true;
+  if (k == 0) return f->stack = 0;
+  bool truncated = f->count > k;
+  uint64_t hash = f->prefix[f->count] - f->prefix[f->count - k] * power_of(k);
+  hash = (hash ^ hash >> 32) * UINT64_C(0x94d049bb133111eb) + k * 2 + truncated;
+  return f->stack = mlz_symbols_stack(&d->symbols, f->words + f->count - k, k, truncated, hash ^ hash >> 29);
+}
+
+static inline uint32_t stack_now(struct mlz_drain *d, struct mlz_feed *f, unsigned flags) {
+  if (flags & MLZ_F_NOSTACK) return 0;
+  return f->stack_known ? f->stack : stack_find(d, f);
+}
+
+/* ---- waiting for other feeds (rules 12, 13) ---- */
+
+/* Should the feed wait for others before it takes the event? */
+static bool block(struct mlz_feed *f, unsigned kind, uint64_t granule) {
+  struct mlz_image *m = f->image;
+  if (m->n_feeds == 1) return false;
+  if (f->force) {
+    f->force = false;
+    return false;
+  }
+  f->blocked = true;
+  f->blocked_kind = (uint8_t)kind;
+  f->blocked_granule = granule;
+  m->n_blocked++;
+  return true;
+}
+
+/* An event of `kind` at the granule was taken: who waited for it? */
+static bool release(struct mlz_image *m, unsigned kind, uint64_t granule) {
+  bool any = false;
+  for (struct mlz_feed *f = m->feeds; f; f = f->next) {
+    if (!f->blocked || f->blocked_kind != kind || (kind != MLZ_K_MMAP && f->blocked_granule != granule)) continue;
+    f->blocked = false;
+    m->n_blocked--;
+    any = true;
+  }
+  return any;
+}
+
+static inline enum verdict taken(struct mlz_image *m, unsigned kind, uint64_t granule) {
+  return __builtin_expect(m->n_blocked != 0, 0) && release(m, kind, granule) ? RELEASED : TAKEN;
+}
+
+/* An allocation where a block lives, and nobody will free it: a realloc under way has moved it, or its free was lost. */
+static void close_old(struct mlz_drain *d, struct mlz_feed *f, uint64_t granule) {
+  for (struct mlz_feed *o = f->image->feeds; o; o = o->next) {
+    if (o->realloc_open && !o->realloc_freed && o->realloc_granule == granule) {
+      o->realloc_freed = true;
+      mlz_account_free(d, f, granule, false);
+      return;
+    }
+  }
+  if (mlz_account_free(d, f, granule, false)) d->total.frees_inferred++;
+}
+
+/* ---- messages ---- */
+
+static enum verdict take_alloc(struct mlz_drain *d, struct mlz_feed *f, uint64_t a, uint64_t b) {
+  uint32_t push, slots = stack_slots(d, f, b, &push);
+  if (slots == UINT32_MAX) return BROKEN;
+  struct mlz_image *m = f->image;
+  unsigned flags = mlz_word_flags(a);
+  uint64_t granule = mlz_word_value(a);
+  if (__builtin_expect(mlz_heap_find(&m->heap, granule) != NULL, 0)) {
+    if (block(f, MLZ_K_FREE, granule)) return STOPPED;
+    close_old(d, f, granule);
+  }
+  if (b >> 48 || flags & MLZ_F_RESET) stack_change(d, f, flags, b, push, f->pos + 1 + slots);
+  mlz_account_alloc(d, f, granule, b & MLZ_SIZE_MASK, mlz_word_domain(a), stack_now(d, f, flags), flags & MLZ_F_CERTAIN ? 0 : f->weight);
+  f->pos += 1 + slots;
+  return taken(m, MLZ_K_ALLOC, granule);
+}
+
+static enum verdict take_free(struct mlz_drain *d, struct mlz_feed *f, uint64_t a) {
+  struct mlz_image *m = f->image;
+  uint64_t granule = mlz_word_value(a);
+  if (__builtin_expect(!mlz_account_free(d, f, granule, mlz_word_flags(a) & MLZ_F_TEMP), 0)) {
+    /* Inherited by fork, surely so under the GIL; else its allocation may lie in another ring. */
+    bool inherited = m->origin == MLZ_ORIGIN_FORK && (mlz_word_domain(a) == MLZ_D_MEM || mlz_word_domain(a) == MLZ_D_OBJ);
+    if (!inherited && block(f, MLZ_K_ALLOC, granule)) return STOPPED;
+    mlz_account_foreign(d, f);
+  }
+  f->pos++;
+  return taken(m, MLZ_K_FREE, granule);
+}
+
+static enum verdict take_realloc_begin(struct mlz_feed *f, uint64_t a) {
+  uint64_t granule = mlz_word_value(a);
+  if (!mlz_heap_find(&f->image->heap, granule) && block(f, MLZ_K_ALLOC, granule)) return STOPPED;
+  f->realloc_open = true;
+  f->realloc_freed = false;
+  f->realloc_temp = mlz_word_flags(a) & MLZ_F_TEMP;
+  f->realloc_granule = granule;
+  f->pos++;
+  return TAKEN;
+}
+
+static enum verdict take_realloc_end(struct mlz_drain *d, struct mlz_feed *f, uint64_t a, uint64_t b) {
+  uint32_t push, slots = stack_slots(d, f, b, &push);
+  if (slots == UINT32_MAX) return BROKEN;
+  struct mlz_image *m = f->image;
+  unsigned flags = mlz_word_flags(a);
+  uint64_t granule = mlz_word_value(a), old = f->realloc_granule;
+  bool frees = f->realloc_open && !(flags & MLZ_F_FAILED), allocates = !(flags & (MLZ_F_FAILED | MLZ_F_ZERO));
+  bool same = frees && !f->realloc_freed && old == granule;
+  if (allocates && !same && mlz_heap_find(&m->heap, granule)) {
+    if (block(f, MLZ_K_FREE, granule)) return STOPPED;
+    close_old(d, f, granule);
+  }
+  enum verdict v = TAKEN;
+  if (frees && !f->realloc_freed) {
+    if (!mlz_account_free(d, f, old, f->realloc_temp)) mlz_account_foreign(d, f);
+    v = taken(m, MLZ_K_FREE, old);
+  }
+  f->realloc_open = false;
+  if (b >> 48 || flags & MLZ_F_RESET) stack_change(d, f, flags, b, push, f->pos + 1 + slots);
+  if (allocates) {
+    mlz_account_alloc(d, f, granule, b & MLZ_SIZE_MASK, mlz_word_domain(a), stack_now(d, f, flags), flags & MLZ_F_CERTAIN ? 0 : f->weight);
+    if (taken(m, MLZ_K_ALLOC, granule) == RELEASED) v = RELEASED;
+  }
+  f->pos += 1 + slots;
+  return v;
+}
+
+static bool mapped(const struct mlz_image *m, uint64_t start, uint64_t granules) {
+  size_t i = mlz_extents_find(&m->extents, start);
+  return i < m->extents.count && m->extents.at[i].start < start + granules;
+}
+
+static enum verdict take_map(struct mlz_drain *d, struct mlz_feed *f, uint64_t a, uint64_t b) {
+  uint32_t push, slots = stack_slots(d, f, b, &push);
+  if (slots == UINT32_MAX) return BROKEN;
+  unsigned flags = mlz_word_flags(a);
+  uint64_t start = mlz_word_value(a), granules = (b & MLZ_SIZE_MASK) >> MLZ_GRANULE_SHIFT;
+  if (mapped(f->image, start, granules) && block(f, MLZ_K_MMAP, start)) return STOPPED;
+  if (b >> 48 || flags & MLZ_F_RESET) stack_change(d, f, flags, b, push, f->pos + 1 + slots);
+  mlz_account_map(d, f, start, granules, stack_now(d, f, flags), flags & MLZ_F_CERTAIN ? 0 : f->weight);
+  f->pos += 1 + slots;
+  return taken(f->image, MLZ_K_MMAP, start);
+}
+
+static enum verdict take_unmap(struct mlz_drain *d, struct mlz_feed *f, uint64_t a, uint64_t b) {
+  uint64_t start = mlz_word_value(a), granules = (b & MLZ_SIZE_MASK) >> MLZ_GRANULE_SHIFT;
+  if (!mapped(f->image, start, granules) && block(f, MLZ_K_MMAP, start)) return STOPPED;
+  mlz_account_unmap(d, f, start, granules); /* of what was never recorded: nothing */
+  f->pos++;
+  return taken(f->image, MLZ_K_MMAP, start);
+}
+
+static void time_set(const struct mlz_drain *d, struct mlz_feed *f, uint64_t ns) {
+  if (ns > d->clock_ns) ns = d->clock_ns;
+  if (ns <= f->ns) return;
+  f->ns = ns;
+  if (f->image->builder) mlz_builder_time(f->image->builder, ns);
+}
+
+static enum verdict take_rare(struct mlz_drain *d, struct mlz_feed *f, uint64_t a, uint64_t b) {
+  if (mlz_word_kind(a) != MLZ_K_CODE && mlz_word_kind(a) != MLZ_K_SETTINGS && mlz_word_kind(a) != MLZ_K_STACK) time_set(d, f, b);
+  return mlz_decode_rare(d, f, a, b) ? TAKEN : BROKEN;
+}
+
+static enum verdict take_stack(struct mlz_drain *d, struct mlz_feed *f, uint64_t a, uint64_t b) {
+  uint32_t push, slots = stack_slots(d, f, b, &push);
+  if (slots == UINT32_MAX) return BROKEN;
+  stack_change(d, f, mlz_word_flags(a), b, push, f->pos + 1 + slots);
+  f->pos += 1 + slots;
+  return TAKEN;
+}
+
+static enum verdict take_gc_start(struct mlz_drain *d, struct mlz_feed *f, uint64_t a, uint64_t b) {
+  time_set(d, f, b);
+  f->gc_open = true;
+  f->gc_generation = (uint32_t)mlz_word_value(a);
+  f->gc_start = b;
+  f->gc_stack = stack_now(d, f, mlz_word_flags(a));
+  f->pos++;
+  return TAKEN;
+}
+
+static __attribute__((cold)) void give_up(struct mlz_drain *d, struct mlz_feed *f) {
+  f->broken = true;
+  d->total.broken++;
+}
+
+void mlz_decode_run(struct mlz_drain *d, struct mlz_feed *f, uint64_t end, uint64_t stop_seq, uint64_t stop_ns) {
+  mlz_account_turn(f->image, f);
+  enum verdict v = TAKEN;
+  while (f->pos < end && v == TAKEN) {
+    const struct mlz_slot *s = slot_at(d, f, f->pos);
+    uint64_t a = s->a, b = s->b;
+    switch (mlz_word_kind(a)) {
+    case MLZ_K_ALLOC:
+      v = take_alloc(d, f, a, b);
+      break;
+    case MLZ_K_FREE:
+      v = take_free(d, f, a);
+      break;
+    case MLZ_K_REALLOC_BEGIN:
+      v = take_realloc_begin(f, a);
+      break;
+    case MLZ_K_REALLOC_END:
+      v = take_realloc_end(d, f, a, b);
+      break;
+    case MLZ_K_TIME:
+      if (f->seq == stop_seq && b > stop_ns) return;
+      time_set(d, f, b);
+      f->pos++;
+      break;
+    case MLZ_K_ORDER:
+      if (b > stop_seq) return;
+      f->seq = b;
+      f->pos++;
+      break;
+    case MLZ_K_MMAP:
+      v = take_map(d, f, a, b);
+      break;
+    case MLZ_K_MUNMAP:
+      v = take_unmap(d, f, a, b);
+      break;
+    case MLZ_K_STACK:
+      v = take_stack(d, f, a, b);
+      break;
+    case MLZ_K_GC_START:
+      v = take_gc_start(d, f, a, b);
+      break;
+    default:
+      v = take_rare(d, f, a, b);
+      break;
+    }
+    if (f->pos - f->tail >= f->batch) mlz_feed_publish(f);
+  }
+  if (v == BROKEN) give_up(d, f);
+}

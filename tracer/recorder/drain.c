@@ -1,0 +1,174 @@
+#include "tracer/recorder/drain.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#define POLL_NS UINT64_C(20000000)
+#define NAP_MIN_NS 60000
+#define NAP_MAX_NS 1000000
+#define SLEEP_NS 100000000
+#define IDLE_ROUNDS 10
+
+int mlz_drain_init(struct mlz_drain *d, struct mlz_control *control, struct mlz_writer *writer, struct mlz_emit *emit, double rate) {
+  *d = (struct mlz_drain){.control = control, .emit = emit, .rate = rate, .weights_used = 1, .nap_ns = NAP_MAX_NS};
+  int r = mlz_symbols_init(&d->symbols, writer);
+  d->feeds = calloc(control->ring_count, sizeof(struct mlz_feed *));
+  d->weights = malloc(sizeof *d->weights);
+  d->scratch = malloc(control->side_bytes);
+  if (r < 0 || !d->feeds || !d->weights || !d->scratch) {
+    mlz_drain_deinit(d);
+    return -ENOMEM;
+  }
+  d->weights[0] = 1;
+  return 0;
+}
+
+void mlz_drain_deinit(struct mlz_drain *d) {
+  for (uint32_t i = 0; d->feeds && i < d->control->ring_count; i++) {
+    struct mlz_feed *f = d->feeds[i];
+    if (!f) continue;
+    free(f->words);
+    free(f->prefix);
+    free(f->code);
+    free(f->name);
+    free(f);
+  }
+  for (struct mlz_image *m = d->images, *next; m; m = next) {
+    next = m->next;
+    if (m->builder) mlz_builder_free(m->builder);
+    mlz_image_free(m);
+  }
+  mlz_symbols_deinit(&d->symbols);
+  free(d->feeds);
+  free(d->weights);
+  free(d->scratch);
+  *d = (struct mlz_drain){0};
+}
+
+uint64_t mlz_drain_clock(const struct mlz_drain *d) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec - d->control->base_ns;
+}
+
+/* Rule 14: producers that read a real clock raise the word too. */
+static void publish_time(struct mlz_drain *d) {
+  uint64_t now = mlz_drain_clock(d), seen = atomic_load_explicit(&d->control->now_ns, memory_order_relaxed);
+  while (seen < now &&
+         !atomic_compare_exchange_weak_explicit(&d->control->now_ns, &seen, now, memory_order_relaxed, memory_order_relaxed)) {}
+  if (d->slots_taken && now - d->now_ns > d->gap_ns) d->gap_ns = now - d->now_ns;
+  d->now_ns = now;
+  d->clock_ns = now;
+}
+
+static void attach_new(struct mlz_drain *d) {
+  uint32_t high = atomic_load_explicit(&d->control->ring_high, memory_order_acquire);
+  if (high > d->control->ring_count) high = d->control->ring_count;
+  for (uint32_t i = 0; i < high; i++) {
+    if (d->feeds[i]) continue;
+    if (atomic_load_explicit(&mlz_arena_ring(d->control, i)->state, memory_order_acquire) == MLZ_RING_LIVE) mlz_feed_attach(d, i);
+  }
+}
+
+/* A head that is out of bounds is the work of a stray pointer. */
+static uint64_t head_of(struct mlz_drain *d, struct mlz_feed *f) {
+  uint64_t head = atomic_load_explicit(&f->ring->head, memory_order_acquire);
+  if (head - f->tail <= d->control->ring_slots) return head;
+  if (!f->broken) d->total.broken++;
+  f->broken = true;
+  return head;
+}
+
+static void read_heads(struct mlz_drain *d) {
+  attach_new(d);
+  d->fill = 0;
+  for (uint32_t i = 0; i < d->feeds_high; i++) {
+    struct mlz_feed *f = d->feeds[i];
+    if (!f) continue;
+    f->h1 = head_of(d, f);
+    uint64_t fill = (f->h1 - f->pos) * 256 / d->control->ring_slots;
+    if (fill > d->fill) d->fill = (uint32_t)fill;
+  }
+  atomic_thread_fence(memory_order_seq_cst);
+  attach_new(d);
+  for (uint32_t i = 0; i < d->feeds_high; i++) {
+    struct mlz_feed *f = d->feeds[i];
+    if (f) f->h2 = head_of(d, f);
+  }
+  d->clock_ns = mlz_drain_clock(d);
+}
+
+static void close_dead(struct mlz_drain *d) {
+  for (struct mlz_image *m = d->images; m; m = m->next) {
+    if (m->dead && !m->closed && m->n_feeds == 0) mlz_image_close(d, m, m->ending);
+  }
+}
+
+uint64_t mlz_drain_round(struct mlz_drain *d) {
+  publish_time(d);
+  d->round++;
+  atomic_store_explicit(&d->control->heartbeat, d->round, memory_order_relaxed);
+  if (d->now_ns - d->polled_ns > POLL_NS) {
+    d->polled_ns = d->now_ns;
+    mlz_image_poll(d);
+  }
+  mlz_feed_look(d);
+  read_heads(d);
+  uint64_t before = 0, after = 0;
+  for (uint32_t i = 0; i < d->feeds_high; i++) before += d->feeds[i] ? d->feeds[i]->pos : 0;
+  for (struct mlz_image *m = d->images; m; m = m->next) {
+    if (m->n_feeds) mlz_order_image(d, m);
+  }
+  for (uint32_t i = 0; i < d->feeds_high; i++) {
+    struct mlz_feed *f = d->feeds[i];
+    if (!f) continue;
+    after += f->pos;
+    if (f->pos != f->tail || atomic_load_explicit(&f->ring->side_tail, memory_order_relaxed) != f->side_pos) mlz_feed_publish(f);
+  }
+  d->slots_taken = after - before;
+  mlz_feed_sweep(d);
+  close_dead(d);
+  return d->slots_taken;
+}
+
+/* Rule 7: says that it sleeps, takes the producers' fast path away, and looks once more. */
+static void sleep_idle(struct mlz_drain *d) {
+  struct mlz_control *c = d->control;
+  uint32_t wake = atomic_load(&c->wake);
+  atomic_store(&c->sleeping, 1);
+  for (uint32_t i = 0; i < d->feeds_high; i++) {
+    if (d->feeds[i]) atomic_store_explicit(&d->feeds[i]->ring->limit, 0, memory_order_relaxed);
+  }
+  atomic_thread_fence(memory_order_seq_cst);
+  bool quiet = true;
+  for (uint32_t i = 0; i < d->feeds_high && quiet; i++) {
+    struct mlz_feed *f = d->feeds[i];
+    quiet = !f || atomic_load_explicit(&f->ring->head, memory_order_relaxed) == f->pos;
+  }
+  struct timespec t = {.tv_nsec = SLEEP_NS};
+  if (quiet) syscall(SYS_futex, &c->wake, FUTEX_WAIT, wake, &t, NULL, 0);
+  atomic_store(&c->sleeping, 0);
+}
+
+void mlz_drain_sleep(struct mlz_drain *d, unsigned idle) {
+  if (idle > IDLE_ROUNDS) {
+    sleep_idle(d);
+    return;
+  }
+  if (d->fill > 64) { /* more than a quarter full: no time to sleep */
+    d->nap_ns = NAP_MIN_NS;
+    return;
+  }
+  /* The nap after which the fullest ring would be an eighth full, going by the last one. */
+  long nap = d->fill >= 32 ? d->nap_ns / 2 : d->nap_ns + d->nap_ns / 4;
+  if (nap < NAP_MIN_NS) nap = NAP_MIN_NS;
+  if (nap > NAP_MAX_NS) nap = NAP_MAX_NS;
+  d->nap_ns = nap;
+  struct timespec t = {.tv_nsec = nap};
+  clock_nanosleep(CLOCK_MONOTONIC, 0, &t, NULL);
+}

@@ -1,0 +1,142 @@
+#include "tracer/recorder/launch.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+extern char **environ;
+
+/* Passed on, unless the terminal sent them to both of us. SIGTSTP, SIGTTIN and SIGTTOU do not stop us at once: a stopped recorder
+ * would hold up a COMMAND that does not stop. */
+static const int passed[] = {SIGTERM, SIGHUP, SIGQUIT, SIGINT, SIGUSR1, SIGUSR2, SIGTSTP, SIGTTIN, SIGTTOU, SIGCONT};
+enum { PASSED = sizeof passed / sizeof passed[0] };
+static const int ignored[] = {SIGPIPE, SIGXFSZ}; /* both are errors of a write, reported as such */
+enum { IGNORED = sizeof ignored / sizeof ignored[0] };
+
+static struct {
+  struct sigaction passed[PASSED], ignored[IGNORED], child;
+  sigset_t mask;
+  struct mlz_control *control;
+  volatile pid_t pid;
+  volatile sig_atomic_t stop_wanted;
+} state;
+
+static void wake(void) {
+  if (state.control)
+    atomic_fetch_add(&state.control->wake, 1); /* a futex wait that is about to begin fails; a running one is interrupted */
+}
+
+static void on_signal(int n, siginfo_t *info, void *context) {
+  (void)context;
+  int saved = errno;
+  bool stop = n == SIGTSTP || n == SIGTTIN || n == SIGTTOU;
+  if (stop) state.stop_wanted = 1;
+  if (n == SIGCONT) state.stop_wanted = 0;
+  bool from_kernel = info->si_code == SI_KERNEL || info->si_pid == 0;
+  if (state.pid > 0 && (!from_kernel || n == SIGCONT)) kill(state.pid, n);
+  wake();
+  errno = saved;
+}
+
+static void on_child(int n) {
+  (void)n;
+  wake();
+}
+
+int mlz_launch_guard_descriptors(void) {
+  for (int fd = 0; fd <= 2; fd++) {
+    if (fcntl(fd, F_GETFD) >= 0) continue;
+    if (open("/dev/null", O_RDWR | O_CLOEXEC) != fd) return -EIO;
+  }
+  return 0;
+}
+
+void mlz_launch_signals(struct mlz_control *control) {
+  sigset_t all;
+  sigfillset(&all);
+  sigprocmask(SIG_SETMASK, &all, &state.mask); /* until COMMAND runs: a signal in between must reach it */
+  state.control = control;
+  struct sigaction pass = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO}, ignore = {.sa_handler = SIG_IGN};
+  struct sigaction child = {.sa_handler = on_child};
+  sigfillset(&pass.sa_mask);
+  for (unsigned i = 0; i < PASSED; i++) sigaction(passed[i], &pass, &state.passed[i]);
+  for (unsigned i = 0; i < IGNORED; i++) sigaction(ignored[i], &ignore, &state.ignored[i]);
+  sigaction(SIGCHLD, &child, &state.child);
+}
+
+/* "LD_PRELOAD=agent[:what was there]" in a copy of the environment. */
+static char **environment(const char *preload) {
+  size_t n = 0;
+  while (environ[n]) n++;
+  char **copy = calloc(n + 2, sizeof *copy), *line = NULL;
+  if (!copy) return NULL;
+  size_t at = 0;
+  const char *old = getenv("LD_PRELOAD");
+  for (size_t i = 0; i < n; i++) {
+    if (strncmp(environ[i], "LD_PRELOAD=", 11) != 0) copy[at++] = environ[i];
+  }
+  if (asprintf(&line, "LD_PRELOAD=%s%s%s", preload, old && *old ? ":" : "", old ? old : "") < 0) {
+    free(copy);
+    return NULL;
+  }
+  copy[at] = line;
+  return copy;
+}
+
+static void run(char **command, char **env, int report) {
+  for (unsigned i = 0; i < PASSED; i++) sigaction(passed[i], &state.passed[i], NULL);
+  for (unsigned i = 0; i < IGNORED; i++) sigaction(ignored[i], &state.ignored[i], NULL);
+  sigaction(SIGCHLD, &state.child, NULL);
+  sigprocmask(SIG_SETMASK, &state.mask, NULL);
+  execvpe(command[0], command, env);
+  int error = errno;
+  ssize_t r = write(report, &error, sizeof error);
+  _exit(r < 0 ? 126 : 127);
+}
+
+int mlz_launch_start(struct mlz_launch *l, char **command, const char *preload, int *error) {
+  *l = (struct mlz_launch){0};
+  int report[2], r = 0;
+  char **env = environment(preload);
+  if (!env) return -ENOMEM;
+  if (pipe2(report, O_CLOEXEC) < 0) return -errno;
+  l->pid = fork();
+  if (l->pid < 0) {
+    r = -errno;
+    close(report[0]);
+    close(report[1]);
+    return r;
+  }
+  if (l->pid == 0) run(command, env, report[1]);
+  state.pid = l->pid;
+  close(report[1]);
+  ssize_t n;
+  while ((n = read(report[0], error, sizeof *error)) < 0 && errno == EINTR) {}
+  close(report[0]);
+  if (n == (ssize_t)sizeof *error) {
+    state.pid = 0;
+    while (waitpid(l->pid, NULL, 0) < 0 && errno == EINTR) {}
+    r = *error == ENOENT || *error == ENOTDIR ? 127 : 126;
+  }
+  sigset_t none;
+  sigemptyset(&none);
+  sigprocmask(SIG_SETMASK, &none, NULL); /* whatever was blocked for COMMAND, the recorder hears */
+  return r;
+}
+
+bool mlz_launch_poll(struct mlz_launch *l) {
+  int status;
+  if (l->exited || waitpid(l->pid, &status, WNOHANG | WUNTRACED) != l->pid) return false;
+  if (WIFSTOPPED(status)) return state.stop_wanted && WSTOPSIG(status) != SIGSTOP;
+  l->exited = true;
+  state.pid = 0; /* its number may be given to another process */
+  l->status = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+  return false;
+}
+
+void mlz_launch_stop_self(void) { raise(SIGSTOP); }

@@ -1,0 +1,34 @@
+/* Starts COMMAND and keeps it and the recorder in step: signals, stops, exit status. Recorder process, main thread.
+ * COMMAND sees the descriptors, signal mask, dispositions, limits and environment that `memlyze record` was started with, plus LD_PRELOAD. */
+#ifndef MLZ_RECORDER_LAUNCH_H
+#define MLZ_RECORDER_LAUNCH_H
+
+#include "shm/control.h"
+
+#include <sys/types.h>
+
+struct mlz_launch {
+  pid_t pid;
+  bool exited;
+  int status; /* as a shell gives it: 0-255, 128+N for signal N */
+};
+
+/* Before anything is opened: descriptors 0 to 2 that are closed are filled with ones that COMMAND does not inherit. */
+int mlz_launch_guard_descriptors(void);
+
+/* Takes over the signals; call before threads are made. `control` (kept): its `wake` ends a sleep. */
+void mlz_launch_signals(struct mlz_control *control);
+
+/* Starts it. 0; or a negative errno: the recorder's failure (no process); or 126, 127: COMMAND cannot be executed, was not found,
+ * with the reason in *error. */
+int mlz_launch_start(struct mlz_launch *l, char **command, const char *preload, int *error);
+
+/* Has it exited or stopped? Sets l->exited. true: it was stopped together with us (Ctrl-Z): the caller drains, then calls
+ * mlz_launch_stop_self, which returns when both go on. */
+bool mlz_launch_poll(struct mlz_launch *l);
+void mlz_launch_stop_self(void);
+
+/* The likely reason why no record came, found by looking at the file; a static or allocated-once string. */
+const char *mlz_launch_untraced_cause(const char *command, const struct mlz_control *control);
+
+#endif

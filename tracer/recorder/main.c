@@ -1,0 +1,255 @@
+/* memlyze record: makes the arena and the session, starts COMMAND, drains until it has ended, finishes the file. */
+#include "tracer/recorder/arena.h"
+#include "tracer/recorder/drain.h"
+#include "tracer/recorder/launch.h"
+#include "tracer/recorder/options.h"
+#include "tracer/recorder/output.h"
+#include "tracer/recorder/report.h"
+#include "tracer/recorder/session.h"
+#include "tracer/recorder/survivors.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+#define GROUP_NS UINT64_C(1000000000)
+#define FAILED 125 /* the recorder's own failure, as env, timeout and nohup have it */
+
+struct recording {
+  struct mlz_options options;
+  struct mlz_output output;
+  struct mlz_session session;
+  struct mlz_arena arena;
+  struct mlz_launch launch;
+  struct mlz_writer *writer;
+  struct mlz_emit *emit;
+  struct mlz_drain drain;
+  uint64_t group_ns, progress_ns;
+  bool progress;
+  char memfd[48];
+};
+
+static int fail(const char *text) {
+  fprintf(stderr, "memlyze-record: %s\n", text);
+  return FAILED;
+}
+
+static json_t *settings_json(const struct mlz_options *o) {
+  return json_pack("{s:f,s:I,s:i,s:b,s:I,s:s,s:b,s:b,s:b,s:s}", "sample_rate", o->sample_rate, "sample_over", (json_int_t)o->sample_over,
+                   "max_stack_depth", (int)o->max_stack_depth, "track_gc", o->track_gc, "max_events", (json_int_t)mlz_options_slots(o),
+                   "on_full", o->drop ? "drop" : "block", "python", o->python, "malloc", o->malloc, "follow", o->follow, "wait",
+                   o->wait_all ? "all" : "command");
+}
+
+static json_t *meta_json(const struct recording *r) {
+  const struct mlz_options *o = &r->options;
+  char host[256] = "", cwd[4096] = "";
+  gethostname(host, sizeof host - 1);
+  if (!getcwd(cwd, sizeof cwd)) cwd[0] = 0;
+  json_t *meta = json_object(), *command = json_array();
+  for (char **word = o->command; *word; word++) {
+    json_t *text = json_string(*word);
+    json_array_append_new(command, text ? text : json_string("?"));
+  }
+  json_object_set_new(meta, "command", command);
+  json_object_set_new(meta, "recorder", json_string("memlyze " MLZ_VERSION));
+  json_object_set_new(meta, "recorder_pid", json_integer(getpid()));
+  json_t *directory = json_string(cwd);
+  json_object_set_new(meta, "directory", directory ? directory : json_string(""));
+  json_object_set_new(meta, "host", json_string(host));
+  json_object_set_new(meta, "start_time", json_integer((json_int_t)time(NULL)));
+  json_object_set_new(meta, "sample_rate", json_real(o->sample_rate));
+  json_object_set_new(meta, "max_stack_depth", json_integer(o->max_stack_depth));
+  json_object_set_new(meta, "settings", settings_json(o));
+  return meta;
+}
+
+/* The memfd counts against RLIMIT_FSIZE, which is meant for files on a disk. */
+static int make_arena(struct recording *r) {
+  const struct mlz_options *o = &r->options;
+  struct rlimit limit, high;
+  bool limited = getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY;
+  if (limited) {
+    high = (struct rlimit){.rlim_cur = RLIM_INFINITY, .rlim_max = RLIM_INFINITY};
+    if (setrlimit(RLIMIT_FSIZE, &high) < 0) {
+      high = (struct rlimit){.rlim_cur = limit.rlim_max, .rlim_max = limit.rlim_max};
+      setrlimit(RLIMIT_FSIZE, &high);
+    }
+  }
+  int e = mlz_arena_make(&r->arena, r->memfd, mlz_options_slots(o), mlz_options_settings(o), o->sample_over, o->follow);
+  if (limited) setrlimit(RLIMIT_FSIZE, &limit);
+  return e;
+}
+
+/* Everything that can fail before COMMAND runs. 0 or an exit status. */
+static int prepare(struct recording *r) {
+  char err[PATH_MAX + 256], agent[PATH_MAX];
+  if (mlz_session_find_agent(agent) < 0) return fail("libmemlyze.so was not found beside this program (../lib/memlyze); reinstall memlyze");
+  if (mlz_session_make(&r->session, err, sizeof err) < 0) return fail(err);
+  snprintf(r->memfd, sizeof r->memfd, "memlyze-%s", r->session.id);
+  int e = make_arena(r);
+  if (e < 0) {
+    snprintf(err, sizeof err, "cannot make the shared memory: %s; smaller rings (--max-events) or a higher ulimit may help", strerror(-e));
+  } else if ((e = mlz_session_link(&r->session, agent, r->arena.fd)) < 0) {
+    snprintf(err, sizeof err, "%s: cannot make a link: %s", r->session.path, strerror(-e));
+  } else {
+    e = mlz_output_open(&r->output, r->options.output, err, sizeof err);
+  }
+  if (e == 0) {
+    json_t *meta = meta_json(r);
+    e = mlz_writer_new(&r->writer, r->output.fd, meta, 0);
+    json_decref(meta);
+    if (e < 0) {
+      snprintf(err, sizeof err, "%s: cannot be written: %s; choose another file with -o", r->options.output, strerror(-e));
+      mlz_output_abandon(&r->output);
+    }
+  }
+  if (e == 0) return 0;
+  mlz_session_remove(&r->session);
+  return fail(err);
+}
+
+static int start(struct recording *r) {
+  char preload[PATH_MAX], err[PATH_MAX + 256];
+  int error = 0;
+  snprintf(preload, sizeof preload, "%s/%s", r->session.path, MLZ_AGENT_NAME);
+  if (r->options.verbose)
+    fprintf(stderr, "memlyze: session %s, %u rings of %u records\n", r->session.path, r->arena.control->ring_count,
+            r->arena.control->ring_slots);
+  mlz_launch_signals(r->arena.control);
+  int e = mlz_launch_start(&r->launch, r->options.command, preload, &error);
+  if (e == 0) return 0;
+  if (e < 0) {
+    snprintf(err, sizeof err, "cannot start a process: %s", strerror(-e));
+  } else {
+    snprintf(err, sizeof err, "%s: %s; nothing was recorded", r->options.command[0], e == 127 ? "command not found" : strerror(error));
+  }
+  fail(err);
+  return e < 0 ? FAILED : e;
+}
+
+static void seal(struct recording *r) {
+  r->group_ns = r->drain.now_ns;
+  r->drain.group_wanted = false;
+  mlz_image_seal(&r->drain);
+}
+
+/* For --wait all: nothing that we know of runs, and nothing that we do not know of. */
+static bool all_gone(struct recording *r, unsigned idle) {
+  return idle > 0 && mlz_image_living(&r->drain) == 0 && !mlz_survivors_any(r->memfd);
+}
+
+static void drain_until_end(struct recording *r) {
+  struct mlz_drain *d = &r->drain;
+  for (unsigned idle = 0;;) {
+    bool stop = mlz_launch_poll(&r->launch);
+    idle = mlz_drain_round(d) ? 0 : idle + 1;
+    if (d->group_wanted || d->now_ns - r->group_ns >= GROUP_NS) seal(r);
+    if (r->progress) mlz_report_progress(d, mlz_emit_bytes(r->emit), &r->progress_ns);
+    if (r->launch.exited && (!r->options.wait_all || all_gone(r, idle))) return;
+    if (stop) {
+      mlz_launch_stop_self();
+      d->slots_taken = 0; /* the gap is ours, not one of a busy program */
+    } else {
+      mlz_drain_sleep(d, idle);
+    }
+  }
+}
+
+/* Those that live on stop recording; what they have published until now is in the trace. Returns how many they are. */
+static unsigned drain_rest(struct recording *r) {
+  struct mlz_drain *d = &r->drain;
+  uint64_t settings = atomic_load(&r->arena.control->settings) | MLZ_SET_PAUSED;
+  atomic_store(&r->arena.control->settings, settings + (UINT64_C(1) << MLZ_SET_GENERATION_SHIFT));
+  for (int i = 0; i < 3; i++) { /* who is dead is seen in the first, drained in the second; the third takes what began in between */
+    d->polled_ns = 0;
+    mlz_drain_round(d);
+  }
+  unsigned cut = 0;
+  for (uint32_t i = 0; i < d->feeds_high; i++) {
+    if (d->feeds[i]) mlz_image_thread_row(d, d->feeds[i]);
+  }
+  for (struct mlz_image *m = d->images; m; m = m->next) {
+    for (const struct mlz_feed *f = m->feeds; f; f = f->next) {
+      if (f->ns > m->last_ns) m->last_ns = f->ns;
+    }
+    cut += !m->dead;
+    mlz_image_close(d, m, MLZ_END_CUT);
+  }
+  return cut;
+}
+
+static void finish(struct recording *r) {
+  struct mlz_drain *d = &r->drain;
+  struct mlz_outcome o = {.status = r->launch.status};
+  o.cut = drain_rest(r);
+  o.duration_ns = mlz_drain_clock(d);
+  if (d->first_ring == 0) o.untraced = mlz_launch_untraced_cause(r->options.command[0], r->arena.control);
+  seal(r);
+  mlz_emit_join(r->emit);
+  o.error = mlz_emit_error(r->emit);
+  o.complete = o.error == 0;
+  json_t *summary = mlz_report_summary(d, &o);
+  if (o.error == 0) o.error = mlz_writer_finish(r->writer, summary);
+  json_decref(summary);
+  o.bytes_written = mlz_writer_bytes(r->writer);
+  if (r->progress) mlz_report_progress_erase(&r->progress_ns);
+  if (o.untraced) fprintf(stderr, "memlyze: warning: nothing was traced: %s\n", o.untraced);
+  if (o.error < 0) {
+    fprintf(stderr, "memlyze-record: %s: writing failed: %s; the trace is readable up to the last whole part, what came later is lost\n",
+            r->options.output, strerror(-o.error));
+  }
+  if (!r->options.quiet) mlz_report_print(d, &o, r->options.output);
+}
+
+static int record(struct recording *r) {
+  char err[PATH_MAX + 256];
+  int status = prepare(r);
+  if (status) return status;
+  status = start(r);
+  if (status) {
+    mlz_output_abandon(&r->output);
+    mlz_session_remove(&r->session);
+    return status;
+  }
+  if (mlz_output_place(&r->output, r->options.force, err, sizeof err) < 0) fail(err); /* it goes on under the temporary name */
+  int e = mlz_emit_new(&r->emit, r->writer);
+  if (e == 0) e = mlz_drain_init(&r->drain, r->arena.control, r->writer, r->emit, r->options.sample_rate);
+  if (e < 0) { /* COMMAND runs already: without us it goes on untraced */
+    fprintf(stderr, "memlyze-record: out of memory; COMMAND runs on untraced\n");
+    mlz_session_remove(&r->session);
+    return FAILED;
+  }
+  r->progress = !r->options.quiet && isatty(2);
+  drain_until_end(r);
+  mlz_session_remove(&r->session); /* a child that execs from now on runs untraced */
+  finish(r);
+  mlz_emit_free(r->emit);
+  mlz_drain_deinit(&r->drain);
+  mlz_writer_free(r->writer);
+  return r->launch.status;
+}
+
+int main(int argc, char **argv) {
+  static struct recording r;
+  char err[512];
+  if (mlz_launch_guard_descriptors() < 0) return FAILED;
+  int outcome = mlz_options_parse(&r.options, argc, argv, err, sizeof err);
+  if (outcome < 0) {
+    fprintf(stderr, "memlyze-record: %s\n", err);
+    return 2;
+  }
+  if (outcome == MLZ_OPTIONS_HELP) {
+    mlz_options_help(stdout);
+    return 0;
+  }
+  if (outcome == MLZ_OPTIONS_VERSION) {
+    puts("memlyze-record " MLZ_VERSION);
+    return 0;
+  }
+  return record(&r);
+}

@@ -1,0 +1,265 @@
+#include "tracer/recorder/options.h"
+
+#include "shm/control.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#define EVENTS_MAX (1u << 26)
+
+enum id {
+  ID_OUTPUT = 'o',
+  ID_FORCE = 'f',
+  ID_VERBOSE = 'v',
+  ID_HELP = 'h',
+  ID_RATE = 256,
+  ID_OVER,
+  ID_DEPTH,
+  ID_GC,
+  ID_NO_GC,
+  ID_EVENTS,
+  ID_FULL,
+  ID_NO_PYTHON,
+  ID_NO_MALLOC,
+  ID_FOLLOW,
+  ID_NO_FOLLOW,
+  ID_WAIT,
+  ID_QUIET,
+  ID_VERSION,
+  ID_LATER, /* of the contract, not in this version */
+};
+
+static const struct option_row {
+  int id;
+  const char *name, *argument, *help;
+} rows[] = {
+    {ID_OUTPUT, "output", "FILE", "write the trace to FILE (default trace.mlyze); an existing FILE is kept as FILE.old"},
+    {ID_FORCE, "force", NULL, "replace an existing FILE"},
+    {ID_RATE, "sample-rate", "R", "trace this part of all allocations, 0 < R <= 1 (default 1.0)"},
+    {ID_OVER, "sample-over", "SIZE", "always trace allocations of at least SIZE, whatever the rate"},
+    {ID_DEPTH, "max-stack-depth", "N", "frames kept of each stack, innermost first, 0 to 1024 (default 10)"},
+    {ID_GC, "track-gc", NULL, "record garbage collections (default)"},
+    {ID_NO_GC, "no-track-gc", NULL, "do not"},
+    {ID_EVENTS, "max-events", "N", "records in each thread's ring, rounded up to a power of two (default 10000)"},
+    {ID_FULL, "on-full", "block|drop", "when a ring is full: wait, or count the loss and go on (default block)"},
+    {ID_NO_PYTHON, "no-python", NULL, "do not trace the interpreter's allocators (raw, mem, obj)"},
+    {ID_NO_MALLOC, "no-malloc", NULL, "do not trace the C library's malloc and mmap families"},
+    {ID_FOLLOW, "follow", NULL, "trace children too, into the same file (default)"},
+    {ID_NO_FOLLOW, "no-follow", NULL, "do not"},
+    {ID_WAIT, "wait", "command|all", "return when COMMAND exits (default), or when all traced processes have"},
+    {ID_QUIET, "quiet", NULL, "no summary and no progress"},
+    {ID_VERBOSE, "verbose", NULL, "say what is done"},
+    {ID_HELP, "help", NULL, "this text"},
+    {ID_VERSION, "version", NULL, "the version"},
+    {ID_LATER, "native", NULL, NULL},
+    {ID_LATER, "include", "PAT", NULL},
+    {ID_LATER, "exclude", "PAT", NULL},
+    {ID_LATER, "snapshot-every", "T", NULL},
+    {ID_LATER, "snapshots-only", NULL, NULL},
+    {ID_LATER, "max-size", "SIZE", NULL},
+    {ID_LATER, "flight-recorder", "T", NULL},
+};
+enum { ROWS = sizeof rows / sizeof rows[0] };
+
+void mlz_options_help(FILE *to) {
+  fputs("usage: memlyze record [options] [--] COMMAND [ARG...]\n"
+        "Runs COMMAND and records its memory into a trace, for memlyze stats, top, leaks, flame and gc.\n\noptions:\n",
+        to);
+  for (unsigned i = 0; i < ROWS; i++) {
+    if (!rows[i].help) continue;
+    char left[64], letter[8] = "    ";
+    if (rows[i].id < 256) snprintf(letter, sizeof letter, "-%c, ", rows[i].id);
+    snprintf(left, sizeof left, "%s--%s%s%s", letter, rows[i].name, rows[i].argument ? " " : "", rows[i].argument ? rows[i].argument : "");
+    fprintf(to, "  %-27s %s\n", left, rows[i].help);
+  }
+  fputs("\nSIZE is bytes, or like 24 MB (10^6) or 12.3 MiB (2^20).\n"
+        "The exit status is COMMAND's (128+N on signal N); 125: the recorder failed, 126: COMMAND cannot be executed, 127: it was not\n"
+        "found, 2: wrong usage.\n",
+        to);
+}
+
+bool mlz_options_size(const char *text, uint64_t *bytes) {
+  static const struct {
+    const char *name;
+    double factor;
+  } units[] = {{"", 1},
+               {"B", 1},
+               {"kB", 1e3},
+               {"KB", 1e3},
+               {"MB", 1e6},
+               {"GB", 1e9},
+               {"TB", 1e12},
+               {"KiB", 1024},
+               {"MiB", 1024 * 1024},
+               {"GiB", 1024 * 1048576.0},
+               {"TiB", 1048576.0 * 1048576}};
+  char *end;
+  if (!(*text >= '0' && *text <= '9') && *text != '.') return false;
+  if (text[0] == '0' && (text[1] == 'x' || text[1] == 'X')) return false;
+  errno = 0;
+  double value = strtod(text, &end);
+  if (end == text || errno || !isfinite(value)) return false;
+  while (*end == ' ') end++;
+  for (unsigned i = 0; i < sizeof units / sizeof units[0]; i++) {
+    if (strcasecmp(end, units[i].name) != 0) continue;
+    value *= units[i].factor;
+    if (value >= 9e18) return false;
+    *bytes = (uint64_t)(value + 0.5);
+    return true;
+  }
+  return false;
+}
+
+static bool count_of(const char *text, uint64_t low, uint64_t high, uint32_t *out) {
+  char *end;
+  errno = 0;
+  if (*text < '0' || *text > '9') return false;
+  unsigned long long n = strtoull(text, &end, 10);
+  if (*end || errno || n < low || n > high) return false;
+  *out = (uint32_t)n;
+  return true;
+}
+
+static bool rate_of(const char *text, double *out) {
+  char *end;
+  double rate = strtod(text, &end);
+  if (end == text || *end || !(rate > 0 && rate <= 1) || rate * 4294967296.0 < 0.5) return false;
+  *out = rate;
+  return true;
+}
+
+static bool word_of(const char *text, const char *no, const char *yes, bool *out) {
+  *out = strcmp(text, yes) == 0;
+  return *out || strcmp(text, no) == 0;
+}
+
+/* What is wrong with the value; NULL: nothing. */
+static const char *take(struct mlz_options *o, int id, const char *value) {
+  switch (id) {
+  case ID_OUTPUT:
+    o->output = value;
+    return *value ? NULL : "needs a file name";
+  case ID_FORCE:
+    o->force = true;
+    return NULL;
+  case ID_RATE:
+    return rate_of(value, &o->sample_rate) ? NULL : "must be a number above 0 and at most 1";
+  case ID_OVER:
+    return mlz_options_size(value, &o->sample_over) && o->sample_over ? NULL : "must be a size above 0, like 4096, 64 KiB or 1.5 MB";
+  case ID_DEPTH:
+    return count_of(value, 0, MLZ_STACK_DEPTH_MAX, &o->max_stack_depth) ? NULL : "must be a whole number from 0 to 1024";
+  case ID_GC:
+    o->track_gc = true;
+    return NULL;
+  case ID_NO_GC:
+    o->track_gc = false;
+    return NULL;
+  case ID_EVENTS:
+    return count_of(value, 1, EVENTS_MAX, &o->max_events) ? NULL : "must be a whole number from 1 to 67108864";
+  case ID_FULL:
+    return word_of(value, "block", "drop", &o->drop) ? NULL : "must be block or drop";
+  case ID_NO_PYTHON:
+    o->python = false;
+    return NULL;
+  case ID_NO_MALLOC:
+    o->malloc = false;
+    return NULL;
+  case ID_FOLLOW:
+    o->follow = true;
+    return NULL;
+  case ID_NO_FOLLOW:
+    o->follow = false;
+    return NULL;
+  case ID_WAIT:
+    return word_of(value, "command", "all", &o->wait_all) ? NULL : "must be command or all";
+  case ID_QUIET:
+    o->quiet = true;
+    return NULL;
+  case ID_VERBOSE:
+    o->verbose = true;
+    return NULL;
+  default:
+    return "is not in this version";
+  }
+}
+
+static void long_options(struct option *out) {
+  for (unsigned i = 0; i < ROWS; i++) {
+    out[i] = (struct option){.name = rows[i].name, .has_arg = rows[i].argument ? required_argument : no_argument, .val = (int)i + 1000};
+  }
+  out[ROWS] = (struct option){0};
+}
+
+static int wrong(char *err, size_t size, int unknown, char **argv) {
+  if (optopt >= 1000 && optopt < 1000 + ROWS) {
+    const struct option_row *row = &rows[optopt - 1000];
+    snprintf(err, size, row->argument ? "--%s needs a value" : "--%s takes no value", row->name);
+  } else if (unknown == ':') {
+    snprintf(err, size, "-%c needs a value", optopt);
+  } else if (optopt) {
+    snprintf(err, size, "unknown option -%c; memlyze record --help lists the options", optopt);
+  } else {
+    snprintf(err, size, "unknown or ambiguous option %s; memlyze record --help lists the options", argv[optind - 1]);
+  }
+  return -EINVAL;
+}
+
+int mlz_options_parse(struct mlz_options *o, int argc, char **argv, char *err, size_t err_size) {
+  *o = (struct mlz_options){.output = "trace.mlyze",
+                            .sample_rate = 1,
+                            .max_stack_depth = 10,
+                            .track_gc = true,
+                            .max_events = 10000,
+                            .python = true,
+                            .malloc = true,
+                            .follow = true};
+  struct option names[ROWS + 1];
+  long_options(names);
+  optind = 0; /* glibc: begin anew */
+  opterr = 0;
+  for (int c; (c = getopt_long(argc, argv, "+:o:fvh", names, NULL)) != -1;) {
+    if (c == '?' || c == ':') return wrong(err, err_size, c, argv);
+    int id = c >= 1000 ? rows[c - 1000].id : c;
+    if (id == ID_HELP) return MLZ_OPTIONS_HELP;
+    if (id == ID_VERSION) return MLZ_OPTIONS_VERSION;
+    const char *problem = take(o, id, optarg);
+    if (!problem) continue;
+    if (c >= 1000) {
+      snprintf(err, err_size, "--%s%s%s %s", rows[c - 1000].name, optarg ? " " : "", optarg ? optarg : "", problem);
+    } else {
+      snprintf(err, err_size, "-%c %s", c, problem);
+    }
+    return -EINVAL;
+  }
+  if (!o->python && !o->malloc) {
+    snprintf(err, err_size, "--no-python and --no-malloc together leave nothing to trace; drop one of them");
+    return -EINVAL;
+  }
+  if (optind >= argc) {
+    snprintf(err, err_size, "no COMMAND given; try: memlyze record python3 app.py");
+    return -EINVAL;
+  }
+  o->command = argv + optind;
+  return MLZ_OPTIONS_RUN;
+}
+
+uint32_t mlz_options_slots(const struct mlz_options *o) {
+  uint32_t least = 4 * (2 + (o->max_stack_depth + 1) / 2), slots = 1024;
+  while (slots < least || slots < o->max_events) slots *= 2;
+  return slots;
+}
+
+uint64_t mlz_options_settings(const struct mlz_options *o) {
+  double rate = round(o->sample_rate * 4294967296.0);
+  uint64_t word = (uint32_t)(uint64_t)(rate < 1 ? 0 : rate - 1);
+  word |= (uint64_t)o->max_stack_depth << MLZ_SET_DEPTH_SHIFT;
+  if (o->track_gc) word |= MLZ_SET_GC;
+  if (o->python) word |= MLZ_SET_PYTHON;
+  if (o->malloc) word |= MLZ_SET_MALLOC;
+  if (o->drop) word |= MLZ_SET_DROP;
+  return word | UINT64_C(1) << MLZ_SET_GENERATION_SHIFT;
+}

@@ -1,0 +1,34 @@
+/* Command line of `memlyze record`: one table makes the parser and the help text. Recorder process, before the fork. */
+#ifndef MLZ_RECORDER_OPTIONS_H
+#define MLZ_RECORDER_OPTIONS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+struct mlz_options {
+  const char *output;
+  bool force;
+  double sample_rate;
+  uint64_t sample_over; /* 0: off */
+  uint32_t max_stack_depth;
+  bool track_gc;
+  uint32_t max_events; /* as given; mlz_options_slots rounds it */
+  bool drop, python, malloc, follow, wait_all, quiet, verbose;
+  char **command; /* in argv; NULL-terminated */
+};
+
+enum mlz_options_outcome { MLZ_OPTIONS_RUN = 0, MLZ_OPTIONS_HELP = 1, MLZ_OPTIONS_VERSION = 2 };
+
+/* -EINVAL: wrong; `err` holds one line without newline. Keeps pointers into argv. */
+int mlz_options_parse(struct mlz_options *o, int argc, char **argv, char *err, size_t err_size);
+void mlz_options_help(FILE *to);
+
+/* Slots of a ring: max_events rounded up to a power of two, and room for four messages of the largest stack. */
+uint32_t mlz_options_slots(const struct mlz_options *o);
+uint64_t mlz_options_settings(const struct mlz_options *o); /* settings word of generation 1 (shm/control.h) */
+
+/* "24 MB" (10^6), "12.3 MiB" (2^20), "4096": bytes. false: no size. */
+bool mlz_options_size(const char *text, uint64_t *bytes);
+
+#endif

@@ -1,0 +1,127 @@
+#include "tracer/recorder/session.h"
+
+#include "shm/control.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* A directory that is ours alone, made if need be. A link that somebody planted in its place is not followed. */
+static int own_directory(int at, const char *path) {
+  if (mkdirat(at, path, 0700) < 0 && errno != EEXIST) return -errno;
+  int fd = openat(at, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+  if (fd < 0) return -errno;
+  struct stat st;
+  int r = fstat(fd, &st) < 0 ? -errno : st.st_uid != geteuid() ? -EPERM : 0;
+  if (r == 0 && (st.st_mode & 077) && fchmod(fd, 0700) < 0) r = -errno;
+  if (r == 0) return fd;
+  close(fd);
+  return r;
+}
+
+static int open_base(char *path, size_t size, char *err, size_t err_size) {
+  const char *runtime = getenv("XDG_RUNTIME_DIR");
+  if (runtime && runtime[0] == '/' && !strpbrk(runtime, ": \t\n") && strlen(runtime) + 64 < size) {
+    struct stat st; /* only a directory of ours is "usable": sudo keeps the variable of another user */
+    if (stat(runtime, &st) == 0 && st.st_uid == geteuid()) {
+      snprintf(path, size, "%s/memlyze", runtime);
+      int fd = own_directory(AT_FDCWD, path);
+      if (fd >= 0) return fd;
+    }
+  }
+  snprintf(path, size, "/tmp/memlyze-%u", (unsigned)geteuid());
+  int fd = own_directory(AT_FDCWD, path);
+  if (fd < 0)
+    snprintf(err, err_size, "%s: %s; it must be a directory of your own", path, fd == -EPERM ? "belongs to another user" : strerror(-fd));
+  return fd;
+}
+
+static void empty_and_remove(int base, const char *id, int fd) {
+  unlinkat(fd, MLZ_AGENT_NAME, 0);
+  unlinkat(fd, MLZ_ARENA_NAME, 0);
+  unlinkat(base, id, AT_REMOVEDIR);
+}
+
+/* Whoever gets the lock of a session has outlived its recorder. */
+static void sweep(int base) {
+  int copy = openat(base, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  DIR *dir = copy < 0 ? NULL : fdopendir(copy);
+  if (!dir) {
+    if (copy >= 0) close(copy);
+    return;
+  }
+  for (struct dirent *e; (e = readdir(dir));) {
+    if (e->d_name[0] == '.') continue;
+    int fd = openat(base, e->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0) continue;
+    if (flock(fd, LOCK_EX | LOCK_NB) == 0) empty_and_remove(base, e->d_name, fd);
+    close(fd);
+  }
+  closedir(dir);
+}
+
+/* -EAGAIN: a sweeping recorder was faster than our lock. */
+static int make_once(struct mlz_session *s) {
+  uint64_t random;
+  if (getrandom(&random, sizeof random, 0) != sizeof random) return -EIO;
+  snprintf(s->id, sizeof s->id, "%016llx", (unsigned long long)random);
+  if (mkdirat(s->base, s->id, 0700) < 0) return errno == EEXIST ? -EAGAIN : -errno;
+  s->fd = openat(s->base, s->id, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+  if (s->fd < 0) return errno == ENOENT ? -EAGAIN : -errno;
+  struct stat st;
+  if (flock(s->fd, LOCK_EX | LOCK_NB) == 0 && fstat(s->fd, &st) == 0 && st.st_nlink > 0) return 0;
+  close(s->fd);
+  return -EAGAIN;
+}
+
+int mlz_session_make(struct mlz_session *s, char *err, size_t err_size) {
+  char base[200];
+  s->base = open_base(base, sizeof base, err, err_size);
+  if (s->base < 0) return s->base;
+  sweep(s->base);
+  int r = -EAGAIN;
+  for (int i = 0; i < 16 && r == -EAGAIN; i++) r = make_once(s);
+  if (r < 0) {
+    snprintf(err, err_size, "%s: cannot make a session directory: %s", base, strerror(-r));
+    close(s->base);
+    return r;
+  }
+  snprintf(s->path, sizeof s->path, "%s/%s", base, s->id);
+  return 0;
+}
+
+int mlz_session_link(struct mlz_session *s, const char *agent, int arena_fd) {
+  char arena[64];
+  snprintf(arena, sizeof arena, "/proc/%d/fd/%d", (int)getpid(), arena_fd);
+  if (symlinkat(agent, s->fd, MLZ_AGENT_NAME) < 0 || symlinkat(arena, s->fd, MLZ_ARENA_NAME) < 0) return -errno;
+  return 0;
+}
+
+void mlz_session_remove(struct mlz_session *s) {
+  empty_and_remove(s->base, s->id, s->fd);
+  close(s->fd);
+  close(s->base);
+}
+
+int mlz_session_find_agent(char out[PATH_MAX]) {
+  static const char *const places[] = {"/../lib/memlyze/" MLZ_AGENT_NAME, "/../agent/" MLZ_AGENT_NAME};
+  char exe[PATH_MAX], path[PATH_MAX + 64];
+  ssize_t n = readlink("/proc/self/exe", exe, sizeof exe - 1);
+  if (n < 0) return -errno;
+  exe[n] = 0;
+  char *slash = strrchr(exe, '/');
+  if (!slash) return -ENOENT;
+  *slash = 0;
+  for (unsigned i = 0; i < sizeof places / sizeof places[0]; i++) {
+    snprintf(path, sizeof path, "%s%s", exe, places[i]);
+    if (realpath(path, out)) return 0;
+  }
+  return -ENOENT;
+}

@@ -1,0 +1,27 @@
+/* The session directory, by which an agent finds its recorder (docs/architecture.md, A session). Recorder process.
+ *
+ *   BASE      $XDG_RUNTIME_DIR/memlyze, else /tmp/memlyze-UID: ours, mode 0700
+ *   BASE/ID/  one session; its recorder holds a lock (flock) on it, so a later one knows which are left over
+ *     libmemlyze.so -> the installed agent        arena -> /proc/PID/fd/N */
+#ifndef MLZ_RECORDER_SESSION_H
+#define MLZ_RECORDER_SESSION_H
+
+#include <limits.h>
+#include <stddef.h>
+
+struct mlz_session {
+  int base, fd; /* descriptors of the two directories */
+  char id[32];
+  char path[256]; /* of the session's directory: no colon, no space, so LD_PRELOAD can hold it */
+};
+
+/* Makes the directory, sweeps those of dead recorders. Negative errno; `err` holds one line. */
+int mlz_session_make(struct mlz_session *s, char *err, size_t err_size);
+/* Makes both links: `agent` is an absolute path. */
+int mlz_session_link(struct mlz_session *s, const char *agent, int arena_fd);
+void mlz_session_remove(struct mlz_session *s);
+
+/* The agent that belongs to this program: ../lib/memlyze beside an installed one, ../agent in the build tree. -ENOENT. */
+int mlz_session_find_agent(char out[PATH_MAX]);
+
+#endif

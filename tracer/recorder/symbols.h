@@ -1,0 +1,64 @@
+/* From what the traced program sends (code ids, instruction offsets) to what the file names (strings, frames, stacks).
+ * Recorder process, drain thread only.
+ *
+ *   code id   handed out by the agent, a new one for each code object, never reused in a session.
+ *   content   what a code object says: names, first line, line table. Code objects with equal content share a content id, so
+ *             that a program that compiles the same text again and again does not make the recorder grow.
+ *   word      a frame as the stacks hold it: content id << 32 | offset.
+ *
+ * Lines are computed when a stack is seen for the first time; the line tables stay here and are not in the file. */
+#ifndef MLZ_RECORDER_SYMBOLS_H
+#define MLZ_RECORDER_SYMBOLS_H
+
+#include "formats/writer.h"
+#include "shm/record.h"
+#include "tracer/recorder/intern.h"
+
+struct mlz_content; /* decoded content of a code object */
+
+struct mlz_window_slot {
+  uint64_t hash; /* 0: empty */
+  const uint64_t *words;
+  uint32_t count; /* bit 31: truncated */
+  uint32_t stack;
+};
+
+struct mlz_symbols {
+  struct mlz_writer *writer; /* NULL in tests: ids are counted all the same */
+  uint32_t strings_used, frames_used, stacks_used;
+  struct mlz_intern strings; /* bytes -> string id */
+  struct mlz_intern frames;  /* struct mlz_frame -> frame id */
+  struct mlz_intern stacks;  /* frame ids, preceded by the truncated flag -> stack id */
+  struct mlz_intern bodies;  /* CODE content -> content id */
+  struct mlz_intern places;  /* frame word -> frame id */
+  uint32_t *content_of;      /* code id -> content id; 0: not known */
+  uint32_t content_of_size;
+  struct mlz_content *contents; /* by content id; 0 is the unknown code */
+  uint32_t contents_used, contents_size;
+  struct mlz_window_slot *windows;
+  size_t windows_capacity, windows_count;
+  uint64_t *piece; /* storage for the windows' words */
+  size_t piece_used, piece_size;
+  void *pieces;
+};
+
+int mlz_symbols_init(struct mlz_symbols *s, struct mlz_writer *writer); /* -ENOMEM */
+void mlz_symbols_deinit(struct mlz_symbols *s);
+
+uint32_t mlz_symbols_string(struct mlz_symbols *s, const char *utf8, size_t bytes); /* 0 if memory is out */
+
+/* Learns code `id` from a CODE message's joined pieces (struct mlz_code_header and what follows). -EINVAL: the lengths do not fit
+ * together; the code stays unknown. A code that is known already is left as it is. */
+int mlz_symbols_code(struct mlz_symbols *s, uint32_t id, const uint8_t *data, size_t bytes);
+
+static inline uint32_t mlz_symbols_content(const struct mlz_symbols *s, uint32_t code_id) {
+  return code_id < s->content_of_size ? s->content_of[code_id] : 0;
+}
+
+/* Frame id of a frame word (content id << 32 | offset). */
+uint32_t mlz_symbols_frame(struct mlz_symbols *s, uint64_t word);
+
+/* Stack id of a window of frame words, outermost first. `hash` must be a function of the words and of `truncated`. */
+uint32_t mlz_symbols_stack(struct mlz_symbols *s, const uint64_t *words, uint32_t n, bool truncated, uint64_t hash);
+
+#endif
