@@ -1,0 +1,243 @@
+#include "analyzer/input.h"
+
+#include "analyzer/text.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+uint64_t mlz_input_uint(const json_t *object, const char *key, uint64_t otherwise) {
+  const json_t *v = json_object_get(object, key);
+  if (json_is_real(v)) return json_real_value(v) < 0 ? otherwise : (uint64_t)json_real_value(v);
+  return json_is_integer(v) && json_integer_value(v) >= 0 ? (uint64_t)json_integer_value(v) : otherwise;
+}
+
+const char *mlz_input_text(const json_t *object, const char *key) {
+  const char *text = json_string_value(json_object_get(object, key));
+  return text ? text : "";
+}
+
+static char *join(char *line, const char *word) {
+  bool plain = *word && !strpbrk(word, " \t\n\"'\\$&|;<>()*?");
+  char *clean = mlz_text_clean(word, true);
+  char *out = mlz_text_format("%s%s%s%s%s", line ? line : "", line ? " " : "", plain ? "" : "'", clean, plain ? "" : "'");
+  free(clean);
+  free(line);
+  return out;
+}
+
+char *mlz_input_command(const json_t *object) {
+  const json_t *command = json_object_get(object, "command");
+  if (!json_is_array(command)) return mlz_text_clean(mlz_input_text(object, "command"), true);
+  char *line = NULL;
+  size_t i;
+  json_t *word;
+  json_array_foreach(command, i, word) line = join(line, json_string_value(word) ? json_string_value(word) : "?");
+  return line ? line : mlz_text_format("%s", "");
+}
+
+static void say(const struct mlz_input *in, const char *format, va_list args) {
+  fprintf(stderr, "memlyze-%s: %s: ", in->tool, in->path);
+  vfprintf(stderr, format, args);
+  fputc('\n', stderr);
+}
+
+void mlz_input_fail(const struct mlz_input *in, const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  say(in, format, args);
+  va_end(args);
+  exit(2);
+}
+
+void mlz_input_warn(const struct mlz_input *in, const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  say(in, format, args);
+  va_end(args);
+}
+
+static struct mlz_process *add_process(struct mlz_input *in, uint32_t id) {
+  struct mlz_process *p = mlz_text_calloc(1, sizeof *p);
+  p->id = id;
+  p->index = (uint32_t)in->n_processes;
+  p->python = "";
+  in->processes = mlz_text_realloc(in->processes, in->n_processes + 1, sizeof *in->processes);
+  in->processes[in->n_processes++] = p;
+  return p;
+}
+
+/* Ids are handed out from 1 without gaps, so the place is nearly always where the id says. */
+struct mlz_process *mlz_input_process(struct mlz_input *in, uint32_t id) {
+  if (id - 1 < in->n_processes && in->processes[id - 1]->id == id) return in->processes[id - 1];
+  for (size_t i = 0; i < in->n_processes; i++)
+    if (in->processes[i]->id == id) return in->processes[i];
+  struct mlz_process *p = add_process(in, id);
+  p->command = mlz_text_format("%s", "");
+  p->chosen = in->n_chosen == in->n_processes - 1; /* all were chosen: so is this one */
+  in->n_chosen += p->chosen;
+  return p;
+}
+
+static void read_processes(struct mlz_input *in) {
+  size_t n = mlz_trace_processes(in->trace);
+  for (size_t i = 0; i < n; i++) {
+    const json_t *row = mlz_trace_process(in->trace, i);
+    struct mlz_process *p = add_process(in, (uint32_t)mlz_input_uint(row, "id", i + 1));
+    p->pid = (int64_t)mlz_input_uint(row, "pid", 0);
+    p->parent = (int64_t)mlz_input_uint(row, "parent", 0);
+    p->command = mlz_input_command(row);
+    p->python = mlz_input_text(row, "python_version");
+    p->start_ns = mlz_input_uint(row, "start_ns", 0);
+    p->end_ns = mlz_input_uint(row, "end_ns", 0);
+  }
+  n = mlz_trace_threads(in->trace);
+  for (size_t i = 0; i < n; i++) {
+    uint64_t id = mlz_input_uint(mlz_trace_thread(in->trace, i), "id", 0);
+    if (id < UINT32_MAX && id >= in->n_threads) in->n_threads = (size_t)id + 1;
+  }
+}
+
+static void choose_pid(struct mlz_input *in, const char *text) {
+  char *end;
+  long long pid = strtoll(text, &end, 10);
+  if (!*text || *end) mlz_input_fail(in, "--process: '%s' is neither a process id nor 'all'", text);
+  for (size_t i = 0; i < in->n_processes; i++) in->n_chosen += in->processes[i]->chosen = in->processes[i]->pid == pid;
+  if (in->n_chosen) return;
+  char *list = mlz_text_format("%s", "");
+  for (size_t i = 0; i < in->n_processes && i < 20; i++) {
+    char *longer = mlz_text_format("%s%s%" PRId64, list, i ? ", " : "", in->processes[i]->pid);
+    free(list);
+    list = longer;
+  }
+  mlz_input_fail(in, "no process %lld in this trace; it has %s%s", pid, list, in->n_processes > 20 ? ", ..." : "");
+}
+
+static void choose(struct mlz_input *in, const char *wish) {
+  if (wish && strcmp(wish, "all")) {
+    choose_pid(in, wish);
+    return;
+  }
+  size_t with_python = 0;
+  for (size_t i = 0; i < in->n_processes; i++) with_python += in->processes[i]->python[0] != 0;
+  for (size_t i = 0; i < in->n_processes; i++)
+    in->n_chosen += in->processes[i]->chosen = wish || !with_python || in->processes[i]->python[0];
+  size_t left_out = in->n_processes - in->n_chosen;
+  if (left_out)
+    fprintf(stderr, "memlyze-%s: %zu of %zu processes ran no Python and %s left out (--process all shows them)\n", in->tool, left_out,
+            in->n_processes, left_out == 1 ? "is" : "are");
+}
+
+static bool settings_sampled(const json_t *settings) {
+  const json_t *rate = json_object_get(settings, "sample_rate");
+  return json_is_real(rate) && json_real_value(rate) < 1;
+}
+
+static void read_meta(struct mlz_input *in) {
+  const json_t *meta = mlz_trace_meta(in->trace), *summary = mlz_trace_summary(in->trace);
+  const json_t *rate = json_object_get(meta, "sample_rate");
+  in->sample_rate = json_is_number(rate) ? json_number_value(rate) : 1;
+  in->estimated = in->sample_rate < 1 || settings_sampled(meta) || settings_sampled(summary);
+  in->duration_ns = mlz_input_uint(summary, "duration_ns", 0);
+  in->gap_ns = mlz_input_uint(summary, "largest_time_gap_ns", 0);
+}
+
+/* trace.mlyze@NAME, unless a file of that very name exists. */
+static void split_path(struct mlz_input *in, const char *given) {
+  const char *at = strrchr(given, '@');
+  if (!at || !at[1] || at == given || strchr(at, '/') || !access(given, F_OK)) {
+    in->path = mlz_text_format("%s", given);
+    return;
+  }
+  in->path = mlz_text_format("%.*s", (int)(at - given), given);
+  in->mark = mlz_text_format("%s", at + 1);
+}
+
+struct mlz_input *mlz_input_open(const char *tool, const struct mlz_common_options *common) {
+  struct mlz_input *in = mlz_text_calloc(1, sizeof *in);
+  in->tool = tool;
+  split_path(in, common->path);
+  char err[512] = "cannot be read";
+  int rc = mlz_trace_open(&in->trace, in->path, err, sizeof err);
+  if (rc < 0) mlz_input_fail(in, "%s", err);
+  read_meta(in);
+  read_processes(in);
+  choose(in, common->process);
+  return in;
+}
+
+struct mlz_input *mlz_input_close(struct mlz_input *in) {
+  if (!in) return NULL;
+  for (size_t i = 0; i < in->n_processes; i++) {
+    free(in->processes[i]->command);
+    free(in->processes[i]);
+  }
+  free(in->processes);
+  mlz_trace_close(in->trace);
+  free(in->path);
+  free(in->mark);
+  free(in);
+  return NULL;
+}
+
+uint64_t mlz_input_duration(struct mlz_input *in) {
+  if (in->duration_ns) return in->duration_ns;
+  struct mlz_block block;
+  mlz_trace_rewind(in->trace);
+  while (mlz_trace_next(in->trace, 0, &block) > 0)
+    if (block.last_ns > in->duration_ns) in->duration_ns = block.last_ns;
+  return in->duration_ns;
+}
+
+uint64_t mlz_input_dropped(const struct mlz_input *in) {
+  uint64_t lost = in->lost_allocs + in->lost_frees, counted = 0;
+  size_t n = mlz_trace_threads(in->trace);
+  for (size_t i = 0; i < n; i++) {
+    const json_t *row = mlz_trace_thread(in->trace, i);
+    uint64_t id = mlz_input_uint(row, "process", 0);
+    for (size_t k = 0; k < in->n_processes; k++)
+      if (in->processes[k]->id == id && in->processes[k]->chosen) counted += mlz_input_uint(row, "dropped", 0);
+  }
+  return counted > lost ? counted : lost;
+}
+
+static void warn_damage(const struct mlz_input *in, const struct mlz_damage *d) {
+  if (d->cut)
+    mlz_input_warn(in, "the recorder did not finish this trace (killed, or the disk was full); it is read up to its last whole chunk");
+  if (d->chunks_bad || d->bytes_bad)
+    mlz_input_warn(in,
+                   "damaged: %" PRIu64 " chunks could not be read (%" PRIu64 " bytes%s%.0" PRIu64 "); the figures are those of the %" PRIu64
+                   " events that could",
+                   d->chunks_bad, d->bytes_bad, d->events_bad ? ", with at least this many events: " : "", d->events_bad, in->events_read);
+}
+
+static void warn_empty(const struct mlz_input *in) {
+  const json_t *summary = mlz_trace_summary(in->trace);
+  const char *cause = mlz_input_text(summary, "untraced_cause");
+  if (!*cause) cause = mlz_input_text(mlz_trace_meta(in->trace), "untraced_cause");
+  char *clean = mlz_text_clean(cause, true);
+  mlz_input_warn(in, "this trace is empty: nothing was traced%s%s",
+                 *clean ? "; likely cause: " : " (a static or setuid program, or one started with an emptied environment?)", clean);
+  free(clean);
+}
+
+int mlz_input_finish(struct mlz_input *in) {
+  const struct mlz_damage *damage = mlz_trace_damage(in->trace);
+  bool damaged = damage->cut || damage->chunks_bad || damage->bytes_bad;
+  if (damaged) warn_damage(in, damage);
+  if (!in->events_read && damaged) {
+    mlz_input_warn(in, "no event could be read");
+    return 2;
+  }
+  if (!in->events_read) warn_empty(in);
+  uint64_t dropped = mlz_input_dropped(in);
+  if (dropped)
+    mlz_input_warn(
+        in,
+        "%" PRIu64
+        " records were lost while recording (a full ring); totals are too low by them and results that span the loss may be wrong",
+        dropped);
+  return 0;
+}

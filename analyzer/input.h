@@ -1,0 +1,63 @@
+/* One trace as a tool sees it: opened, its processes chosen, its marks found, and what every tool must say about it
+ * (processes left out, damage, losses, emptiness). One thread. Owns the trace; strings live as long as the input. */
+#ifndef MLZ_ANALYZER_INPUT_H
+#define MLZ_ANALYZER_INPUT_H
+
+#include "analyzer/options.h"
+#include "formats/reader.h"
+
+struct mlz_process {
+  uint32_t id;
+  uint32_t index; /* in mlz_input.processes */
+  int64_t pid, parent;
+  char *command;      /* "" if not known */
+  const char *python; /* version; "" if it ran none */
+  uint64_t start_ns, end_ns;
+  bool chosen;
+};
+
+struct mlz_input {
+  const char *tool;
+  char *path; /* without @MARK */
+  char *mark; /* NULL: none */
+  struct mlz_trace *trace;
+  struct mlz_process **processes;
+  size_t n_processes;
+  size_t n_chosen;
+  size_t n_threads;     /* highest thread id + 1 */
+  uint64_t duration_ns; /* 0: not written in the file; mlz_input_duration finds it */
+  uint64_t gap_ns;      /* no time difference below it means anything */
+  double sample_rate;
+  bool estimated; /* sample_rate < 1 at any time */
+  /* filled by scans */
+  uint64_t events_read;
+  uint64_t lost_allocs, lost_frees; /* of the chosen processes, from LOST events */
+};
+
+/* Opens common->path, chooses processes, prints the notice of what was left out. On failure prints one line to stderr and exits 2. */
+struct mlz_input *mlz_input_open(const char *tool, const struct mlz_common_options *common);
+struct mlz_input *mlz_input_close(struct mlz_input *in); /* returns NULL */
+
+/* Never NULL: a process that no table names (damage) gets an entry when it is first seen. */
+struct mlz_process *mlz_input_process(struct mlz_input *in, uint32_t id);
+
+uint64_t mlz_input_duration(struct mlz_input *in); /* ns; reads the file once if the recorder could not write it */
+
+/* After the scans: warnings to stderr (damage, losses, empty trace with its cause). Returns the tool's exit status: 0, or 2
+ * if nothing could be read. */
+int mlz_input_finish(struct mlz_input *in);
+
+/* Losses of the chosen processes: what LOST events say, or the recorder's counters where those say more. */
+uint64_t mlz_input_dropped(const struct mlz_input *in);
+
+/* Ends the program with "memlyze-TOOL: FILE: message" and status 2. */
+void mlz_input_fail(const struct mlz_input *in, const char *format, ...) __attribute__((format(printf, 2, 3), noreturn));
+void mlz_input_warn(const struct mlz_input *in, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Lenient look-ups: a missing key or another type gives the default. */
+uint64_t mlz_input_uint(const json_t *object, const char *key, uint64_t otherwise);
+const char *mlz_input_text(const json_t *object, const char *key);
+/* A command line as one clean line; arguments that the shell would split are quoted. malloc'd. */
+char *mlz_input_command(const json_t *object);
+
+#endif

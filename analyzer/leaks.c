@@ -1,0 +1,306 @@
+#include "analyzer/leaks.h"
+
+#include "analyzer/tally.h"
+#include "analyzer/text.h"
+#include "shm/record.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* The records of one process: a vector, and an open-addressing table from stack to place + 1. */
+struct ledger {
+  struct mlz_leak *leaks;
+  uint32_t n, room;
+  uint32_t *table;
+  uint32_t table_size; /* a power of two; 0: none */
+  struct mlz_leak_process end;
+  bool run_found;
+};
+
+struct leak_pass {
+  struct mlz_input *in;
+  bool include_mmap;
+  struct ledger *ledgers; /* by process index */
+  size_t n_ledgers;
+  uint8_t *kinds;     /* by stack: enum mlz_stack_kind */
+  uint8_t *in_main;   /* by stack: has a frame of __main__ */
+  uint32_t *entry_of; /* by stack: entry + 1 */
+  uint32_t n_stacks;
+  struct mlz_counter counter;
+  /* of the current chunk */
+  uint32_t *record_of; /* by class: record + 1; 0: not looked up, or not counted */
+  uint32_t record_room;
+  uint32_t alive_room;
+  uint32_t *alive; /* by allocation number less the chunk's first: event + 1; 0: freed */
+  struct mlz_leaks *out;
+  uint32_t room_entries;
+};
+
+/* ---- what the stacks are ---- */
+
+static bool is_import_file(const char *file) {
+  return !strncmp(file, "<frozen importlib", 17) || !strncmp(file, "<frozen zipimport", 17) ||
+         strstr(file, "/importlib/_bootstrap") != NULL;
+}
+
+static void classify_stacks(struct leak_pass *pass) {
+  struct mlz_trace *t = pass->in->trace;
+  enum { IS_MAIN = 1, IS_BODY = 2, IS_IMPORT = 4 };
+  uint32_t n_frames = mlz_trace_frames(t);
+  uint8_t *frames = mlz_text_calloc(n_frames, 1);
+  for (uint32_t i = 0; i < n_frames; i++) {
+    struct mlz_frame f = mlz_trace_frame(t, i);
+    if (f.language != MLZ_LANG_PYTHON) continue;
+    bool is_main = !strcmp(mlz_trace_string(t, f.module), "__main__");
+    bool is_body = !is_main && !strcmp(mlz_trace_string(t, f.function), "<module>");
+    frames[i] =
+        (uint8_t)((is_main ? IS_MAIN : 0) | (is_body ? IS_BODY : 0) | (is_import_file(mlz_trace_string(t, f.file)) ? IS_IMPORT : 0));
+  }
+  /* With --max-stack-depth 0 no stack says anything. */
+  bool no_stacks = !mlz_input_uint(mlz_trace_meta(t), "max_stack_depth", 1);
+  for (uint32_t s = 0; s < pass->n_stacks; s++) {
+    uint32_t n;
+    bool truncated;
+    const uint32_t *stack = mlz_trace_stack(t, s, &n, &truncated);
+    uint8_t all = 0;
+    for (uint32_t i = 0; i < n; i++) all |= frames[stack[i]];
+    pass->in_main[s] = all & IS_MAIN;
+    pass->kinds[s] = !n                             ? (no_stacks ? MLZ_STACK_PROGRAM : MLZ_STACK_NO_PYTHON)
+                     : frames[stack[0]] & IS_IMPORT ? MLZ_STACK_IMPORT
+                     : all & (IS_BODY | IS_IMPORT)  ? MLZ_STACK_MODULE_BODY
+                                                    : MLZ_STACK_PROGRAM;
+  }
+  free(frames);
+}
+
+/* ---- ledgers ---- */
+
+static uint32_t hash_of(uint32_t stack) { return (uint32_t)((stack * UINT64_C(0x9e3779b97f4a7c15)) >> 32); }
+
+static void grow_table(struct ledger *l) {
+  free(l->table);
+  l->table_size = l->table_size ? l->table_size * 2 : 256;
+  l->table = mlz_text_calloc(l->table_size, sizeof *l->table);
+  for (uint32_t i = 0; i < l->n; i++) {
+    uint32_t at = hash_of(l->leaks[i].stack);
+    while (l->table[at & (l->table_size - 1)]) at++;
+    l->table[at & (l->table_size - 1)] = i + 1;
+  }
+}
+
+/* The record's place; a new one has no allocation yet. */
+static uint32_t record_for(struct ledger *l, uint32_t stack) {
+  if ((l->n + 1) * 2 > l->table_size) grow_table(l);
+  uint32_t at = hash_of(stack);
+  for (;; at++) {
+    uint32_t found = l->table[at & (l->table_size - 1)];
+    if (!found) break;
+    if (l->leaks[found - 1].stack == stack) return found - 1;
+  }
+  if (l->n == l->room) {
+    l->room = l->room ? l->room * 2 : 64;
+    l->leaks = mlz_text_realloc(l->leaks, l->room, sizeof *l->leaks);
+  }
+  l->leaks[l->n] = (struct mlz_leak){.stack = stack, .origin = UINT64_MAX};
+  l->table[at & (l->table_size - 1)] = l->n + 1;
+  return l->n++;
+}
+
+static void clear_ledger(struct ledger *l) {
+  for (uint32_t i = 0; i < l->n; i++) free(l->leaks[i].buckets);
+  free(l->leaks);
+  free(l->table);
+  *l = (struct ledger){0};
+}
+
+static struct ledger *ledger_of(struct leak_pass *pass, const struct mlz_process *p) {
+  if (p->index >= pass->n_ledgers) {
+    pass->ledgers = mlz_text_realloc(pass->ledgers, p->index + 1, sizeof *pass->ledgers);
+    memset(pass->ledgers + pass->n_ledgers, 0, (p->index + 1 - pass->n_ledgers) * sizeof *pass->ledgers);
+    pass->n_ledgers = p->index + 1;
+  }
+  return &pass->ledgers[p->index];
+}
+
+/* ---- one chunk ---- */
+
+/* Looks up the record of each class that has events here, and adds what needs no single event. */
+static unsigned add_classes(struct leak_pass *pass, struct ledger *l, const struct mlz_slice *slice) {
+  const struct mlz_block *b = slice->block;
+  if (b->n_classes > pass->record_room) {
+    pass->record_room = b->n_classes * 2;
+    pass->record_of = mlz_text_realloc(pass->record_of, pass->record_room, sizeof *pass->record_of);
+  }
+  mlz_counter_run(&pass->counter, slice);
+  unsigned fresh = 0;
+  for (uint32_t c = 0; c < b->n_classes; c++) {
+    const uint32_t *counts = mlz_counter_of(&pass->counter, c);
+    const struct mlz_class *class = &b->classes[c];
+    pass->record_of[c] = 0;
+    if (!(counts[0] | counts[1] | counts[2]) || (class->domain == MLZ_D_MMAP && !pass->include_mmap) || class->stack >= pass->n_stacks)
+      continue;
+    uint32_t r = record_for(l, class->stack);
+    struct mlz_leak *leak = &l->leaks[r];
+    pass->record_of[c] = r + 1;
+    fresh += leak->origin == UINT64_MAX && counts[MLZ_COUNT_ALLOC];
+    leak->allocated += counts[MLZ_COUNT_ALLOC];
+    leak->allocated_bytes += (double)counts[MLZ_COUNT_ALLOC] * (double)class->size;
+    if (counts[MLZ_COUNT_ALLOC] && class->size > leak->size_max) leak->size_max = class->size;
+  }
+  return fresh;
+}
+
+/* The first allocation of each stack that is new here, and the first of the program itself. `fresh` counts classes, so a stack with several
+ * counts more than once: then the chunk is read to its end. */
+static void find_origins(struct leak_pass *pass, struct ledger *l, const struct mlz_slice *slice, unsigned fresh) {
+  const struct mlz_block *b = slice->block;
+  for (uint32_t i = slice->from; i < slice->to && (fresh || !l->run_found); i++) {
+    if (b->ops[i] != MLZ_OP_ALLOC) continue;
+    uint32_t r = pass->record_of[b->classes_of[i]];
+    if (!r) continue;
+    struct mlz_leak *leak = &l->leaks[r - 1];
+    if (leak->origin == UINT64_MAX) {
+      leak->origin = b->alloc_no[i];
+      fresh--;
+    }
+    if (!l->run_found && pass->in_main[leak->stack]) {
+      l->run_found = true;
+      l->end.run_begin = b->alloc_no[i];
+      l->end.run_begin_ns = b->time_ns[i];
+    }
+  }
+}
+
+static void free_old(struct leak_pass *pass, struct ledger *l, const struct mlz_block *b, uint32_t i) {
+  uint32_t r = pass->record_of[b->classes_of[i]];
+  if (r) mlz_leak_remove(&l->leaks[r - 1], b->alloc_no[i], &b->classes[b->classes_of[i]]);
+}
+
+/* Which allocations of this chunk outlive it: no branch depends on whether an event is an allocation or a free of this chunk. */
+static uint32_t find_survivors(struct leak_pass *pass, struct ledger *l, const struct mlz_slice *slice) {
+  const struct mlz_block *b = slice->block;
+  if (b->n >= pass->alive_room) {
+    pass->alive_room = b->n + 1;
+    pass->alive = mlz_text_realloc(pass->alive, pass->alive_room, sizeof *pass->alive);
+  }
+  uint32_t *alive = pass->alive, top = 0;
+  memset(alive, 0, ((size_t)b->n + 1) * sizeof *alive);
+  for (uint32_t i = slice->from; i < slice->to; i++) {
+    uint8_t op = b->ops[i];
+    if (op >= MLZ_OP_FREE_OLD) {
+      if (op < MLZ_OP_FREE_FOREIGN && b->alloc_no[i] >= slice->from_alloc) free_old(pass, l, b, i);
+      continue;
+    }
+    uint64_t place = b->alloc_no[i] - b->first_alloc;
+    place = place < b->n ? place : b->n;
+    alive[place] = op == MLZ_OP_ALLOC ? i + 1 : 0;
+    top = place >= top ? (uint32_t)place + 1 : top;
+  }
+  return top < b->n ? top : b->n;
+}
+
+static void leaks_slice(void *context, const struct mlz_slice *slice) {
+  struct leak_pass *pass = context;
+  const struct mlz_block *b = slice->block;
+  struct ledger *l = ledger_of(pass, slice->process);
+  unsigned fresh = add_classes(pass, l, slice);
+  if (fresh || !l->run_found) find_origins(pass, l, slice, fresh);
+  uint32_t n = find_survivors(pass, l, slice);
+  for (uint32_t k = 0; k < n; k++) {
+    if (!pass->alive[k]) continue;
+    uint32_t class = b->classes_of[pass->alive[k] - 1], r = pass->record_of[class];
+    if (r) mlz_leak_add(&l->leaks[r - 1], b->first_alloc + k, &b->classes[class]);
+  }
+  for (uint32_t i = 0; i < b->n_rares; i++)
+    if (b->rares[i].op == MLZ_OP_LOST && b->rares[i].uncollectable) l->end.lossy_end = b->first_alloc + n;
+}
+
+/* ---- the end of a process ---- */
+
+static struct mlz_leak_entry *entry_for(struct leak_pass *pass, uint32_t stack) {
+  if (!pass->entry_of[stack]) {
+    if (pass->out->n == pass->room_entries) {
+      pass->room_entries = pass->room_entries ? pass->room_entries * 2 : 256;
+      pass->out->entries = mlz_text_realloc(pass->out->entries, pass->room_entries, sizeof *pass->out->entries);
+    }
+    pass->out->entries[pass->out->n++] = (struct mlz_leak_entry){.stack = stack, .grade = MLZ_GRADE_COUNT, .first_ns = UINT64_MAX};
+    pass->entry_of[stack] = (uint32_t)pass->out->n;
+  }
+  return &pass->out->entries[pass->entry_of[stack] - 1];
+}
+
+static void judge(struct leak_pass *pass, struct mlz_leak *leak, const struct mlz_leak_process *p) {
+  uint64_t first, last, first_ns = 0, last_ns = p->end_ns;
+  if (!mlz_leak_span(leak, &first, &last)) return;
+  if (last >= p->end && p->end) last = p->end - 1;
+  mlz_trace_alloc_time(pass->in->trace, p->process->id, first, &first_ns);
+  mlz_trace_alloc_time(pass->in->trace, p->process->id, last, &last_ns);
+  enum mlz_stack_kind kind = pass->kinds[leak->stack];
+  if (kind == MLZ_STACK_NO_PYTHON && !p->process->python[0]) kind = MLZ_STACK_PROGRAM;
+  char reason[120];
+  enum mlz_grade grade = mlz_grade_judge(leak, kind, p, last_ns, reason);
+  struct mlz_leak_entry *e = entry_for(pass, leak->stack);
+  if (grade < e->grade || (grade == e->grade && leak->bytes > e->judged_bytes)) {
+    e->grade = grade;
+    e->judged_bytes = leak->bytes;
+    memcpy(e->reason, reason, sizeof reason);
+  }
+  e->spans_loss |= first < p->lossy_end;
+  e->processes++;
+  e->seen += leak->seen;
+  e->count += leak->count;
+  e->bytes += leak->bytes;
+  if (first_ns < e->first_ns) e->first_ns = first_ns;
+  if (last_ns > e->last_ns) e->last_ns = last_ns;
+  pass->out->count += leak->count;
+  pass->out->bytes += leak->bytes;
+}
+
+static void leaks_process_end(void *context, const struct mlz_process_end *end) {
+  struct leak_pass *pass = context;
+  struct ledger *l = ledger_of(pass, end->process);
+  l->end.process = end->process;
+  l->end.end = end->allocs;
+  l->end.end_ns = end->last_ns;
+  l->end.gap_ns = pass->in->gap_ns;
+  if (!l->run_found) l->end.run_begin_ns = end->process->start_ns;
+  for (uint32_t i = 0; i < l->n; i++)
+    if (l->leaks[i].seen) judge(pass, &l->leaks[i], &l->end);
+  clear_ledger(l);
+}
+
+static int compare_entries(const void *a, const void *b) {
+  const struct mlz_leak_entry *x = a, *y = b;
+  if (x->grade != y->grade) return x->grade < y->grade ? -1 : 1;
+  if (x->bytes != y->bytes) return x->bytes > y->bytes ? -1 : 1;
+  return x->stack < y->stack ? -1 : x->stack > y->stack;
+}
+
+void mlz_leaks_find(struct mlz_input *in, const struct mlz_leak_options *options, struct mlz_leaks *out) {
+  struct leak_pass pass = {.in = in, .include_mmap = options->include_mmap, .n_stacks = mlz_trace_stacks(in->trace), .out = out};
+  *out = (struct mlz_leaks){.duration_ns = mlz_input_duration(in)};
+  pass.kinds = mlz_text_calloc(pass.n_stacks, 1);
+  pass.in_main = mlz_text_calloc(pass.n_stacks, 1);
+  pass.entry_of = mlz_text_calloc(pass.n_stacks, sizeof *pass.entry_of);
+  classify_stacks(&pass);
+  mlz_scan_run(in, &(struct mlz_scan){.want = MLZ_WANT_ALLOC_NO | MLZ_WANT_TIME,
+                                      .from = options->since,
+                                      .to = options->to,
+                                      .on_slice = leaks_slice,
+                                      .on_process_end = leaks_process_end,
+                                      .context = &pass});
+  qsort(out->entries, out->n, sizeof *out->entries, compare_entries);
+  for (size_t i = 0; i < pass.n_ledgers; i++) clear_ledger(&pass.ledgers[i]);
+  free(pass.ledgers);
+  free(pass.kinds);
+  free(pass.in_main);
+  free(pass.entry_of);
+  free(pass.alive);
+  free(pass.record_of);
+  mlz_counter_clear(&pass.counter);
+}
+
+void mlz_leaks_clear(struct mlz_leaks *leaks) {
+  free(leaks->entries);
+  *leaks = (struct mlz_leaks){0};
+}

@@ -1,0 +1,98 @@
+/* What was not freed by the end, for each stack, and how it came about: a coarse history of the surviving allocations, from which
+ * grade.h judges. One pass over events with their allocation numbers. One thread.
+ *
+ * Memory: one record for each stack of each process that has not ended, with a history if it has survivors; when a process ends its
+ * records are judged and added to those of the trace. Nothing grows with the number of events. */
+#ifndef MLZ_ANALYZER_LEAKS_H
+#define MLZ_ANALYZER_LEAKS_H
+
+#include "analyzer/scan.h"
+
+#define MLZ_LEAK_BUCKETS 64
+
+/* One stack in one process. Time is counted in allocations of the process: exact where published time is coarse. Bucket i of the history
+ * holds the survivors numbered [origin + (i << shift), origin + ((i + 1) << shift)). */
+struct mlz_leak {
+  uint32_t stack;
+  uint32_t shift;
+  int32_t *buckets;       /* MLZ_LEAK_BUCKETS; NULL: nothing survived its chunk yet */
+  uint64_t origin;        /* number of the stack's first allocation */
+  uint64_t first, last;   /* of the survivors added, the first and the last; exact unless that one was freed later */
+  uint64_t allocated;     /* allocations of this stack, raw */
+  double allocated_bytes; /* raw too */
+  uint64_t size_max;      /* largest block that the stack ever allocated */
+  uint64_t seen;          /* survivors, raw */
+  uint64_t seen_bytes;
+  double count, bytes; /* survivors, weighted */
+};
+
+/* The end of one process, for the judge. Numbers are allocation numbers. */
+struct mlz_leak_process {
+  struct mlz_process *process;
+  uint64_t run_begin; /* first allocation of the program itself: a frame of __main__ on its stack; 0 if none ever has one */
+  uint64_t end;
+  uint64_t run_begin_ns, end_ns;
+  uint64_t gap_ns;    /* no time difference below it means anything */
+  uint64_t lossy_end; /* allocations below it were made before frees were lost; 0: none lost */
+};
+
+/* Most important first. */
+enum mlz_grade {
+  MLZ_GRADE_GROWING,
+  MLZ_GRADE_RECENT,
+  MLZ_GRADE_TURNOVER,
+  MLZ_GRADE_CONSTANT,
+  MLZ_GRADE_STARTUP,
+  MLZ_GRADE_INTERPRETER,
+  MLZ_GRADE_COUNT
+};
+const char *mlz_grade_name(enum mlz_grade grade);
+
+/* One stack over all chosen processes. */
+struct mlz_leak_entry {
+  uint32_t stack;
+  enum mlz_grade grade; /* the most important of its processes */
+  bool spans_loss;
+  uint32_t processes;
+  uint64_t seen;
+  double count, bytes;
+  uint64_t first_ns, last_ns;
+  double judged_bytes; /* of the process that gave the reason */
+  char reason[120];
+};
+
+struct mlz_leaks {
+  struct mlz_leak_entry *entries;
+  size_t n;
+  double count, bytes; /* of all */
+  uint64_t duration_ns;
+};
+
+struct mlz_leak_options {
+  bool include_mmap;
+  const struct mlz_cut *since; /* NULL: the beginning */
+  const struct mlz_cut *to;    /* NULL: each process's end */
+};
+void mlz_leaks_find(struct mlz_input *in, const struct mlz_leak_options *options, struct mlz_leaks *out);
+void mlz_leaks_clear(struct mlz_leaks *leaks);
+
+/* ---- the judge ---- */
+
+/* What a stack is, as far as grades care. */
+enum mlz_stack_kind {
+  MLZ_STACK_PROGRAM,
+  MLZ_STACK_MODULE_BODY, /* a module other than __main__ is being imported */
+  MLZ_STACK_IMPORT,      /* the import machinery itself is innermost */
+  MLZ_STACK_NO_PYTHON,
+};
+/* Reason: a short clause, written to `reason` (120 bytes). `last_ns`: when the last survivor was allocated. */
+enum mlz_grade mlz_grade_judge(const struct mlz_leak *leak, enum mlz_stack_kind kind, const struct mlz_leak_process *process,
+                               uint64_t last_ns, char *reason);
+
+/* Adds a survivor; takes it away again (false: it was never added, damage or loss, and nothing happens). */
+void mlz_leak_add(struct mlz_leak *leak, uint64_t alloc_no, const struct mlz_class *class);
+bool mlz_leak_remove(struct mlz_leak *leak, uint64_t alloc_no, const struct mlz_class *class);
+/* Numbers of the first and the last survivor, to the precision of a bucket. false: none. */
+bool mlz_leak_span(const struct mlz_leak *leak, uint64_t *first, uint64_t *last);
+
+#endif

@@ -1,0 +1,55 @@
+/* One table of options for each tool: it parses the command line and it makes the help text. Options may stand anywhere;
+ * "--" ends them; "--name=value" and "--name value", "-n5" and "-n 5" are the same. */
+#ifndef MLZ_ANALYZER_OPTIONS_H
+#define MLZ_ANALYZER_OPTIONS_H
+
+#include "analyzer/term.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum mlz_option_kind {
+  MLZ_OPT_FLAG,   /* bool: true when given */
+  MLZ_OPT_TEXT,   /* const char * */
+  MLZ_OPT_COUNT,  /* uint64_t */
+  MLZ_OPT_SIZE,   /* uint64_t, as mlz_units_parse_size */
+  MLZ_OPT_CHOICE, /* int: place in `choices`, which is separated by '|' */
+};
+
+struct mlz_option {
+  const char *name; /* without "--"; NULL ends the table */
+  char letter;      /* 0: none */
+  enum mlz_option_kind kind;
+  const char *argument; /* as help shows it; CHOICE: the choices */
+  const char *help;     /* lines separated by '\n' */
+  size_t offset;        /* of the value in the tool's settings */
+};
+
+/* What every tool has. The first member of each tool's settings. */
+struct mlz_common_options {
+  const char *path; /* the trace */
+  const char *output;
+  const char *process;
+  int color; /* enum mlz_color */
+  bool json;
+  bool include_mmap;
+};
+
+struct mlz_tool {
+  const char *name;    /* "top" */
+  const char *purpose; /* one line */
+  const struct mlz_option *options;
+  const char *notes; /* printed below the options; may be NULL */
+  bool has_json;
+};
+
+/* Fills *settings (starting with struct mlz_common_options, preset by the caller with the defaults). Prints help or version and exits 0;
+ * on wrong usage prints one line to stderr and exits 2. */
+void mlz_options_parse(const struct mlz_tool *tool, int argc, char **argv, void *settings);
+
+/* The same without exiting: 0 done, 1 help wanted, 2 version wanted, -1 wrong (`err` says what). */
+int mlz_options_read(const struct mlz_tool *tool, int argc, char **argv, void *settings, char *err, size_t err_size);
+void mlz_options_help(const struct mlz_tool *tool, FILE *out);
+
+#endif

@@ -1,0 +1,253 @@
+#include "analyzer/peak.h"
+
+#include "analyzer/text.h"
+#include "shm/record.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Bytes are summed as integers with 8 binary places: exact at weight 1, order-independent below rate 1, and faster than doubles. */
+#define SCALE 256.0
+#define VALUE_MAX ((double)(INT64_C(1) << 54))
+
+/* All events of one process at one published time. */
+struct step {
+  uint64_t time;
+  uint32_t process; /* index */
+  uint32_t sequence;
+  int64_t delta;        /* sum */
+  int64_t top;          /* highest running sum within, from 0; INT64_MIN: a process's end */
+  uint64_t top_ordinal; /* events of the process up to that one */
+  uint64_t ordinal;     /* events of the process up to the last */
+};
+
+struct member {
+  int64_t live;     /* read so far */
+  uint64_t ordinal; /* merged so far; 0 once the process has ended */
+  bool released;
+};
+
+struct mlz_peak_finder {
+  struct mlz_input *in;
+  bool include_mmap, several;
+  int64_t *values; /* of the chunk's classes, and one 0 */
+  uint32_t room;
+  int64_t total, best;
+  uint64_t best_time;
+  uint32_t best_process;
+  uint64_t best_ordinal;
+  /* several processes */
+  struct member *members;
+  size_t n_members;
+  struct step *steps;
+  size_t n_steps, room_steps;
+  uint64_t group, group_last_ns;
+  struct mlz_cut cut;
+};
+
+struct mlz_peak_finder *mlz_peak_new(struct mlz_input *in, bool include_mmap) {
+  struct mlz_peak_finder *f = mlz_text_calloc(1, sizeof *f);
+  f->in = in;
+  f->include_mmap = include_mmap;
+  f->several = in->n_chosen != 1;
+  return f;
+}
+
+static const int64_t *class_values(struct mlz_peak_finder *f, const struct mlz_block *b) {
+  if (b->n_classes + 1 > f->room) {
+    f->room = (b->n_classes + 1) * 2;
+    f->values = mlz_text_realloc(f->values, f->room, sizeof *f->values);
+  }
+  for (uint32_t c = 0; c < b->n_classes; c++) {
+    const struct mlz_class *class = &b->classes[c];
+    double value = (double)class->size * class->weight * SCALE;
+    bool counted = class->domain != MLZ_D_MMAP || f->include_mmap;
+    f->values[c] = !counted ? 0 : value < VALUE_MAX ? llround(value) : (int64_t)VALUE_MAX;
+  }
+  f->values[b->n_classes] = 0;
+  return f->values;
+}
+
+/* +1 allocation, -1 free, 0 nothing. */
+static const int8_t sign_of_op[256] = {
+    [MLZ_OP_ALLOC] = 1, [MLZ_OP_FREE] = -1, [MLZ_OP_FREE_TEMP] = -1, [MLZ_OP_FREE_OLD] = -1, [MLZ_OP_FREE_OLD_TEMP] = -1,
+};
+
+static inline int64_t event_delta(const struct mlz_block *b, const int64_t *values, uint32_t i) {
+  int64_t sign = sign_of_op[b->ops[i]];
+  return values[sign ? b->classes_of[i] : b->n_classes] * sign;
+}
+
+/* Runs over [from, to): returns the sum, sets the highest running sum (at least `top` as given) and the event after which it stood.
+ * Looks for the place only in a stretch that holds a new top. */
+static int64_t run_events(const struct mlz_block *b, const int64_t *values, uint32_t from, uint32_t to, int64_t sum, int64_t *top,
+                          uint32_t *place) {
+  enum { STRETCH = 256 };
+  while (from < to) {
+    uint32_t end = to - from > STRETCH ? from + STRETCH : to;
+    int64_t start = sum, high = *top;
+    for (uint32_t i = from; i < end; i++) {
+      sum += event_delta(b, values, i);
+      high = sum > high ? sum : high;
+    }
+    if (high > *top) {
+      *top = high;
+      for (*place = from; (start += event_delta(b, values, *place)) != high;) ++*place;
+    }
+    from = end;
+  }
+  return sum;
+}
+
+static void one_process(struct mlz_peak_finder *f, const struct mlz_slice *slice) {
+  const struct mlz_block *b = slice->block;
+  uint32_t place = UINT32_MAX;
+  f->total = run_events(b, class_values(f, b), slice->from, slice->to, f->total, &f->best, &place);
+  if (place == UINT32_MAX) return;
+  f->best_time = b->time_ns ? b->time_ns[place] : b->first_ns;
+  f->best_process = slice->process->index;
+  f->best_ordinal = slice->ordinal + place + 1;
+}
+
+/* ---- several processes ---- */
+
+static struct member *member_of(struct mlz_peak_finder *f, uint32_t index) {
+  if (index >= f->n_members) {
+    f->members = mlz_text_realloc(f->members, index + 1, sizeof *f->members);
+    memset(f->members + f->n_members, 0, (index + 1 - f->n_members) * sizeof *f->members);
+    f->n_members = index + 1;
+  }
+  return &f->members[index];
+}
+
+static void add_step(struct mlz_peak_finder *f, struct step step) {
+  if (f->n_steps == f->room_steps) {
+    f->room_steps = f->room_steps ? f->room_steps * 2 : 1024;
+    f->steps = mlz_text_realloc(f->steps, f->room_steps, sizeof *f->steps);
+  }
+  step.sequence = (uint32_t)f->n_steps;
+  f->steps[f->n_steps++] = step;
+}
+
+static int compare_steps(const void *a, const void *b) {
+  const struct step *x = a, *y = b;
+  if (x->time != y->time) return x->time < y->time ? -1 : 1;
+  if (x->process != y->process) return x->process < y->process ? -1 : 1;
+  return x->sequence < y->sequence ? -1 : 1;
+}
+
+static void apply(struct member *m, const struct step *s) { m->ordinal = s->top == INT64_MIN ? 0 : s->ordinal; }
+
+/* The positions of all processes at the group's best step: replayed from those at the group's begin. */
+static void save_cut(struct mlz_peak_finder *f, size_t best) {
+  mlz_cut_clear(&f->cut);
+  f->cut.all = (struct mlz_cut_limit){MLZ_CUT_ORDINAL, 0};
+  f->cut.n_limits = f->n_members;
+  f->cut.limits = mlz_text_calloc(f->n_members, sizeof *f->cut.limits);
+  for (size_t i = 0; i < f->n_members; i++) f->cut.limits[i] = (struct mlz_cut_limit){MLZ_CUT_ORDINAL, f->members[i].ordinal};
+  for (size_t i = 0; i < best; i++) {
+    struct member m;
+    apply(&m, &f->steps[i]);
+    f->cut.limits[f->steps[i].process].value = m.ordinal;
+  }
+  f->cut.limits[f->steps[best].process].value = f->steps[best].top_ordinal;
+}
+
+/* From `time` on the process holds nothing. */
+static void release(struct mlz_peak_finder *f, uint32_t index, uint64_t time) {
+  struct member *m = member_of(f, index);
+  if (m->released) return;
+  add_step(f, (struct step){.time = time, .process = index, .delta = -m->live, .top = INT64_MIN});
+  m->released = true;
+}
+
+/* Processes that ended without saying so (killed, exec): their table row has the time. */
+static void release_ended(struct mlz_peak_finder *f) {
+  for (uint32_t i = 0; i < f->n_members; i++) {
+    uint64_t end = f->in->processes[i]->end_ns;
+    if (end && end < f->group_last_ns) release(f, i, end);
+  }
+}
+
+static void finish_group(struct mlz_peak_finder *f) {
+  if (!f->several) return;
+  release_ended(f);
+  qsort(f->steps, f->n_steps, sizeof *f->steps, compare_steps);
+  size_t best = SIZE_MAX;
+  for (size_t i = 0; i < f->n_steps; i++) {
+    const struct step *s = &f->steps[i];
+    if (s->top != INT64_MIN && f->total + s->top > f->best) {
+      f->best = f->total + s->top;
+      f->best_time = s->time;
+      best = i;
+    }
+    f->total += s->delta;
+  }
+  if (best != SIZE_MAX) save_cut(f, best);
+  for (size_t i = 0; i < f->n_steps; i++) apply(&f->members[f->steps[i].process], &f->steps[i]);
+  f->n_steps = 0;
+}
+
+static void several_processes(struct mlz_peak_finder *f, const struct mlz_slice *slice) {
+  const struct mlz_block *b = slice->block;
+  if (b->group != f->group) finish_group(f);
+  f->group = b->group;
+  if (b->last_ns > f->group_last_ns) f->group_last_ns = b->last_ns;
+  struct member *m = member_of(f, slice->process->index);
+  if (m->released) { /* its end was announced too early: it comes back with what it held */
+    add_step(f,
+             (struct step){.time = b->first_ns, .process = slice->process->index, .delta = m->live, .top = -1, .ordinal = slice->ordinal});
+    m->released = false;
+  }
+  const int64_t *values = class_values(f, b);
+  for (uint32_t i = slice->from; i < slice->to;) {
+    uint32_t end = i + 1;
+    while (end < slice->to && b->time_ns[end] == b->time_ns[i]) end++;
+    int64_t top = -1;
+    uint32_t place = i;
+    int64_t sum = run_events(b, values, i, end, 0, &top, &place);
+    add_step(f, (struct step){.time = b->time_ns[i],
+                              .process = slice->process->index,
+                              .delta = sum,
+                              .top = top,
+                              .top_ordinal = slice->ordinal + place + 1,
+                              .ordinal = slice->ordinal + end});
+    m->live += sum;
+    i = end;
+  }
+}
+
+void mlz_peak_slice(void *context, const struct mlz_slice *slice) {
+  struct mlz_peak_finder *f = context;
+  if (f->several)
+    several_processes(f, slice);
+  else
+    one_process(f, slice);
+}
+
+void mlz_peak_process_end(void *context, const struct mlz_process_end *end) {
+  struct mlz_peak_finder *f = context;
+  if (f->several && end->finalized) release(f, end->process->index, end->last_ns);
+}
+
+void mlz_peak_done(struct mlz_peak_finder *f, struct mlz_peak *out) {
+  finish_group(f);
+  *out = (struct mlz_peak){.bytes = (double)f->best / SCALE, .time_ns = f->best_time, .cut = f->cut};
+  if (!f->several) {
+    out->cut.all = (struct mlz_cut_limit){MLZ_CUT_ORDINAL, f->best_ordinal};
+  } else if (!out->cut.limits) {
+    out->cut.all = (struct mlz_cut_limit){MLZ_CUT_ORDINAL, 0};
+  }
+  free(f->values);
+  free(f->members);
+  free(f->steps);
+  free(f);
+}
+
+void mlz_peak_find(struct mlz_input *in, bool include_mmap, const struct mlz_cut *to, struct mlz_peak *out) {
+  struct mlz_peak_finder *f = mlz_peak_new(in, include_mmap);
+  mlz_scan_run(in, &(struct mlz_scan){
+                       .want = MLZ_WANT_TIME, .to = to, .on_slice = mlz_peak_slice, .on_process_end = mlz_peak_process_end, .context = f});
+  mlz_peak_done(f, out);
+}

@@ -1,0 +1,27 @@
+/* The instant at which the chosen processes together held most: its bytes, its time, and a cut at which a second pass can stop.
+ *
+ * Within a process the order of events is exact. Across processes, chunks of a group are merged by the time steps of their events; a process
+ * that has ended holds nothing. One thread. Memory: one step for each distinct time in a group, if there are several processes. */
+#ifndef MLZ_ANALYZER_PEAK_H
+#define MLZ_ANALYZER_PEAK_H
+
+#include "analyzer/scan.h"
+
+struct mlz_peak {
+  double bytes;
+  uint64_t time_ns;
+  struct mlz_cut cut; /* the caller clears it */
+};
+
+struct mlz_peak_finder;
+/* Feed it every slice (want MLZ_WANT_TIME) and every process end of one scan. */
+struct mlz_peak_finder *mlz_peak_new(struct mlz_input *in, bool include_mmap);
+void mlz_peak_slice(void *finder, const struct mlz_slice *slice);
+void mlz_peak_process_end(void *finder, const struct mlz_process_end *end);
+/* Frees the finder, fills *out. */
+void mlz_peak_done(struct mlz_peak_finder *finder, struct mlz_peak *out);
+
+/* A scan of its own, up to `to` (NULL: all). */
+void mlz_peak_find(struct mlz_input *in, bool include_mmap, const struct mlz_cut *to, struct mlz_peak *out);
+
+#endif

@@ -1,0 +1,238 @@
+#include "analyzer/scan.h"
+
+#include "analyzer/text.h"
+#include "analyzer/units.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* What the walk remembers of each process. */
+struct walk {
+  uint64_t ordinal;    /* events in earlier chunks */
+  uint64_t allocs;     /* number of the next allocation */
+  uint64_t from_alloc; /* number of the first allocation above the lower limit */
+  uint64_t last_ns;
+  bool started; /* the lower limit was passed */
+  bool ended;   /* the upper limit was passed */
+  bool seen;    /* had a slice */
+};
+
+/* Events with a time up to `ns`: times never go back within a chunk. */
+static uint32_t count_until(const struct mlz_block *b, uint64_t ns) {
+  if (b->last_ns <= ns) return b->n;
+  if (b->first_ns > ns) return 0;
+  uint32_t low = 0, high = b->n;
+  while (low < high) {
+    uint32_t middle = low + (high - low) / 2;
+    if (b->time_ns[middle] <= ns)
+      low = middle + 1;
+    else
+      high = middle;
+  }
+  return low;
+}
+
+static uint32_t finalize_place(const struct mlz_block *b) {
+  for (uint32_t i = 0; i < b->n_rares; i++)
+    if (b->rares[i].op == MLZ_OP_FINALIZE) {
+      const uint8_t *at = memchr(b->ops, MLZ_OP_FINALIZE, b->n);
+      return at ? (uint32_t)(at - b->ops) : b->n;
+    }
+  return b->n;
+}
+
+/* How many of the chunk's events lie below the limit; *passed is set when the limit lies within (or before) the chunk. */
+static uint32_t below(const struct mlz_block *b, struct mlz_cut_limit limit, uint64_t ordinal, bool *passed) {
+  uint32_t n = b->n;
+  if (limit.mode == MLZ_CUT_TIME) n = count_until(b, limit.value);
+  if (limit.mode == MLZ_CUT_ORDINAL) n = limit.value <= ordinal ? 0 : limit.value - ordinal < n ? (uint32_t)(limit.value - ordinal) : n;
+  *passed = n < b->n;
+  return n;
+}
+
+/* Eight ops at a time: a byte of `x` is 0 where the op is the wanted one, and the sum below has bit 7 clear only there. */
+uint64_t mlz_scan_count(const uint8_t *ops, size_t n, enum mlz_op op) {
+  const uint64_t ones = UINT64_C(0x0101010101010101), low = ones * 0x7f;
+  uint64_t count = 0;
+  size_t i = 0;
+  for (; i + 8 <= n; i += 8) {
+    uint64_t x;
+    memcpy(&x, ops + i, 8);
+    x ^= ones * (uint8_t)op;
+    count += ((~(((x & low) + low) | x | low)) >> 7) * ones >> 56;
+  }
+  for (; i < n; i++) count += ops[i] == (uint8_t)op;
+  return count;
+}
+
+static uint64_t count_allocs(const struct mlz_block *b, uint32_t n) { return mlz_scan_count(b->ops, n, MLZ_OP_ALLOC); }
+
+static void count_losses(struct mlz_input *in, const struct mlz_block *b) {
+  for (uint32_t i = 0; i < b->n_rares; i++)
+    if (b->rares[i].op == MLZ_OP_LOST) {
+      in->lost_allocs += b->rares[i].collected;
+      in->lost_frees += b->rares[i].uncollectable;
+    }
+}
+
+static void end_process(const struct mlz_scan *scan, struct mlz_process *p, struct walk *w, bool finalized) {
+  struct mlz_process_end end = {p, w->allocs, w->last_ns, finalized};
+  if (w->seen && !w->ended && scan->on_process_end) scan->on_process_end(scan->context, &end);
+  w->ended = true;
+}
+
+static void walk_block(const struct mlz_scan *scan, const struct mlz_block *b, struct mlz_process *p, struct walk *w,
+                       struct mlz_cut_limit from, struct mlz_cut_limit to) {
+  struct mlz_slice slice = {.block = b, .process = p, .to = b->n, .ordinal = w->ordinal};
+  bool passed = false, finalized = false;
+  slice.to = below(b, to, w->ordinal, &passed);
+  if (to.mode != MLZ_CUT_EXIT) {
+    uint32_t end = finalize_place(b);
+    if (end < b->n && end <= slice.to) slice.to = end, finalized = true;
+  }
+  if (scan->from && !w->started) {
+    slice.from = below(b, from, w->ordinal, &w->started);
+    if (w->started) w->from_alloc = b->first_alloc + count_allocs(b, slice.from);
+  }
+  slice.from_alloc = w->from_alloc;
+  w->last_ns = slice.to == b->n || !b->time_ns ? b->last_ns : slice.to ? b->time_ns[slice.to - 1] : b->first_ns;
+  w->allocs = b->first_alloc + count_allocs(b, slice.to);
+  if (slice.from < slice.to && (!scan->from || w->started)) {
+    w->seen = true;
+    if (scan->on_slice) scan->on_slice(scan->context, &slice);
+  }
+  if (passed || finalized) end_process(scan, p, w, finalized);
+}
+
+void mlz_scan_run(struct mlz_input *in, const struct mlz_scan *scan) {
+  static const struct mlz_cut whole = {{MLZ_CUT_END, 0}, NULL, 0};
+  const struct mlz_cut *to = scan->to ? scan->to : &whole;
+  unsigned want = scan->want;
+  bool timed = to->all.mode == MLZ_CUT_TIME || to->limits || (scan->from && (scan->from->all.mode == MLZ_CUT_TIME || scan->from->limits));
+  if (timed) want |= MLZ_WANT_TIME;
+  size_t n_walks = 0;
+  struct walk *walks = NULL;
+  struct mlz_block b;
+  int rc;
+  in->events_read = in->lost_allocs = in->lost_frees = 0;
+  mlz_trace_rewind(in->trace);
+  while ((rc = mlz_trace_next(in->trace, want, &b)) > 0) {
+    struct mlz_process *p = mlz_input_process(in, b.process);
+    if (in->n_processes > n_walks) {
+      walks = mlz_text_realloc(walks, in->n_processes, sizeof *walks);
+      memset(walks + n_walks, 0, (in->n_processes - n_walks) * sizeof *walks);
+      n_walks = in->n_processes;
+    }
+    struct walk *w = &walks[p->index];
+    in->events_read += b.n;
+    if (scan->on_block) scan->on_block(scan->context, &b, p);
+    if (p->chosen) count_losses(in, &b);
+    if (p->chosen && !w->ended)
+      walk_block(scan, &b, p, w, scan->from ? mlz_cut_limit_of(scan->from, p->index) : to->all, mlz_cut_limit_of(to, p->index));
+    w->ordinal += b.n;
+  }
+  if (rc < 0) mlz_input_fail(in, "out of memory while reading");
+  for (size_t i = 0; i < n_walks; i++) end_process(scan, in->processes[i], &walks[i], false);
+  free(walks);
+}
+
+/* ---- instants ---- */
+
+struct mlz_when mlz_when_parse(const char *text) {
+  struct mlz_when when = {MLZ_WHEN_NONE, 0, 0, text};
+  if (!text) return when;
+  if (!strcmp(text, "end"))
+    when.kind = MLZ_WHEN_END;
+  else if (!strcmp(text, "peak"))
+    when.kind = MLZ_WHEN_PEAK;
+  else if (mlz_units_parse_percent(text, &when.percent))
+    when.kind = MLZ_WHEN_PERCENT;
+  else if (mlz_units_parse_duration(text, &when.ns))
+    when.kind = MLZ_WHEN_TIME;
+  else
+    when.kind = MLZ_WHEN_NAME;
+  return when;
+}
+
+struct mark_search {
+  struct mlz_input *in;
+  const char *name;
+  uint64_t *ordinals; /* by process index: events in earlier chunks */
+  size_t n;
+  bool found;
+  uint32_t process;
+  uint64_t ordinal, ns;
+  char *names; /* of the marks seen, for the message */
+  unsigned n_names;
+};
+
+static void remember_name(struct mark_search *s, const char *name) {
+  if (++s->n_names > 20) return;
+  char *clean = mlz_text_clean(name, true);
+  char *longer = mlz_text_format("%s%s%s", s->names ? s->names : "", s->names ? ", " : "", s->n_names == 20 ? "..." : clean);
+  free(clean);
+  free(s->names);
+  s->names = longer;
+}
+
+static void search_block(void *context, const struct mlz_block *b, struct mlz_process *p) {
+  struct mark_search *s = context;
+  if (p->index >= s->n) {
+    s->ordinals = mlz_text_realloc(s->ordinals, p->index + 1, sizeof *s->ordinals);
+    while (s->n <= p->index) s->ordinals[s->n++] = 0;
+  }
+  for (uint32_t i = 0, rare = 0; b->n_rares && rare < b->n_rares && i < b->n; i++) {
+    if (b->ops[i] < MLZ_OP_RARE) continue;
+    const struct mlz_rare *r = &b->rares[rare++];
+    if (r->op != MLZ_OP_MARK && r->op != MLZ_OP_SNAPSHOT) continue;
+    const char *name = mlz_trace_string(s->in->trace, r->name);
+    if (!s->found && !strcmp(name, s->name)) {
+      s->found = true;
+      s->process = p->index;
+      s->ordinal = s->ordinals[p->index] + i + 1;
+      s->ns = r->start_ns;
+    }
+    remember_name(s, name);
+  }
+  s->ordinals[p->index] += b->n;
+}
+
+static void resolve_name(struct mlz_input *in, const char *name, struct mlz_cut *cut) {
+  struct mark_search s = {.in = in, .name = name};
+  mlz_scan_run(in, &(struct mlz_scan){.on_block = search_block, .context = &s});
+  free(s.ordinals);
+  if (!s.found) mlz_input_fail(in, "'%s' is neither a time nor a mark of this trace; its marks: %s", name, s.names ? s.names : "none");
+  free(s.names);
+  /* Exact in the process that set it; the others by time. */
+  cut->n_limits = in->n_processes;
+  cut->limits = mlz_text_calloc(in->n_processes, sizeof *cut->limits);
+  cut->all = (struct mlz_cut_limit){MLZ_CUT_TIME, s.ns};
+  for (size_t i = 0; i < cut->n_limits; i++) cut->limits[i] = cut->all;
+  cut->limits[s.process] = (struct mlz_cut_limit){MLZ_CUT_ORDINAL, s.ordinal};
+}
+
+bool mlz_when_resolve(struct mlz_input *in, const struct mlz_when *when, struct mlz_cut *cut) {
+  switch (when->kind) {
+  case MLZ_WHEN_NONE:
+  case MLZ_WHEN_PEAK:
+    return false;
+  case MLZ_WHEN_END:
+    cut->all = (struct mlz_cut_limit){MLZ_CUT_END, 0};
+    return true;
+  case MLZ_WHEN_TIME:
+    cut->all = (struct mlz_cut_limit){MLZ_CUT_TIME, when->ns};
+    return true;
+  case MLZ_WHEN_PERCENT:
+    cut->all = (struct mlz_cut_limit){MLZ_CUT_TIME, (uint64_t)((double)mlz_input_duration(in) * when->percent / 100)};
+    return true;
+  case MLZ_WHEN_NAME:
+    resolve_name(in, when->name, cut);
+    return true;
+  }
+  return false;
+}
+
+void mlz_cut_clear(struct mlz_cut *cut) {
+  free(cut->limits);
+  *cut = (struct mlz_cut){{MLZ_CUT_END, 0}, NULL, 0};
+}

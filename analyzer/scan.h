@@ -1,0 +1,78 @@
+/* One pass over the events: walks the chunks of a trace, applies the process choice and the time limits, and hands out slices.
+ *
+ * A slice is a range of one chunk's events. Its process has not ended (docs/architecture.md, "When does a process end?") unless the
+ * upper limit asks for later events too. One thread; memory: a few words for each process. */
+#ifndef MLZ_ANALYZER_SCAN_H
+#define MLZ_ANALYZER_SCAN_H
+
+#include "analyzer/input.h"
+
+/* An instant in every process. */
+enum mlz_cut_mode {
+  MLZ_CUT_END = 0, /* the process's end */
+  MLZ_CUT_EXIT,    /* the last event of the file, finalisation too */
+  MLZ_CUT_TIME,    /* after all events with time_ns <= value */
+  MLZ_CUT_ORDINAL, /* after the process's first `value` events */
+};
+struct mlz_cut_limit {
+  enum mlz_cut_mode mode;
+  uint64_t value;
+};
+struct mlz_cut {
+  struct mlz_cut_limit all;     /* processes without a limit of their own */
+  struct mlz_cut_limit *limits; /* by process index; NULL: none */
+  size_t n_limits;
+};
+static inline struct mlz_cut_limit mlz_cut_limit_of(const struct mlz_cut *cut, size_t process_index) {
+  return cut->limits && process_index < cut->n_limits ? cut->limits[process_index] : cut->all;
+}
+
+struct mlz_slice {
+  const struct mlz_block *block;
+  struct mlz_process *process;
+  uint32_t from, to;   /* events [from, to) of the block */
+  uint64_t ordinal;    /* number, in the process, of the block's first event (event 0, not `from`) */
+  uint64_t from_alloc; /* blocks allocated before the lower limit have a smaller number */
+};
+
+struct mlz_process_end {
+  struct mlz_process *process;
+  uint64_t allocs; /* of the process, up to here */
+  uint64_t last_ns;
+  bool finalized; /* it ended; else a limit was passed or the file ended */
+};
+
+struct mlz_scan {
+  unsigned want;              /* enum mlz_want; limits add what they need */
+  const struct mlz_cut *from; /* NULL: the beginning */
+  const struct mlz_cut *to;   /* NULL: MLZ_CUT_END */
+  void (*on_block)(void *context, const struct mlz_block *block,
+                   struct mlz_process *process);                  /* every chunk of every process, whole; may be NULL */
+  void (*on_slice)(void *context, const struct mlz_slice *slice); /* may be NULL */
+  /* Once for each chosen process that had a slice, when its upper limit was passed or the file ended. May be NULL. */
+  void (*on_process_end)(void *context, const struct mlz_process_end *end);
+  void *context;
+};
+
+/* Rewinds, reads all. Exits with a message when memory is out. */
+void mlz_scan_run(struct mlz_input *in, const struct mlz_scan *scan);
+
+/* How many of n ops are `op`. */
+uint64_t mlz_scan_count(const uint8_t *ops, size_t n, enum mlz_op op);
+
+/* ---- instants as people write them ---- */
+
+enum mlz_when_kind { MLZ_WHEN_NONE, MLZ_WHEN_END, MLZ_WHEN_PEAK, MLZ_WHEN_TIME, MLZ_WHEN_PERCENT, MLZ_WHEN_NAME };
+struct mlz_when {
+  enum mlz_when_kind kind;
+  uint64_t ns;
+  double percent;
+  const char *name;
+};
+/* NULL: MLZ_WHEN_NONE. Everything that is not a time is a name. */
+struct mlz_when mlz_when_parse(const char *text);
+/* false: PEAK (the caller runs mlz_peak_find) and NONE, cut untouched. A name that the trace does not have ends the program with the list of those it has. */
+bool mlz_when_resolve(struct mlz_input *in, const struct mlz_when *when, struct mlz_cut *cut);
+void mlz_cut_clear(struct mlz_cut *cut);
+
+#endif

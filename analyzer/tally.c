@@ -1,0 +1,125 @@
+#include "analyzer/tally.h"
+
+#include "analyzer/text.h"
+#include "shm/record.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* What an op adds to; the rest of the table is MLZ_COUNT_NONE. */
+static const uint8_t kind_of_op[256] = {
+    [MLZ_OP_ALLOC] = MLZ_COUNT_ALLOC,   [MLZ_OP_FREE] = MLZ_COUNT_FREE,          [MLZ_OP_FREE_TEMP] = MLZ_COUNT_TEMP,
+    [MLZ_OP_FREE_OLD] = MLZ_COUNT_FREE, [MLZ_OP_FREE_OLD_TEMP] = MLZ_COUNT_TEMP, [MLZ_OP_FREE_FOREIGN... 255] = MLZ_COUNT_NONE,
+};
+
+static void prepare(struct mlz_counter *counter, uint32_t classes) {
+  if (classes + 1 > counter->room) {
+    counter->room = (classes + 1) * 2;
+    counter->counts = mlz_text_realloc(counter->counts, (size_t)counter->room * 4, sizeof *counter->counts);
+  }
+  memset(counter->counts, 0, ((size_t)classes + 1) * 4 * sizeof *counter->counts);
+}
+
+void mlz_counter_run(struct mlz_counter *counter, const struct mlz_slice *slice) {
+  const struct mlz_block *b = slice->block;
+  prepare(counter, b->n_classes);
+  uint32_t *counts = counter->counts;
+  const uint32_t none = b->n_classes;
+  const uint8_t *ops = b->ops;
+  const uint32_t *classes_of = b->classes_of;
+  if (!slice->from_alloc) {
+    for (uint32_t i = slice->from; i < slice->to; i++) {
+      uint32_t kind = kind_of_op[ops[i]];
+      uint32_t class = kind == MLZ_COUNT_NONE ? none : classes_of[i];
+      counts[(size_t) class * 4 + kind]++;
+    }
+    return;
+  }
+  for (uint32_t i = slice->from; i < slice->to; i++) {
+    uint32_t kind = kind_of_op[ops[i]];
+    if (kind != MLZ_COUNT_NONE && b->alloc_no[i] < slice->from_alloc) continue;
+    uint32_t class = kind == MLZ_COUNT_NONE ? none : classes_of[i];
+    counts[(size_t) class * 4 + kind]++;
+  }
+}
+
+void mlz_counter_clear(struct mlz_counter *counter) {
+  free(counter->counts);
+  *counter = (struct mlz_counter){0};
+}
+
+static void add(struct mlz_tally *row, const struct mlz_class *class, const uint32_t *counts) {
+  double weight = class->weight, bytes = weight * (double)class->size;
+  double frees = (double)counts[MLZ_COUNT_FREE] + counts[MLZ_COUNT_TEMP];
+  row->alloc_count += weight * counts[MLZ_COUNT_ALLOC];
+  row->alloc_bytes += bytes * counts[MLZ_COUNT_ALLOC];
+  row->free_count += weight * frees;
+  row->free_bytes += bytes * frees;
+  row->temp_count += weight * counts[MLZ_COUNT_TEMP];
+  row->temp_bytes += bytes * counts[MLZ_COUNT_TEMP];
+}
+
+/* Threads are known for each event only. */
+static void by_thread(struct mlz_tally_run *run, const struct mlz_slice *slice) {
+  const struct mlz_block *b = slice->block;
+  for (uint32_t i = slice->from; i < slice->to; i++) {
+    uint32_t kind = kind_of_op[b->ops[i]];
+    if (kind == MLZ_COUNT_NONE || (slice->from_alloc && b->alloc_no[i] < slice->from_alloc)) continue;
+    const struct mlz_class *class = &b->classes[b->classes_of[i]];
+    if (class->domain == MLZ_D_MMAP && !run->include_mmap) continue;
+    uint32_t counts[4] = {0};
+    counts[kind] = 1;
+    if (b->thread[i] < run->n) add(&run->rows[b->thread[i]], class, counts);
+    add(&run->total, class, counts);
+  }
+}
+
+void mlz_tally_slice(void *context, const struct mlz_slice *slice) {
+  struct mlz_tally_run *run = context;
+  const struct mlz_block *b = slice->block;
+  if (run->key == MLZ_TALLY_THREAD) {
+    by_thread(run, slice);
+    return;
+  }
+  if (run->key == MLZ_TALLY_PROCESS && slice->process->index >= run->n) {
+    run->rows = mlz_text_realloc(run->rows, slice->process->index + 1, sizeof *run->rows);
+    memset(run->rows + run->n, 0, (slice->process->index + 1 - run->n) * sizeof *run->rows);
+    run->n = slice->process->index + 1;
+  }
+  mlz_counter_run(&run->counter, slice);
+  for (uint32_t c = 0; c < b->n_classes; c++) {
+    const uint32_t *counts = mlz_counter_of(&run->counter, c);
+    if (!(counts[0] | counts[1] | counts[2])) continue;
+    const struct mlz_class *class = &b->classes[c];
+    bool counted = class->domain != MLZ_D_MMAP || run->include_mmap;
+    size_t row = run->key == MLZ_TALLY_STACK ? class->stack : run->key == MLZ_TALLY_DOMAIN ? class->domain : slice->process->index;
+    if (row < run->n && (counted || run->key == MLZ_TALLY_DOMAIN)) add(&run->rows[row], class, counts);
+    if (counted) add(&run->total, class, counts);
+  }
+}
+
+void mlz_tally_begin(struct mlz_tally_run *run, struct mlz_input *in, enum mlz_tally_key key, bool include_mmap) {
+  *run = (struct mlz_tally_run){.in = in, .key = key, .include_mmap = include_mmap};
+  run->n = key == MLZ_TALLY_STACK    ? mlz_trace_stacks(in->trace)
+           : key == MLZ_TALLY_THREAD ? in->n_threads
+           : key == MLZ_TALLY_DOMAIN ? MLZ_D_COUNT
+                                     : in->n_processes;
+  run->rows = mlz_text_calloc(run->n, sizeof *run->rows);
+}
+
+unsigned mlz_tally_want(const struct mlz_tally_run *run, bool lower_limit) {
+  return (run->key == MLZ_TALLY_THREAD ? MLZ_WANT_THREAD : 0) | (lower_limit ? MLZ_WANT_ALLOC_NO : 0);
+}
+
+void mlz_tally_clear(struct mlz_tally_run *run) {
+  free(run->rows);
+  mlz_counter_clear(&run->counter);
+  run->rows = NULL;
+}
+
+void mlz_tally_scan(struct mlz_tally_run *run, struct mlz_input *in, enum mlz_tally_key key, bool include_mmap, const struct mlz_cut *from,
+                    const struct mlz_cut *to) {
+  mlz_tally_begin(run, in, key, include_mmap);
+  mlz_scan_run(in,
+               &(struct mlz_scan){.want = mlz_tally_want(run, from), .from = from, .to = to, .on_slice = mlz_tally_slice, .context = run});
+}

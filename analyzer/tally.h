@@ -1,0 +1,49 @@
+/* Liveness: what was allocated, freed and is live, for each stack (or thread, process, domain). One pass, any limits.
+ *
+ * Work is done for each class of a chunk, not for each event: events are counted by class and multiplied once. Memory: one row
+ * for each key. With a lower limit only blocks allocated after it count, their frees too. */
+#ifndef MLZ_ANALYZER_TALLY_H
+#define MLZ_ANALYZER_TALLY_H
+
+#include "analyzer/scan.h"
+
+struct mlz_tally {
+  double alloc_count, alloc_bytes;
+  double free_count, free_bytes; /* live = alloc - free */
+  double temp_count, temp_bytes; /* freed before the thread's next allocation; part of free_* */
+};
+
+enum mlz_tally_key { MLZ_TALLY_STACK, MLZ_TALLY_THREAD, MLZ_TALLY_PROCESS, MLZ_TALLY_DOMAIN };
+
+/* Counts of one chunk by class. */
+enum mlz_count_kind { MLZ_COUNT_ALLOC, MLZ_COUNT_FREE, MLZ_COUNT_TEMP, MLZ_COUNT_NONE };
+struct mlz_counter {
+  uint32_t *counts; /* four for each class (enum mlz_count_kind), and four for events without one */
+  uint32_t room;    /* classes */
+};
+/* Counts the slice's events; frees of blocks older than slice->from_alloc are left out (needs MLZ_WANT_ALLOC_NO if that is not 0). */
+void mlz_counter_run(struct mlz_counter *counter, const struct mlz_slice *slice);
+static inline const uint32_t *mlz_counter_of(const struct mlz_counter *counter, uint32_t class) {
+  return counter->counts + (size_t) class * 4;
+}
+void mlz_counter_clear(struct mlz_counter *counter);
+
+struct mlz_tally_run {
+  struct mlz_input *in;
+  enum mlz_tally_key key;
+  bool include_mmap;      /* domain mmap counts too */
+  struct mlz_tally *rows; /* by stack id, thread id, process index or domain */
+  size_t n;
+  struct mlz_tally total;
+  struct mlz_counter counter;
+};
+void mlz_tally_begin(struct mlz_tally_run *run, struct mlz_input *in, enum mlz_tally_key key, bool include_mmap);
+void mlz_tally_slice(void *run, const struct mlz_slice *slice);
+unsigned mlz_tally_want(const struct mlz_tally_run *run, bool lower_limit); /* enum mlz_want */
+void mlz_tally_clear(struct mlz_tally_run *run);
+
+/* All of it: begins, scans from `from` to `to` (NULL: all). */
+void mlz_tally_scan(struct mlz_tally_run *run, struct mlz_input *in, enum mlz_tally_key key, bool include_mmap, const struct mlz_cut *from,
+                    const struct mlz_cut *to);
+
+#endif

@@ -1,0 +1,153 @@
+#include "analyzer/text.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <wchar.h>
+
+static void *out_of_memory(void) {
+  fputs("memlyze: out of memory\n", stderr);
+  exit(2);
+}
+
+void *mlz_text_realloc(void *p, size_t n, size_t size) {
+  void *out = reallocarray(p, n ? n : 1, size ? size : 1);
+  return out ? out : out_of_memory();
+}
+
+void *mlz_text_calloc(size_t n, size_t size) {
+  void *out = calloc(n ? n : 1, size ? size : 1);
+  return out ? out : out_of_memory();
+}
+
+char *mlz_text_format(const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  char *out = NULL;
+  int n = vasprintf(&out, format, args);
+  va_end(args);
+  return n >= 0 ? out : out_of_memory();
+}
+
+uint32_t mlz_text_next(const char *text, unsigned *bytes) {
+  const unsigned char *p = (const unsigned char *)text;
+  *bytes = 1;
+  if (p[0] < 0x80) return p[0];
+  unsigned n = p[0] >= 0xf0 && p[0] < 0xf5 ? 4 : p[0] >= 0xe0 && p[0] < 0xf0 ? 3 : p[0] >= 0xc2 && p[0] < 0xe0 ? 2 : 0;
+  if (!n) return 0xfffd;
+  uint32_t c = p[0] & (0x7fu >> n);
+  for (unsigned i = 1; i < n; i++) {
+    if ((p[i] & 0xc0) != 0x80) return 0xfffd;
+    c = c << 6 | (p[i] & 0x3fu);
+  }
+  static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
+  if (c < least[n] || c > 0x10ffff || (c >= 0xd800 && c < 0xe000)) return 0xfffd;
+  *bytes = n;
+  return c;
+}
+
+static bool is_control(uint32_t c) {
+  /* C0, DEL, C1, and the marks that reorder or hide what follows them. */
+  return c < 0x20 || (c >= 0x7f && c < 0xa0) || (c >= 0x200b && c <= 0x200f) || (c >= 0x2028 && c <= 0x202e) ||
+         (c >= 0x2066 && c <= 0x2069);
+}
+
+/* A growing byte buffer for the functions below. */
+struct buffer {
+  char *data;
+  size_t size, room;
+};
+
+static void put(struct buffer *b, const char *data, size_t size) {
+  if (b->size + size + 1 > b->room) {
+    b->room = (b->size + size + 1) * 2;
+    b->data = mlz_text_realloc(b->data, b->room, 1);
+  }
+  memcpy(b->data + b->size, data, size);
+  b->size += size;
+  b->data[b->size] = 0;
+}
+
+static const char replacement[] = "\xef\xbf\xbd";
+
+char *mlz_text_clean(const char *text, bool plain) {
+  struct buffer b = {0};
+  put(&b, "", 0);
+  unsigned n;
+  for (; *text; text += n) {
+    uint32_t c = mlz_text_next(text, &n);
+    if (c == 0xfffd || (plain && is_control(c)))
+      put(&b, replacement, 3);
+    else
+      put(&b, text, n);
+  }
+  return b.data;
+}
+
+char *mlz_text_xml(const char *text) {
+  struct buffer b = {0};
+  put(&b, "", 0);
+  unsigned n;
+  for (; *text; text += n) {
+    uint32_t c = mlz_text_next(text, &n);
+    const char *entity = c == '&' ? "&amp;" : c == '<' ? "&lt;" : c == '>' ? "&gt;" : c == '"' ? "&quot;" : c == '\'' ? "&#39;" : NULL;
+    if (entity)
+      put(&b, entity, strlen(entity));
+    else if (is_control(c) || c == 0xfffd || c == 0xfffe || c == 0xffff)
+      put(&b, replacement, 3);
+    else
+      put(&b, text, n);
+  }
+  return b.data;
+}
+
+static unsigned char_width(uint32_t c) {
+  if (c < 0x7f) return 1;
+  int w = wcwidth((wchar_t)c);
+  return w < 0 ? 1 : (unsigned)w;
+}
+
+unsigned mlz_text_width(const char *text) {
+  unsigned width = 0, n;
+  for (; *text; text += n) width += char_width(mlz_text_next(text, &n));
+  return width;
+}
+
+/* The first byte from which on `text` takes at most `width` columns. */
+static const char *tail_of(const char *text, unsigned width) {
+  unsigned left = mlz_text_width(text), n;
+  while (*text && left > width) {
+    left -= char_width(mlz_text_next(text, &n));
+    text += n;
+  }
+  return text;
+}
+
+/* How many bytes of `text` fit into `width` columns. */
+static size_t head_of(const char *text, unsigned width) {
+  const char *p = text;
+  unsigned used = 0, n;
+  while (*p) {
+    used += char_width(mlz_text_next(p, &n));
+    if (used > width) break;
+    p += n;
+  }
+  return (size_t)(p - text);
+}
+
+char *mlz_text_shorten(const char *text, unsigned width, enum mlz_shorten how) {
+  if (mlz_text_width(text) <= width) return mlz_text_format("%s", text);
+  if (width < 4) return mlz_text_format("%.*s", (int)head_of(text, width), text);
+  unsigned keep = width - 2;
+  if (how == MLZ_SHORTEN_RIGHT) return mlz_text_format("%.*s..", (int)head_of(text, keep), text);
+  if (how == MLZ_SHORTEN_MIDDLE) {
+    unsigned head = keep / 2;
+    return mlz_text_format("%.*s..%s", (int)head_of(text, head), text, tail_of(text, keep - head));
+  }
+  const char *tail = tail_of(text, keep);
+  /* A path is cut where a name begins, if that costs little. */
+  const char *slash = strchr(tail, '/');
+  if (slash && slash[1] && (size_t)(slash - tail) <= keep / 3) tail = slash;
+  return mlz_text_format("..%s", tail);
+}
