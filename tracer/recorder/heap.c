@@ -9,7 +9,6 @@ static size_t slot_of(const struct mlz_heap *h, uint64_t page) {
 
 void mlz_heap_init(struct mlz_heap *h) {
   memset(h, 0, sizeof *h);
-  h->blocks_used = 1;
 }
 
 void mlz_heap_deinit(struct mlz_heap *h) {
@@ -91,5 +90,6 @@ bool mlz_heap_blocks_grow(struct mlz_heap *h) {
   if (!grown) return false;
   h->blocks = grown;
   h->blocks_size = (uint32_t)size;
+  if (!h->blocks_used) h->blocks_used = 1; /* number 0 means none */
   return true;
 }

@@ -21,7 +21,7 @@ void mlz_intern_deinit(struct mlz_intern *t) {
 }
 
 static uint8_t *arena_take(struct mlz_intern *t, size_t bytes) {
-  size_t need = (bytes + 7) & ~(size_t)7;
+  size_t need = bytes ? (bytes + 7) & ~(size_t)7 : 8;
   if (t->arena_size - t->arena_used < need) {
     size_t size = need > PIECE_BYTES ? need : PIECE_BYTES;
     struct piece *p = malloc(sizeof *p + size);
