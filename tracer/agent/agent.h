@@ -106,16 +106,16 @@ extern union mlz_wiped_page {
   struct mlz_wiped v;
   char bytes[4096];
 } mlz_wiped __attribute__((aligned(4096)));
-static inline struct mlz_wiped *mlz_wiped_get(void) { return &mlz_wiped.v; }
+static inline __attribute__((always_inline)) struct mlz_wiped *mlz_wiped_get(void) { return &mlz_wiped.v; }
 
-static inline struct mlz_control *mlz_agent_control(void) { return mlz_agent.peer.control; }
+static inline __attribute__((always_inline)) struct mlz_control *mlz_agent_control(void) { return mlz_agent.peer.control; }
 
 /* Slow path of every hook: attaches the process, notices a fork, gives the thread a ring, obeys new settings.
  * True: t->thread may be used for this event. */
 MLZ_COLD bool mlz_agent_enter_slow(struct mlz_tls *t);
 
 /* True: the thread has a ring of this very image and has obeyed the current settings. */
-static inline bool mlz_agent_enter(struct mlz_tls *t) {
+static inline __attribute__((always_inline)) bool mlz_agent_enter(struct mlz_tls *t) {
   if (MLZ_LIKELY(t->image != 0 && t->image == atomic_load_explicit(&mlz_wiped_get()->image, memory_order_relaxed) &&
                  t->settings == atomic_load_explicit(&mlz_agent_control()->settings, memory_order_relaxed)))
     return true;

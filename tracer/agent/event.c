@@ -41,10 +41,14 @@ void mlz_event_lost(struct mlz_thread *th, bool is_free) {
 void mlz_event_rare(struct mlz_thread *th, unsigned kind, unsigned flags, uint64_t value, uint64_t b, const struct mlz_slot *payload,
                     uint32_t payloads, bool gil) {
   int32_t i = mlz_event_open(th, 1 + payloads, gil, MLZ_ROOM_BLOCK, true);
-  if (i < 0) return;
+  if (i < 0) {
+    mlz_producer_side_undo(&th->out);
+    return;
+  }
   *mlz_event_slot(th, i++) = (struct mlz_slot){mlz_head_word(kind, flags, 0, value), b};
   for (uint32_t k = 0; k < payloads; k++) *mlz_event_slot(th, i++) = payload[k];
   mlz_event_close(th, i);
+  mlz_producer_side_keep(&th->out);
 }
 
 uint32_t mlz_event_text(struct mlz_thread *th, const void *text, size_t bytes) {

@@ -16,7 +16,8 @@ MLZ_COLD uint32_t mlz_event_prefix(struct mlz_thread *th, uint64_t now, bool gil
 MLZ_COLD void mlz_event_lost(struct mlz_thread *th, bool is_free);
 
 /* The first slot to fill of a message of `n` slots, or -1: no room; the loss is counted. */
-static inline int32_t mlz_event_open(struct mlz_thread *th, uint32_t n, bool gil, enum mlz_room mode, bool is_free) {
+static inline __attribute__((always_inline)) int32_t mlz_event_open(struct mlz_thread *th, uint32_t n, bool gil, enum mlz_room mode,
+                                                                    bool is_free) {
   if (MLZ_UNLIKELY(!mlz_producer_room(&th->out, n + MLZ_EVENT_EXTRA, mode))) {
     mlz_event_lost(th, is_free);
     return -1;
@@ -26,23 +27,33 @@ static inline int32_t mlz_event_open(struct mlz_thread *th, uint32_t n, bool gil
   if (MLZ_UNLIKELY((now != th->last_now) | turn | th->lost_pending)) return (int32_t)mlz_event_prefix(th, now, turn);
   return 0;
 }
-static inline struct mlz_slot *mlz_event_slot(struct mlz_thread *th, int32_t i) { return mlz_producer_slot(&th->out, (uint32_t)i); }
-static inline void mlz_event_close(struct mlz_thread *th, int32_t end) { mlz_producer_publish(&th->out, (uint32_t)end); }
+static inline __attribute__((always_inline)) struct mlz_slot *mlz_event_slot(struct mlz_thread *th, int32_t i) {
+  return mlz_producer_slot(&th->out, (uint32_t)i);
+}
+static inline __attribute__((always_inline)) void mlz_event_close(struct mlz_thread *th, int32_t end) {
+  mlz_producer_publish(&th->out, (uint32_t)end);
+}
 
-static inline enum mlz_room mlz_event_mode(const struct mlz_tls *t) { return t->settings & MLZ_SET_DROP ? MLZ_ROOM_DROP : MLZ_ROOM_BLOCK; }
+static inline __attribute__((always_inline)) enum mlz_room mlz_event_mode(const struct mlz_tls *t) {
+  return t->settings & MLZ_SET_DROP ? MLZ_ROOM_DROP : MLZ_ROOM_BLOCK;
+}
 
 /* Slots that the captured stack difference takes, and its writing from slot i on. */
-static inline uint32_t mlz_event_stack_slots(const struct mlz_thread *th) { return (th->push + 1) / 2 + (th->push >= MLZ_PUSH_LONG); }
-static inline int32_t mlz_event_stack(struct mlz_thread *th, int32_t i) {
+static inline __attribute__((always_inline)) uint32_t mlz_event_stack_slots(const struct mlz_thread *th) {
+  return (th->push + 1) / 2 + (th->push >= MLZ_PUSH_LONG);
+}
+static inline __attribute__((always_inline)) int32_t mlz_event_stack(struct mlz_thread *th, int32_t i) {
   if (MLZ_UNLIKELY(th->push >= MLZ_PUSH_LONG)) *mlz_event_slot(th, i++) = (struct mlz_slot){th->push, 0};
   for (uint32_t k = 0; k < th->push; k += 2) *mlz_event_slot(th, i++) = (struct mlz_slot){th->words[k], th->words[k + 1]};
   return i;
 }
-static inline unsigned mlz_event_push(const struct mlz_thread *th) { return th->push < MLZ_PUSH_LONG ? th->push : MLZ_PUSH_LONG; }
+static inline __attribute__((always_inline)) unsigned mlz_event_push(const struct mlz_thread *th) {
+  return th->push < MLZ_PUSH_LONG ? th->push : MLZ_PUSH_LONG;
+}
 
 /* An allocation-like event with the stack that was captured last, or none. False: lost. */
-static inline bool mlz_event_alloc(struct mlz_tls *t, unsigned kind, unsigned flags, unsigned domain, const void *block, uint64_t size,
-                                   bool gil) {
+static inline __attribute__((always_inline)) bool mlz_event_alloc(struct mlz_tls *t, unsigned kind, unsigned flags, unsigned domain,
+                                                                  const void *block, uint64_t size, bool gil) {
   struct mlz_thread *th = t->thread;
   bool stack = !(flags & MLZ_F_NOSTACK);
   int32_t i = mlz_event_open(th, 1 + (stack ? mlz_event_stack_slots(th) : 0), gil, mlz_event_mode(t), false);
@@ -56,7 +67,8 @@ static inline bool mlz_event_alloc(struct mlz_tls *t, unsigned kind, unsigned fl
 }
 
 /* FREE or REALLOC_BEGIN. False: lost. */
-static inline bool mlz_event_free(struct mlz_tls *t, unsigned kind, unsigned domain, const void *block, bool gil) {
+static inline __attribute__((always_inline)) bool mlz_event_free(struct mlz_tls *t, unsigned kind, unsigned domain, const void *block,
+                                                                 bool gil) {
   struct mlz_thread *th = t->thread;
   int32_t i = mlz_event_open(th, 1, gil, MLZ_ROOM_BLOCK, true);
   if (MLZ_UNLIKELY(i < 0)) return false;

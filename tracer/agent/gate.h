@@ -17,7 +17,7 @@ void mlz_gate_reset(struct mlz_tls *t);
 
 enum mlz_gate_answer { MLZ_GATE_PASS = 0, MLZ_GATE_TAKE = 1, MLZ_GATE_CERTAIN = 2 };
 
-static inline enum mlz_gate_answer mlz_gate(struct mlz_tls *t, uint64_t size) {
+static inline __attribute__((always_inline)) enum mlz_gate_answer mlz_gate(struct mlz_tls *t, uint64_t size) {
   if (MLZ_LIKELY(t->countdown == 0)) {
     struct mlz_thread *th = t->thread;
     atomic_store_explicit(&th->out.ring->allocs_seen, th->place_seen, memory_order_relaxed);
@@ -34,7 +34,7 @@ static inline enum mlz_gate_answer mlz_gate(struct mlz_tls *t, uint64_t size) {
 }
 
 /* Puts the exact count into the ring's header, for the last time or before a record that is no allocation. */
-static inline void mlz_gate_publish_seen(struct mlz_tls *t) {
+static inline __attribute__((always_inline)) void mlz_gate_publish_seen(struct mlz_tls *t) {
   atomic_store_explicit(&t->thread->out.ring->allocs_seen, t->thread->place_seen - 1 - t->countdown, memory_order_relaxed);
 }
 

@@ -104,7 +104,7 @@ void mlz_gc_finalize(struct mlz_tls *t);
 mlz_capture_function *mlz_stack_capture_for(unsigned minor);
 
 /* The current thread state as the mem and obj hooks may believe it. */
-static inline const char *mlz_python_tstate(struct mlz_thread *th) {
+static inline __attribute__((always_inline)) const char *mlz_python_tstate(struct mlz_thread *th) {
   if (mlz_python.tstate_global) return __atomic_load_n((const char *const *)mlz_python.tstate_global, __ATOMIC_RELAXED);
   if (MLZ_UNLIKELY(!th->tstate_slot)) mlz_python_find_slot(th);
   if (MLZ_LIKELY(th->tstate_slot != NULL && th->tstate_slot != (void *const *)&mlz_python)) return *(const char *const *)th->tstate_slot;
@@ -112,14 +112,14 @@ static inline const char *mlz_python_tstate(struct mlz_thread *th) {
 }
 
 /* As mlz_python_tstate, for hooks that may run without the GIL: NULL unless this very thread holds it. */
-static inline const char *mlz_python_tstate_checked(struct mlz_thread *th) {
+static inline __attribute__((always_inline)) const char *mlz_python_tstate_checked(struct mlz_thread *th) {
   const char *ts = mlz_python_tstate(th);
   if (!ts || !mlz_python.tstate_global) return ts; /* 3.12 and later: the state is the thread's own */
   return ts == mlz_python.tstate_own() ? ts : NULL;
 }
 
 /* The Python stack of an event: leaves the difference in th, returns 0 or MLZ_F_NOSTACK. */
-static inline unsigned mlz_python_stack(struct mlz_tls *t, const char *tstate) {
+static inline __attribute__((always_inline)) unsigned mlz_python_stack(struct mlz_tls *t, const char *tstate) {
   struct mlz_thread *th = t->thread;
   if (MLZ_UNLIKELY(!tstate || th->depth == 0)) return MLZ_F_NOSTACK;
   if (MLZ_UNLIKELY(atomic_load_explicit(&mlz_python.state, memory_order_relaxed) != MLZ_PY_READY)) {
@@ -131,7 +131,7 @@ static inline unsigned mlz_python_stack(struct mlz_tls *t, const char *tstate) {
 }
 
 /* Has the interpreter begun to finalise? One load; the first yes sends FINALIZE. */
-static inline void mlz_python_look_finalize(struct mlz_tls *t) {
+static inline __attribute__((always_inline)) void mlz_python_look_finalize(struct mlz_tls *t) {
   if (MLZ_LIKELY(*mlz_python.initialized)) {
     mlz_python.seen_initialized = true;
     return;

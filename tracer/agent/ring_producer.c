@@ -13,7 +13,7 @@ void mlz_producer_init(struct mlz_producer *p, struct mlz_peer *peer, struct mlz
   p->peer = peer;
   p->slots = mlz_ring_slots(ring);
   p->side = mlz_ring_side(ring, c->ring_slots);
-  p->head = p->side_head = 0;
+  p->head = p->side_head = p->side_kept = 0;
   p->mask = c->ring_slots - 1;
   p->side_mask = c->side_bytes - 1;
   p->full_tail = UINT64_MAX;
@@ -115,4 +115,9 @@ uint32_t mlz_producer_side(struct mlz_producer *p, const void *bytes, uint32_t n
   p->side_head += n;
   atomic_store_explicit(&p->ring->side_head, p->side_head, memory_order_release);
   return n;
+}
+
+void mlz_producer_side_undo(struct mlz_producer *p) {
+  p->side_head = p->side_kept;
+  atomic_store_explicit(&p->ring->side_head, p->side_head, memory_order_release);
 }

@@ -25,6 +25,7 @@ struct mlz_producer {
   struct mlz_peer *peer;
   uint64_t head; /* the producer's own copies: nobody else stores them */
   uint64_t side_head;
+  uint64_t side_kept; /* side bytes below it belong to published messages */
   uint32_t mask;
   uint32_t side_mask;
   uint64_t full_tail; /* where tail stood when the ring was last found full in vain */
@@ -39,19 +40,23 @@ void mlz_producer_init(struct mlz_producer *p, struct mlz_peer *peer, struct mlz
 /* The odd cases: a quarter of the ring was written, the recorder asked to be woken, or the ring is full. */
 MLZ_COLD bool mlz_producer_room_slow(struct mlz_producer *p, uint32_t n, enum mlz_room mode);
 /* Copies up to `n` bytes into the side buffer, waiting as BLOCK does; returns how many fitted (0: none, give up).
- * Publish a message that names them next. */
+ * Publish a message that names them next, then keep them; if there was no room for it, undo: bytes without a message would shift all later ones. */
 uint32_t mlz_producer_side(struct mlz_producer *p, const void *bytes, uint32_t n);
+static inline void mlz_producer_side_keep(struct mlz_producer *p) { p->side_kept = p->side_head; }
+void mlz_producer_side_undo(struct mlz_producer *p);
 /* Reads the clock, raises the published time to it, and returns it (ns since the start of the trace). */
 uint64_t mlz_peer_clock(struct mlz_peer *peer);
 void mlz_peer_wake(struct mlz_peer *peer);
 
 /* True: `n` slots may be written. */
-static inline bool mlz_producer_room(struct mlz_producer *p, uint32_t n, enum mlz_room mode) {
+static inline __attribute__((always_inline)) bool mlz_producer_room(struct mlz_producer *p, uint32_t n, enum mlz_room mode) {
   if (MLZ_LIKELY(p->head + n <= atomic_load_explicit(&p->ring->limit, memory_order_relaxed))) return true;
   return mlz_producer_room_slow(p, n, mode);
 }
-static inline struct mlz_slot *mlz_producer_slot(struct mlz_producer *p, uint32_t i) { return &p->slots[(p->head + i) & p->mask]; }
-static inline void mlz_producer_publish(struct mlz_producer *p, uint32_t n) {
+static inline __attribute__((always_inline)) struct mlz_slot *mlz_producer_slot(struct mlz_producer *p, uint32_t i) {
+  return &p->slots[(p->head + i) & p->mask];
+}
+static inline __attribute__((always_inline)) void mlz_producer_publish(struct mlz_producer *p, uint32_t n) {
   p->head += n;
   atomic_store_explicit(&p->ring->head, p->head, memory_order_release);
 }
