@@ -10,11 +10,12 @@
 
 enum verdict { TAKEN, STOPPED, RELEASED, BROKEN }; /* of one message; STOPPED: left in the ring */
 
-void mlz_feed_publish(struct mlz_feed *f) {
+void mlz_feed_publish(struct mlz_feed *f, uint64_t room) {
   struct mlz_ring *r = f->ring;
   atomic_store_explicit(&r->side_tail, f->side_pos, memory_order_release);
   atomic_store_explicit(&r->tail, f->pos, memory_order_release);
   f->tail = f->pos;
+  if (f->h2 - f->pos > room) return;
   atomic_thread_fence(memory_order_seq_cst); /* concurrency.md 6 */
   if (atomic_load_explicit(&r->waiting, memory_order_relaxed)) {
     atomic_fetch_add(&r->room_futex, 1);
@@ -327,7 +328,7 @@ void mlz_decode_run(struct mlz_drain *d, struct mlz_feed *f, uint64_t end, uint6
       v = take_rare(d, f, a, b);
       break;
     }
-    if (f->pos - f->tail >= f->batch) mlz_feed_publish(f);
+    if (f->pos - f->tail >= f->batch) mlz_feed_publish(f, d->control->ring_slots / 2);
   }
   if (v == BROKEN) give_up(d, f);
 }

@@ -150,7 +150,9 @@ void mlz_order_image(struct mlz_drain *d, struct mlz_image *m);
 void mlz_decode_run(struct mlz_drain *d, struct mlz_feed *f, uint64_t end, uint64_t stop_seq, uint64_t stop_ns);
 bool mlz_decode_rare(struct mlz_drain *d, struct mlz_feed *f, uint64_t a, uint64_t b); /* decode_rare.c: one message; false: it is none */
 void mlz_decode_find_codes(struct mlz_drain *d);                                       /* learns all codes that lie unread in the rings */
-void mlz_feed_publish(struct mlz_feed *f);                                             /* tells the producer its room */
+/* Tells the producer its room, and wakes it if it waits; within a round only once no more than `room` slots are left to read: a producer
+ * woken for a few slots would sleep again at once. */
+void mlz_feed_publish(struct mlz_feed *f, uint64_t room);
 
 /* feed.c */
 struct mlz_feed *mlz_feed_attach(struct mlz_drain *d, uint32_t index); /* a LIVE ring without feed; NULL: out of memory */
