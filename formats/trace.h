@@ -1,0 +1,97 @@
+/* The inside of a reader. Private to formats/. One thread. */
+#ifndef MLZ_FORMATS_TRACE_H
+#define MLZ_FORMATS_TRACE_H
+
+#include "formats/layout.h"
+#include "formats/reader.h"
+#include "formats/source.h"
+
+#include <zstd.h>
+
+struct mlz_point { /* allocations from `alloc` (number in the process) on: at `ns` or later */
+  uint64_t alloc, ns;
+};
+
+struct mlz_entry { /* one EVENTS chunk */
+  uint64_t at;     /* offset of its header */
+  uint32_t stored;
+  bool bad;        /* counted as damage already */
+  uint32_t process, events, allocs;
+  uint64_t group;
+  uint64_t first_alloc;
+  size_t points;   /* first of its points; as many as up to the next entry's */
+};
+
+struct mlz_stack_row {
+  uint64_t at;   /* in stack_frames */
+  uint32_t n;    /* UINT32_MAX: lost */
+  bool truncated;
+};
+
+struct mlz_json_table { /* by rising id */
+  json_t **rows;
+  uint32_t *ids;
+  size_t n, room;
+};
+
+struct mlz_trace {
+  struct mlz_source source;
+  struct mlz_damage damage;
+  uint64_t groups;
+  json_t *meta, *summary, *group_state;
+  uint64_t group_ns;
+
+  struct mlz_entry *entries;
+  size_t entries_n, entries_room, next;
+  struct mlz_point *points;
+  size_t points_n, points_room;
+  size_t *by_alloc; /* entries by (process, first allocation) */
+
+  /* Tables: row ids 0..n-1; one row more, id n, stands for lost ones. */
+  uint64_t *string_at; /* offset in text; UINT64_MAX: lost */
+  size_t strings_n, strings_room;
+  char *text;
+  size_t text_n, text_room;
+  struct mlz_frame *frames; /* language UINT32_MAX: lost */
+  size_t frames_n, frames_room;
+  struct mlz_stack_row *stacks;
+  size_t stacks_n, stacks_room;
+  uint32_t *stack_frames;
+  size_t stack_frames_n, stack_frames_room;
+  struct mlz_json_table processes, threads;
+
+  ZSTD_DCtx *zstd;
+  uint8_t *payload; /* a decompressed table chunk */
+  size_t payload_room;
+
+  /* One EVENTS chunk. */
+  uint8_t *column;
+  size_t column_room;
+  uint32_t *alloc_class, *ref, *scratch; /* MLZ_CHUNK_EVENTS_MAX each, as are those below */
+  uint32_t *run_index, *run_length, *old_class;
+  uint64_t *wide, *old_ref;
+  struct mlz_class *classes;
+  uint8_t *ops;
+  uint32_t *classes_of, *thread, *thread_ids;
+  uint64_t *alloc_no, *time_ns;
+  struct mlz_rare *rares;
+};
+
+/* Makes room for `need` elements. *array is a pointer to some element type. false: out of memory. */
+bool mlz_grow(void *array, size_t *room, size_t need, size_t element);
+
+/* A table chunk's decompressed payload into the tables. 0, -EBADMSG: its content is wrong (nothing of it was kept), -ENOMEM. */
+int mlz_tables_load(struct mlz_trace *t, unsigned kind, uint64_t count, const uint8_t *p, size_t n);
+int mlz_tables_begin(struct mlz_trace *t); /* the rows with id 0 */
+int mlz_tables_end(struct mlz_trace *t);   /* the rows for lost ids */
+void mlz_tables_close(struct mlz_trace *t);
+uint32_t mlz_tables_known_thread(const struct mlz_trace *t, uint64_t id); /* id, or 0 if there is no such thread */
+int mlz_tables_know_process(struct mlz_trace *t, uint32_t id);            /* makes a row if there is none */
+
+/* Decodes an EVENTS payload. 0, -EBADMSG, -ENOMEM. *x is what the payload says it covers. */
+int mlz_decode_events(struct mlz_trace *t, const uint8_t *p, size_t n, unsigned want, struct mlz_extent *x, struct mlz_block *b);
+void mlz_decode_close(struct mlz_trace *t);
+
+int mlz_trace_open_memory(struct mlz_trace **out, const uint8_t *bytes, size_t n, char *err, size_t err_size);
+
+#endif
