@@ -45,7 +45,7 @@ static void control_fill(struct mlz_control *c, uint64_t bytes, uint64_t stride,
   atomic_store(&c->order_next, 1);
 }
 
-/* Sized for `rings`; -ENOMEM where the address space does not allow it (ulimit -v). */
+/* Sized for `rings`; -ENOMEM where the address space does not allow it (ulimit -v), -EFBIG where ulimit -f does not. */
 static int arena_try(struct mlz_arena *a, uint64_t stride, uint32_t rings, uint32_t slots) {
   uint64_t bytes = MLZ_CONTROL_BYTES + stride * rings;
   if (ftruncate(a->fd, (off_t)bytes) < 0) return -errno;
@@ -62,7 +62,7 @@ int mlz_arena_make(struct mlz_arena *a, const char *name, uint32_t slots, uint64
   if (a->fd < 0) return -errno;
   uint64_t stride = (sizeof(struct mlz_ring) + (uint64_t)slots * sizeof(struct mlz_slot) + SIDE_BYTES + 4095) & ~UINT64_C(4095);
   int r = -ENOMEM;
-  for (uint32_t rings = RINGS; r == -ENOMEM && rings >= RINGS_MIN; rings /= 2) {
+  for (uint32_t rings = RINGS; (r == -ENOMEM || r == -EFBIG) && rings >= RINGS_MIN; rings /= 2) {
     if (stride * rings <= ARENA_BYTES_MAX || rings == RINGS_MIN) r = arena_try(a, stride, rings, slots);
   }
   if (r == 0) r = mutex_take(a->control);

@@ -7,9 +7,7 @@ static size_t slot_of(const struct mlz_heap *h, uint64_t page) {
   return (size_t)(page * UINT64_C(0x9e3779b97f4a7c15) >> 20) & (h->capacity - 1);
 }
 
-void mlz_heap_init(struct mlz_heap *h) {
-  memset(h, 0, sizeof *h);
-}
+void mlz_heap_init(struct mlz_heap *h) { memset(h, 0, sizeof *h); }
 
 void mlz_heap_deinit(struct mlz_heap *h) {
   for (size_t i = 0; i < h->capacity; i++) free(h->slots[i].leaf);

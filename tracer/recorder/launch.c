@@ -56,11 +56,12 @@ int mlz_launch_guard_descriptors(void) {
   return 0;
 }
 
-void mlz_launch_signals(struct mlz_control *control) {
+void mlz_launch_wakes(struct mlz_control *control) { state.control = control; }
+
+void mlz_launch_signals(void) {
   sigset_t all;
   sigfillset(&all);
   sigprocmask(SIG_SETMASK, &all, &state.mask); /* until COMMAND runs: a signal in between must reach it */
-  state.control = control;
   struct sigaction pass = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO}, ignore = {.sa_handler = SIG_IGN};
   struct sigaction child = {.sa_handler = on_child};
   sigfillset(&pass.sa_mask);

@@ -16,8 +16,10 @@ struct mlz_launch {
 /* Before anything is opened: descriptors 0 to 2 that are closed are filled with ones that COMMAND does not inherit. */
 int mlz_launch_guard_descriptors(void);
 
-/* Takes over the signals; call before threads are made. `control` (kept): its `wake` ends a sleep. */
-void mlz_launch_signals(struct mlz_control *control);
+/* Takes over the signals, and holds them back until COMMAND runs; call before threads are made. */
+void mlz_launch_signals(void);
+/* From now on a signal ends the sleep on control->wake. */
+void mlz_launch_wakes(struct mlz_control *control);
 
 /* Starts it. 0; or a negative errno: the recorder's failure (no process); or 126, 127: COMMAND cannot be executed, was not found,
  * with the reason in *error. */

@@ -93,7 +93,8 @@ static int prepare(struct recording *r) {
   snprintf(r->memfd, sizeof r->memfd, "memlyze-%s", r->session.id);
   int e = make_arena(r);
   if (e < 0) {
-    snprintf(err, sizeof err, "cannot make the shared memory: %s; smaller rings (--max-events) or a higher ulimit may help", strerror(-e));
+    snprintf(err, sizeof err, "cannot make the shared memory: %s; smaller rings (--max-events 1000) or a higher ulimit %s may help",
+             strerror(-e), e == -EFBIG ? "-f" : "-v");
   } else if ((e = mlz_session_link(&r->session, agent, r->arena.fd)) < 0) {
     snprintf(err, sizeof err, "%s: cannot make a link: %s", r->session.path, strerror(-e));
   } else {
@@ -120,7 +121,7 @@ static int start(struct recording *r) {
   if (r->options.verbose)
     fprintf(stderr, "memlyze: session %s, %u rings of %u records\n", r->session.path, r->arena.control->ring_count,
             r->arena.control->ring_slots);
-  mlz_launch_signals(r->arena.control);
+  mlz_launch_wakes(r->arena.control);
   int e = mlz_launch_start(&r->launch, r->options.command, preload, &error);
   if (e == 0) return 0;
   if (e < 0) {
@@ -166,7 +167,7 @@ static unsigned drain_rest(struct recording *r) {
   uint64_t settings = atomic_load(&r->arena.control->settings) | MLZ_SET_PAUSED;
   atomic_store(&r->arena.control->settings, settings + (UINT64_C(1) << MLZ_SET_GENERATION_SHIFT));
   for (int i = 0; i < 3; i++) { /* who is dead is seen in the first, drained in the second; the third takes what began in between */
-    d->polled_ns = 0;
+    mlz_image_poll(d);
     mlz_drain_round(d);
   }
   unsigned cut = 0;
@@ -208,6 +209,7 @@ static void finish(struct recording *r) {
 
 static int record(struct recording *r) {
   char err[PATH_MAX + 256];
+  mlz_launch_signals();
   int status = prepare(r);
   if (status) return status;
   status = start(r);
