@@ -25,6 +25,7 @@ struct mlz_seen {
 struct mlz_thread {
   struct mlz_producer out;
   uint64_t last_now;        /* published time when this ring last got TIME */
+  uint64_t order_seen;       /* what order_next was when this ring last took a number */
   void *const *tstate_slot; /* 3.12 and later: where this thread's interpreter state is kept */
   uint32_t seen_n;          /* remembered frames, root first */
   uint32_t stale_n;         /* entries below this index were filled in this epoch, also those above seen_n */

@@ -1,6 +1,6 @@
 #include "event.h"
 
-uint32_t mlz_event_prefix(struct mlz_thread *th, uint64_t now, bool turn) {
+uint32_t mlz_event_prefix(struct mlz_thread *th, uint64_t now, bool turn, bool gil) {
   uint32_t i = 0;
   if (now != th->last_now) {
     th->last_now = now;
@@ -8,7 +8,8 @@ uint32_t mlz_event_prefix(struct mlz_thread *th, uint64_t now, bool turn) {
   }
   if (turn) {
     uint64_t seq = atomic_fetch_add_explicit(&mlz_agent_control()->order_next, 1, memory_order_relaxed);
-    atomic_store_explicit(&mlz_agent.last_gil, th, memory_order_relaxed);
+    th->order_seen = seq + 1;
+    if (gil) atomic_store_explicit(&mlz_agent.last_gil, th, memory_order_relaxed);
     *mlz_producer_slot(&th->out, i++) = (struct mlz_slot){mlz_head_word(MLZ_K_ORDER, 0, 0, 0), seq};
   }
   if (th->lost_pending) {

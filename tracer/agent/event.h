@@ -12,7 +12,7 @@
 
 #define MLZ_EVENT_EXTRA 4u /* slots that open may add: TIME, ORDER, LOST and its payload */
 
-MLZ_COLD uint32_t mlz_event_prefix(struct mlz_thread *th, uint64_t now, bool gil);
+MLZ_COLD uint32_t mlz_event_prefix(struct mlz_thread *th, uint64_t now, bool turn, bool gil);
 MLZ_COLD void mlz_event_lost(struct mlz_thread *th, bool is_free);
 
 /* The first slot to fill of a message of `n` slots, or -1: no room; the loss is counted. */
@@ -23,8 +23,10 @@ static inline __attribute__((always_inline)) int32_t mlz_event_open(struct mlz_t
     return -1;
   }
   uint64_t now = atomic_load_explicit(&mlz_agent_control()->now_ns, memory_order_relaxed);
-  bool turn = gil && atomic_load_explicit(&mlz_agent.last_gil, memory_order_relaxed) != th;
-  if (MLZ_UNLIKELY((now != th->last_now) | turn | th->lost_pending)) return (int32_t)mlz_event_prefix(th, now, turn);
+  /* Under the GIL: another ring wrote last. Without it: somebody took a number since, so what we know of the order is old. */
+  bool turn = gil ? atomic_load_explicit(&mlz_agent.last_gil, memory_order_relaxed) != th
+                  : atomic_load_explicit(&mlz_agent_control()->order_next, memory_order_relaxed) != th->order_seen;
+  if (MLZ_UNLIKELY((now != th->last_now) | turn | th->lost_pending)) return (int32_t)mlz_event_prefix(th, now, turn, gil);
   return 0;
 }
 static inline __attribute__((always_inline)) struct mlz_slot *mlz_event_slot(struct mlz_thread *th, int32_t i) {

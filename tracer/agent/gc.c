@@ -134,7 +134,11 @@ static void *callback(void *self, void *const *args, long n) {
     t->busy = 1;
     const char *phase = gc.as_utf8(args[0]);
     bool start = phase && phase[0] == 's' && phase[1] == 't' && phase[2] == 'a';
-    if (start && number(args[1], "generation") >= 2) let_go();
+    if (start && number(args[1], "generation") >= 2) {
+      t->busy = 0; /* a dict out of the free list is a recorded block of the program's: its free must be seen */
+      let_go();
+      t->busy = 1;
+    }
     if (mlz_agent_enter(t)) {
       if (start)
         on_start(t, args[1]);
