@@ -70,6 +70,7 @@ enum {
 #define GROWING_UNTIL 0.75     /* of the program's allocations: the last survivor lies beyond it */
 #define GROWING_UNTIL_TIME 0.6 /* and of its time */
 #define GROWING_SPAN 0.2       /* of its allocations lie between first and last survivor */
+#define FIRST_HALF_MIN 0.2      /* of the survivors, where many were freed */
 #define RECENT_FROM 0.9
 #define STARTUP_UNTIL 0.25
 #define TURNOVER_FROM 0.3   /* of the stack's own activity: everything older was freed */
@@ -98,6 +99,15 @@ static unsigned parts_filled(const struct mlz_leak *leak, uint64_t first, uint64
   return n;
 }
 
+/* The share of the survivors that are from the first half of [first, end). A leak is about even; where blocks are replaced at random the young prevail. */
+static double first_half(const struct mlz_leak *leak, uint64_t first, uint64_t end) {
+  uint64_t middle = first + (end - first) / 2, step = UINT64_C(1) << leak->shift;
+  double n = 0;
+  for (unsigned i = 0; i < MLZ_LEAK_BUCKETS && leak->origin + i * step < middle; i++)
+    if (leak->buckets[i] > 0) n += leak->buckets[i];
+  return n / (double)leak->seen;
+}
+
 /* A list that holds nothing new (None, small integers) grows by its one buffer, which realloc frees and allocates again. */
 static bool is_enlarged_buffer(const struct mlz_leak *leak) {
   if (leak->seen > 2 || leak->allocated < ENLARGED_MIN || leak->seen_bytes < ENLARGED_BYTES_MIN) return false;
@@ -119,7 +129,7 @@ static bool is_growing(const struct mlz_leak *leak, enum mlz_stack_kind kind, co
   uint64_t from = first > p->run_begin ? first : p->run_begin;
   if (leak->seen < minimum || !late || until < GROWING_UNTIL || until - place(first, p->run_begin, p->end) < GROWING_SPAN) return false;
   unsigned parts = parts_filled(leak, from, p->end);
-  if (parts < PARTS_MIN) return false;
+  if (parts < PARTS_MIN || (leak->allocated >= 2 * leak->seen && first_half(leak, from, p->end) < FIRST_HALF_MIN)) return false;
   snprintf(reason, 120, "added to until the end: in %u of %d parts of the run since its first", parts, PARTS);
   return true;
 }
@@ -152,8 +162,8 @@ enum mlz_grade mlz_grade_judge(const struct mlz_leak *leak, enum mlz_stack_kind 
     snprintf(reason, 120, "all from the last %.0f%% of the run: likely in use", 100 * (1 - from) < 1 ? 1 : 100 * (1 - from));
     return MLZ_GRADE_RECENT;
   }
-  if (older_freed && leak->seen >= SURVIVORS_MIN) {
-    snprintf(reason, 120, "older ones were freed: a cache or a queue");
+  if ((older_freed || leak->allocated >= 2 * leak->seen) && leak->seen >= SURVIVORS_MIN) {
+    snprintf(reason, 120, "%.0f%% of these were freed, the older ones first: a cache or a queue", 100 * (1 - (double)leak->seen / (double)leak->allocated));
     return MLZ_GRADE_TURNOVER;
   }
   if (leak->seen < SURVIVORS_MIN)

@@ -1,0 +1,376 @@
+/* memlyze-stats: what is in this trace. */
+#include "analyzer/report.h"
+#include "analyzer/stats.h"
+#include "analyzer/table.h"
+#include "analyzer/text.h"
+#include "analyzer/units.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct settings {
+  struct mlz_common_options common;
+  const char *at;
+};
+
+static const struct mlz_option options[] = {
+    {"at", 0, MLZ_OPT_TEXT, "TIME", "bytes as they stood at TIME (default: end); nothing later counts", offsetof(struct settings, at)},
+    {NULL, 0, 0, NULL, NULL, 0},
+};
+static const struct mlz_tool tool = {
+    .name = "stats",
+    .purpose = "What is in a trace: events, bytes, peak, threads, processes, sizes, lifetimes, losses.",
+    .options = options,
+    .has_json = true,
+    .notes = "Event counts are raw counts of everything in the file. Bytes, sizes and lifetimes are those of the\n"
+             "chosen processes up to their end: the instant at which the interpreter begins to finalise.\n"
+             "TIME: 1.5s, 200ms, 90%, peak, end, or the name of a mark or snapshot.\n",
+};
+
+static const char *const domain_names[] = {"raw", "mem", "obj", "malloc", "mmap"};
+
+/* ---- JSON ---- */
+
+static json_t *threads_json(struct mlz_input *in, const struct mlz_stats *s) {
+  json_t *list = json_array();
+  size_t n = mlz_trace_threads(in->trace);
+  for (size_t i = 0; i < n; i++) {
+    const json_t *row = mlz_trace_thread(in->trace, i);
+    uint64_t id = mlz_input_uint(row, "id", UINT64_MAX), process = mlz_input_uint(row, "process", 0);
+    int64_t pid = 0;
+    for (size_t p = 0; p < in->n_processes; p++)
+      if (in->processes[p]->id == process) pid = in->processes[p]->pid;
+    json_array_append_new(list, json_pack("{s:I, s:o, s:I, s:I, s:I, s:I}", "tid", (json_int_t)mlz_input_uint(row, "tid", 0), "name",
+                                          mlz_json_text(mlz_input_text(row, "name")), "process", (json_int_t)pid, "events",
+                                          (json_int_t)(id < s->n_threads ? s->thread_events[id] : 0), "dropped", (json_int_t)mlz_input_uint(row, "dropped", 0),
+                                          "blocked_ns", (json_int_t)mlz_input_uint(row, "blocked_ns", 0)));
+  }
+  return list;
+}
+
+static json_t *processes_json(struct mlz_input *in, const struct mlz_stats *s) {
+  json_t *list = json_array();
+  for (size_t i = 0; i < in->n_processes; i++) {
+    const struct mlz_process *p = in->processes[i];
+    json_t *row = json_pack("{s:I, s:I, s:o, s:o, s:I, s:I, s:I, s:b}", "pid", (json_int_t)p->pid, "parent", (json_int_t)p->parent, "command",
+                            mlz_json_text(p->command), "python_version", *p->python ? mlz_json_text(p->python) : json_null(), "start_ns", (json_int_t)p->start_ns,
+                            "end_ns", (json_int_t)p->end_ns, "events", (json_int_t)(i < s->n_processes ? s->process_events[i] : 0), "chosen", p->chosen);
+    json_array_append_new(list, row);
+  }
+  return list;
+}
+
+static json_t *tally_json(const struct mlz_tally *t) {
+  return json_pack("{s:o, s:o, s:o, s:o}", "alloc_count", mlz_json_number(t->alloc_count), "alloc_bytes", mlz_json_number(t->alloc_bytes), "live_count",
+                   mlz_json_number(t->alloc_count - t->free_count), "live_bytes", mlz_json_number(t->alloc_bytes - t->free_bytes));
+}
+
+static json_t *sizes_json(const struct mlz_stats *s) {
+  json_t *list = json_array();
+  for (unsigned i = 0; i < MLZ_SIZE_CLASSES; i++) {
+    if (!(s->sizes[i].alloc_count > 0)) continue;
+    json_t *row = tally_json(&s->sizes[i]);
+    json_object_set_new(row, "up_to", json_integer((json_int_t)(UINT64_C(1) << i)));
+    json_array_append_new(list, row);
+  }
+  return list;
+}
+
+/* Nothing below the precision of the clock is told apart. */
+static unsigned first_lifetime(const struct mlz_input *in) {
+  unsigned i = 0;
+  while (i + 2 < MLZ_LIFETIMES && mlz_lifetime_bound(i) < in->gap_ns) i++;
+  return i;
+}
+
+static double lifetime_count(const struct mlz_input *in, const struct mlz_stats *s, unsigned i) {
+  double count = s->lifetimes[i];
+  if (i == first_lifetime(in))
+    for (unsigned k = 0; k < i; k++) count += s->lifetimes[k];
+  return count;
+}
+
+static json_t *lifetimes_json(const struct mlz_input *in, const struct mlz_stats *s) {
+  json_t *list = json_array();
+  for (unsigned i = first_lifetime(in); i < MLZ_LIFETIMES; i++) {
+    bool last = i + 1 == MLZ_LIFETIMES;
+    json_array_append_new(list, json_pack("{s:o, s:o}", "below_ns", last ? json_null() : json_integer((json_int_t)mlz_lifetime_bound(i)), "count",
+                                          mlz_json_number(lifetime_count(in, s, i))));
+  }
+  return list;
+}
+
+static void set_copy(json_t *document, const char *key, const json_t *from, const char *from_key) {
+  json_t *value = json_object_get(from, from_key);
+  json_object_set_new(document, key, value ? json_deep_copy(value) : json_null());
+}
+
+static json_t *events_json(const struct mlz_input *in, const struct mlz_stats *s) {
+  uint64_t dropped = 0;
+  size_t n = mlz_trace_threads(in->trace);
+  for (size_t i = 0; i < n; i++) dropped += mlz_input_uint(mlz_trace_thread(in->trace, i), "dropped", 0);
+  uint64_t told = mlz_input_uint(mlz_trace_summary(in->trace), "events_dropped", 0);
+  return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "written", (json_int_t)(s->allocs + s->frees + s->gc + s->marks + s->snapshots), "dropped",
+                   (json_int_t)(told > dropped ? told : dropped), "allocs", (json_int_t)s->allocs, "frees", (json_int_t)s->frees, "gc", (json_int_t)s->gc, "marks",
+                   (json_int_t)s->marks, "snapshots", (json_int_t)s->snapshots);
+}
+
+static void print_json(struct mlz_input *in, const struct mlz_stats *s, FILE *out) {
+  const json_t *meta = mlz_trace_meta(in->trace), *summary = mlz_trace_summary(in->trace);
+  json_t *document = mlz_json_document(in), *domains = json_object();
+  char *command = mlz_input_command(meta);
+  json_object_set_new(document, "command", mlz_json_text(command));
+  free(command);
+  set_copy(document, "pid", meta, "pid");
+  if (!json_is_integer(json_object_get(document, "pid")) && in->n_processes) json_object_set_new(document, "pid", json_integer(in->processes[0]->pid));
+  json_object_set_new(document, "duration_ns", json_integer((json_int_t)mlz_input_duration(in)));
+  json_object_set_new(document, "complete", json_boolean(mlz_trace_complete(in->trace)));
+  json_object_set_new(document, "sample_rate", json_real(in->sample_rate));
+  set_copy(document, "max_stack_depth", meta, "max_stack_depth");
+  const char *python = "";
+  for (size_t i = 0; i < in->n_processes && !*python; i++)
+    if (in->processes[i]->chosen) python = in->processes[i]->python;
+  json_object_set_new(document, "python_version", *python ? mlz_json_text(python) : json_null());
+  set_copy(document, "settings", meta, "settings");
+  json_object_set_new(document, "events", events_json(in, s));
+  json_object_set_new(document, "bytes",
+                      json_pack("{s:o, s:o, s:o, s:o, s:I}", "allocated", mlz_json_number(s->total.alloc_bytes), "freed", mlz_json_number(s->total.free_bytes),
+                                "live_at_end", mlz_json_number(s->total.alloc_bytes - s->total.free_bytes), "peak", mlz_json_number(s->peak.bytes), "peak_time_ns",
+                                (json_int_t)s->peak.time_ns));
+  json_object_set_new(document, "blocks",
+                      json_pack("{s:o, s:o, s:o, s:o, s:o}", "allocated", mlz_json_number(s->total.alloc_count), "freed", mlz_json_number(s->total.free_count),
+                                "live_at_end", mlz_json_number(s->total.alloc_count - s->total.free_count), "temporary", mlz_json_number(s->total.temp_count),
+                                "foreign_frees", mlz_json_number(s->foreign)));
+  json_object_set_new(document, "threads", threads_json(in, s));
+  json_object_set_new(document, "processes", processes_json(in, s));
+  for (unsigned d = 0; d < MLZ_D_COUNT; d++) json_object_set_new(domains, domain_names[d], tally_json(&s->domains[d]));
+  json_object_set_new(document, "domains", domains);
+  json_object_set_new(document, "sizes", sizes_json(s));
+  json_object_set_new(document, "lifetimes", lifetimes_json(in, s));
+  json_object_set_new(document, "largest_time_gap_ns", json_integer((json_int_t)in->gap_ns));
+  set_copy(document, "losses", summary, "losses");
+  if (!in->events_read) set_copy(document, "untraced_cause", summary, "untraced_cause");
+  mlz_json_add_losses(in, document);
+  mlz_json_print(document, out);
+}
+
+/* ---- text ---- */
+
+static void line(FILE *out, const char *name, const char *format, ...) __attribute__((format(printf, 3, 4)));
+static void line(FILE *out, const char *name, const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  fprintf(out, "  %-14s", name);
+  vfprintf(out, format, args);
+  fputc('\n', out);
+  va_end(args);
+}
+
+static void print_head(struct mlz_input *in, const struct mlz_stats *s, FILE *out, bool color) {
+  char a[MLZ_UNITS_MAX], b[MLZ_UNITS_MAX];
+  const json_t *meta = mlz_trace_meta(in->trace);
+  char *command = mlz_input_command(meta);
+  const char *python = "";
+  for (size_t i = 0; i < in->n_processes && !*python; i++)
+    if (in->processes[i]->chosen) python = in->processes[i]->python;
+  char *short_command = mlz_text_shorten(command, mlz_term_width(out), MLZ_SHORTEN_MIDDLE);
+  fprintf(out, "%s%s%s\n", color ? mlz_term_style(MLZ_STYLE_BOLD) : "", *command ? short_command : in->path, color ? mlz_term_style(MLZ_STYLE_PLAIN) : "");
+  free(command);
+  free(short_command);
+  if (*python) {
+    char *clean = mlz_text_clean(python, true);
+    line(out, "python", "%s", clean);
+    free(clean);
+  }
+  line(out, "duration", "%s%s", mlz_units_time(a, (double)mlz_input_duration(in)), mlz_trace_complete(in->trace) ? "" : " (incomplete)");
+  if (in->estimated) line(out, "sample rate", "%g: bytes and blocks are estimates of the whole", in->sample_rate);
+  fputc('\n', out);
+  line(out, "allocated", "%s in %s blocks", mlz_units_size(a, s->total.alloc_bytes), mlz_units_count(b, s->total.alloc_count));
+  line(out, "freed", "%s in %s blocks", mlz_units_size(a, s->total.free_bytes), mlz_units_count(b, s->total.free_count));
+  line(out, "live at end", "%s in %s blocks", mlz_units_size(a, s->total.alloc_bytes - s->total.free_bytes), mlz_units_count(b, s->total.alloc_count - s->total.free_count));
+  line(out, "peak", "%s at %s", mlz_units_size(a, s->peak.bytes), mlz_units_time(b, (double)s->peak.time_ns));
+  line(out, "temporary", "%s blocks, freed before their thread's next allocation", mlz_units_count(a, s->total.temp_count));
+  if (s->foreign > 0) line(out, "inherited", "%s frees of blocks from before a fork", mlz_units_count(a, s->foreign));
+  uint64_t dropped = mlz_input_dropped(in);
+  line(out, "events", "%s in the file, %s lost", mlz_units_count(a, (double)(s->allocs + s->frees + s->gc + s->marks + s->snapshots)), mlz_units_count(b, (double)dropped));
+}
+
+static const char *bar(char *out, double part, double whole) {
+  enum { WIDTH = 24 };
+  int n = whole > 0 ? (int)(part / whole * WIDTH + 0.5) : 0;
+  if (!n && part > 0) n = 1;
+  memset(out, '#', (size_t)n);
+  out[n] = 0;
+  return out;
+}
+
+static void print_sizes(const struct mlz_stats *s, FILE *out, unsigned width, bool color) {
+  char a[MLZ_UNITS_MAX], b[64];
+  double most = 0;
+  for (unsigned i = 0; i < MLZ_SIZE_CLASSES; i++)
+    if (s->sizes[i].alloc_count > most) most = s->sizes[i].alloc_count;
+  if (!(most > 0)) return;
+  struct mlz_table *t = mlz_table_new();
+  mlz_table_column(t, "size up to", MLZ_COL_NUMBER);
+  mlz_table_column(t, "blocks", MLZ_COL_NUMBER);
+  mlz_table_column(t, "allocated", MLZ_COL_NUMBER);
+  mlz_table_column(t, "live", MLZ_COL_NUMBER);
+  mlz_table_column(t, "", MLZ_COL_WORD);
+  for (unsigned i = 0; i < MLZ_SIZE_CLASSES; i++) {
+    const struct mlz_tally *row = &s->sizes[i];
+    if (!(row->alloc_count > 0)) continue;
+    mlz_table_cell(t, mlz_units_size(a, (double)(UINT64_C(1) << i)));
+    mlz_table_cell(t, mlz_units_count(a, row->alloc_count));
+    mlz_table_cell(t, mlz_units_size(a, row->alloc_bytes));
+    mlz_table_cell(t, mlz_units_size(a, row->alloc_bytes - row->free_bytes));
+    mlz_table_cell(t, bar(b, row->alloc_count, most));
+  }
+  fputc('\n', out);
+  mlz_table_print(t, out, width, color);
+  mlz_table_free(t);
+}
+
+static void print_lifetimes(const struct mlz_input *in, const struct mlz_stats *s, FILE *out, unsigned width, bool color) {
+  char a[MLZ_UNITS_MAX], b[64];
+  double total = 0, most = 0;
+  for (unsigned i = first_lifetime(in); i < MLZ_LIFETIMES; i++) {
+    double count = lifetime_count(in, s, i);
+    total += count;
+    if (count > most) most = count;
+  }
+  if (!(total > 0)) return;
+  struct mlz_table *t = mlz_table_new();
+  mlz_table_column(t, "freed after", MLZ_COL_WORD);
+  mlz_table_column(t, "blocks", MLZ_COL_NUMBER);
+  mlz_table_column(t, "share", MLZ_COL_NUMBER);
+  mlz_table_column(t, "", MLZ_COL_WORD);
+  for (unsigned i = first_lifetime(in); i < MLZ_LIFETIMES; i++) {
+    double count = lifetime_count(in, s, i);
+    if (!(count > 0)) continue;
+    bool last = i + 1 == MLZ_LIFETIMES;
+    char *label = mlz_text_format("%s %s", last ? ">=" : "<", mlz_units_time(a, (double)mlz_lifetime_bound(last ? i - 1 : i)));
+    mlz_table_cell(t, label);
+    free(label);
+    mlz_table_cell(t, mlz_units_count(a, count));
+    mlz_table_cell(t, mlz_units_percent(a, count, total));
+    mlz_table_cell(t, bar(b, count, most));
+  }
+  fputc('\n', out);
+  mlz_table_print(t, out, width, color);
+  mlz_table_free(t);
+}
+
+static void print_domains(const struct mlz_stats *s, FILE *out, unsigned width, bool color) {
+  char a[MLZ_UNITS_MAX];
+  struct mlz_table *t = mlz_table_new();
+  mlz_table_column(t, "domain", MLZ_COL_WORD);
+  mlz_table_column(t, "blocks", MLZ_COL_NUMBER);
+  mlz_table_column(t, "allocated", MLZ_COL_NUMBER);
+  mlz_table_column(t, "live", MLZ_COL_NUMBER);
+  for (unsigned d = 0; d < MLZ_D_COUNT; d++) {
+    const struct mlz_tally *row = &s->domains[d];
+    if (!(row->alloc_count > 0)) continue;
+    mlz_table_cell(t, d == MLZ_D_MMAP ? "mmap (reserved, not in the totals)" : domain_names[d]);
+    mlz_table_cell(t, mlz_units_count(a, row->alloc_count));
+    mlz_table_cell(t, mlz_units_size(a, row->alloc_bytes));
+    mlz_table_cell(t, mlz_units_size(a, row->alloc_bytes - row->free_bytes));
+  }
+  if (mlz_table_rows(t)) fputc('\n', out), mlz_table_print(t, out, width, color);
+  mlz_table_free(t);
+}
+
+static void print_collections(const struct mlz_stats *s, FILE *out) {
+  char a[MLZ_UNITS_MAX], b[MLZ_UNITS_MAX];
+  uint64_t count = 0, ns = 0;
+  for (unsigned g = 0; g < MLZ_GENERATIONS; g++) count += s->gc_count[g], ns += s->gc_ns[g];
+  if (count) fprintf(out, "\n%s garbage collections took %s (memlyze gc)\n", mlz_units_count(a, (double)count), mlz_units_time(b, (double)ns));
+}
+
+static void print_threads(struct mlz_input *in, const struct mlz_stats *s, FILE *out, unsigned width, bool color) {
+  char a[MLZ_UNITS_MAX];
+  size_t n = mlz_trace_threads(in->trace);
+  struct mlz_table *t = mlz_table_new();
+  mlz_table_column(t, "thread", MLZ_COL_NAME);
+  mlz_table_column(t, "tid", MLZ_COL_NUMBER);
+  mlz_table_column(t, "events", MLZ_COL_NUMBER);
+  mlz_table_column(t, "lost", MLZ_COL_NUMBER);
+  mlz_table_column(t, "blocked", MLZ_COL_NUMBER);
+  enum { SHOWN_MAX = 20 };
+  for (size_t i = 0; i < n && i < SHOWN_MAX; i++) {
+    const json_t *row = mlz_trace_thread(in->trace, i);
+    uint64_t id = mlz_input_uint(row, "id", UINT64_MAX);
+    mlz_table_cell(t, *mlz_input_text(row, "name") ? mlz_input_text(row, "name") : "(no name)");
+    char *tid = mlz_text_format("%" PRIu64, mlz_input_uint(row, "tid", 0));
+    mlz_table_cell(t, tid);
+    free(tid);
+    mlz_table_cell(t, mlz_units_count(a, id < s->n_threads ? (double)s->thread_events[id] : 0));
+    mlz_table_cell(t, mlz_units_count(a, (double)mlz_input_uint(row, "dropped", 0)));
+    mlz_table_cell(t, mlz_units_time(a, (double)mlz_input_uint(row, "blocked_ns", 0)));
+  }
+  if (n > 1) fputc('\n', out), mlz_table_print(t, out, width, color);
+  if (n > SHOWN_MAX) fprintf(out, "%zu more threads (--json lists all)\n", n - SHOWN_MAX);
+  mlz_table_free(t);
+}
+
+static void print_processes(struct mlz_input *in, const struct mlz_stats *s, FILE *out, unsigned width, bool color) {
+  char a[MLZ_UNITS_MAX];
+  struct mlz_table *t = mlz_table_new();
+  mlz_table_column(t, "pid", MLZ_COL_NUMBER);
+  mlz_table_column(t, "events", MLZ_COL_NUMBER);
+  mlz_table_column(t, "from", MLZ_COL_NUMBER);
+  mlz_table_column(t, "to", MLZ_COL_NUMBER);
+  mlz_table_column(t, "", MLZ_COL_WORD);
+  mlz_table_column(t, "command", MLZ_COL_NOTE);
+  enum { SHOWN_MAX = 20 };
+  for (size_t i = 0; i < in->n_processes && i < SHOWN_MAX; i++) {
+    const struct mlz_process *p = in->processes[i];
+    char *pid = mlz_text_format("%" PRId64, p->pid);
+    mlz_table_cell(t, pid);
+    free(pid);
+    mlz_table_cell(t, mlz_units_count(a, i < s->n_processes ? (double)s->process_events[i] : 0));
+    mlz_table_cell(t, mlz_units_time(a, (double)p->start_ns));
+    mlz_table_cell(t, p->end_ns ? mlz_units_time(a, (double)p->end_ns) : "-");
+    mlz_table_cell(t, p->chosen ? "" : "left out");
+    mlz_table_cell(t, p->command);
+  }
+  if (in->n_processes > 1) fputc('\n', out), mlz_table_print(t, out, width, color);
+  if (in->n_processes > SHOWN_MAX) fprintf(out, "%zu more processes (--json lists all)\n", in->n_processes - SHOWN_MAX);
+  mlz_table_free(t);
+}
+
+static void print_text(struct mlz_input *in, const struct settings *settings, const struct mlz_stats *s, FILE *out) {
+  bool color = mlz_term_color(out, (enum mlz_color)settings->common.color);
+  unsigned width = mlz_term_width(out);
+  print_head(in, s, out, color);
+  print_domains(s, out, width, color);
+  print_sizes(s, out, width, color);
+  print_lifetimes(in, s, out, width, color);
+  print_collections(s, out);
+  print_threads(in, s, out, width, color);
+  print_processes(in, s, out, width, color);
+}
+
+int main(int argc, char **argv) {
+  struct settings settings = {0};
+  mlz_report_begin();
+  mlz_options_parse(&tool, argc, argv, &settings);
+  struct mlz_input *in = mlz_input_open(tool.name, &settings.common);
+  struct mlz_window window;
+  mlz_window_resolve(in, settings.at, NULL, NULL, settings.common.include_mmap, &window);
+  struct mlz_stats stats;
+  mlz_stats_find(in, settings.common.include_mmap, window.to, &stats);
+  int status = mlz_input_finish(in);
+  if (!status) {
+    FILE *out = mlz_report_open(in, &settings.common);
+    if (settings.common.json)
+      print_json(in, &stats, out);
+    else
+      print_text(in, &settings, &stats, out);
+    mlz_report_close(in, &settings.common, out);
+  }
+  mlz_stats_clear(&stats);
+  mlz_window_clear(&window);
+  mlz_input_close(in);
+  return status;
+}

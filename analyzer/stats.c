@@ -1,0 +1,165 @@
+#include "analyzer/stats.h"
+
+#include "analyzer/text.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+uint64_t mlz_lifetime_bound(unsigned i) {
+  static const uint64_t bounds[MLZ_LIFETIMES] = {100000,       1000000,       10000000,      100000000, 1000000000,
+                                                 10000000000u, 60000000000u, 600000000000u, UINT64_MAX};
+  return bounds[i];
+}
+
+struct stats_pass {
+  struct mlz_input *in;
+  bool include_mmap;
+  struct mlz_stats *out;
+  struct mlz_counter counter;
+  struct mlz_peak_finder *finder;
+  uint64_t *alloc_ns; /* of the chunk's allocations, by number less the first */
+  uint32_t room;
+};
+
+static uint64_t *grown(uint64_t *list, size_t *n, size_t index) {
+  if (index < *n) return list;
+  list = mlz_text_realloc(list, index + 1, sizeof *list);
+  memset(list + *n, 0, (index + 1 - *n) * sizeof *list);
+  *n = index + 1;
+  return list;
+}
+
+/* Threads come in runs. */
+static void count_threads(struct mlz_stats *s, const struct mlz_block *b) {
+  for (uint32_t i = 0; i < b->n;) {
+    uint32_t start = i, thread = b->thread[i];
+    while (i < b->n && b->thread[i] == thread) i++;
+    if (thread >= s->n_threads && thread > 1u << 24) continue; /* no table has so many */
+    s->thread_events = grown(s->thread_events, &s->n_threads, thread);
+    s->thread_events[thread] += i - start;
+  }
+}
+
+static void stats_block(void *context, const struct mlz_block *b, struct mlz_process *process) {
+  struct mlz_stats *s = ((struct stats_pass *)context)->out;
+  uint64_t rare = 0;
+  for (uint32_t i = 0; i < b->n_rares; i++) {
+    uint32_t op = b->rares[i].op;
+    s->gc += op == MLZ_OP_GC;
+    s->marks += op == MLZ_OP_MARK;
+    s->snapshots += op == MLZ_OP_SNAPSHOT;
+    rare++;
+  }
+  uint64_t allocs = mlz_scan_count(b->ops, b->n, MLZ_OP_ALLOC);
+  s->allocs += allocs;
+  s->frees += b->n - allocs - rare;
+  s->process_events = grown(s->process_events, &s->n_processes, process->index);
+  s->process_events[process->index] += b->n;
+  count_threads(s, b);
+}
+
+static unsigned size_class(uint64_t size) {
+  unsigned c = size <= 1 ? 0 : 64 - (unsigned)__builtin_clzll(size - 1);
+  return c < MLZ_SIZE_CLASSES ? c : MLZ_SIZE_CLASSES - 1;
+}
+
+static void add(struct mlz_tally *t, const struct mlz_class *class, const uint32_t *counts) {
+  double w = class->weight, bytes = w * (double)class->size, frees = (double)counts[MLZ_COUNT_FREE] + counts[MLZ_COUNT_TEMP];
+  t->alloc_count += w * counts[MLZ_COUNT_ALLOC];
+  t->alloc_bytes += bytes * counts[MLZ_COUNT_ALLOC];
+  t->free_count += w * frees;
+  t->free_bytes += bytes * frees;
+  t->temp_count += w * counts[MLZ_COUNT_TEMP];
+  t->temp_bytes += bytes * counts[MLZ_COUNT_TEMP];
+}
+
+static void add_classes(struct stats_pass *pass, const struct mlz_slice *slice) {
+  const struct mlz_block *b = slice->block;
+  struct mlz_stats *s = pass->out;
+  mlz_counter_run(&pass->counter, slice);
+  for (uint32_t c = 0; c < b->n_classes; c++) {
+    const uint32_t *counts = mlz_counter_of(&pass->counter, c);
+    const struct mlz_class *class = &b->classes[c];
+    if (!(counts[0] | counts[1] | counts[2])) continue;
+    if (class->domain < MLZ_D_COUNT) add(&s->domains[class->domain], class, counts);
+    if (class->domain == MLZ_D_MMAP && !pass->include_mmap) continue;
+    add(&s->total, class, counts);
+    add(&s->sizes[size_class(class->size)], class, counts);
+  }
+}
+
+static unsigned lifetime_place(uint64_t ns) {
+  unsigned i = 0;
+  while (ns >= mlz_lifetime_bound(i) && i + 1 < MLZ_LIFETIMES) i++;
+  return i;
+}
+
+/* Time is coarse, so many neighbours have the same: the place is looked up anew only when a lifetime differs from the last one. */
+static void add_lifetimes(struct stats_pass *pass, const struct mlz_slice *slice) {
+  const struct mlz_block *b = slice->block;
+  if (b->n >= pass->room) {
+    pass->room = b->n + 1;
+    pass->alloc_ns = mlz_text_realloc(pass->alloc_ns, pass->room, sizeof *pass->alloc_ns);
+  }
+  uint64_t last = 0;
+  unsigned place = 0;
+  for (uint32_t i = slice->from; i < slice->to; i++) {
+    uint8_t op = b->ops[i];
+    uint64_t born, now = b->time_ns[i];
+    if (op <= MLZ_OP_FREE_TEMP) {
+      uint64_t k = b->alloc_no[i] - b->first_alloc;
+      k = k < b->n ? k : b->n;
+      if (op == MLZ_OP_ALLOC) {
+        pass->alloc_ns[k] = now;
+        continue;
+      }
+      born = pass->alloc_ns[k];
+    } else if (op >= MLZ_OP_FREE_FOREIGN) {
+      pass->out->foreign += op == MLZ_OP_FREE_FOREIGN;
+      continue;
+    } else if (!mlz_trace_alloc_time(pass->in->trace, b->process, b->alloc_no[i], &born)) {
+      continue;
+    }
+    uint64_t lived = now > born ? now - born : 0;
+    if (lived != last) place = lifetime_place(lived), last = lived;
+    const struct mlz_class *class = &b->classes[b->classes_of[i]];
+    pass->out->lifetimes[place] += class->weight;
+  }
+}
+
+static void add_collections(struct mlz_stats *s, const struct mlz_block *b) {
+  for (uint32_t i = 0; i < b->n_rares; i++) {
+    const struct mlz_rare *r = &b->rares[i];
+    if (r->op != MLZ_OP_GC || r->generation >= MLZ_GENERATIONS) continue;
+    s->gc_count[r->generation]++;
+    s->gc_ns[r->generation] += r->duration_ns;
+  }
+}
+
+static void stats_slice(void *context, const struct mlz_slice *slice) {
+  struct stats_pass *pass = context;
+  add_classes(pass, slice);
+  mlz_peak_slice(pass->finder, slice);
+  add_lifetimes(pass, slice);
+  add_collections(pass->out, slice->block);
+}
+
+static void stats_process_end(void *context, const struct mlz_process_end *end) { mlz_peak_process_end(((struct stats_pass *)context)->finder, end); }
+
+void mlz_stats_find(struct mlz_input *in, bool include_mmap, const struct mlz_cut *to, struct mlz_stats *out) {
+  struct stats_pass pass = {.in = in, .include_mmap = include_mmap, .out = out};
+  *out = (struct mlz_stats){0};
+  pass.finder = mlz_peak_new(in, include_mmap);
+  mlz_scan_run(in, &(struct mlz_scan){
+                       .want = MLZ_WANT_ALL, .to = to, .on_block = stats_block, .on_slice = stats_slice, .on_process_end = stats_process_end, .context = &pass});
+  mlz_peak_done(pass.finder, &out->peak);
+  mlz_counter_clear(&pass.counter);
+  free(pass.alloc_ns);
+}
+
+void mlz_stats_clear(struct mlz_stats *stats) {
+  free(stats->thread_events);
+  free(stats->process_events);
+  mlz_cut_clear(&stats->peak.cut);
+  *stats = (struct mlz_stats){0};
+}
