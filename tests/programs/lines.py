@@ -124,9 +124,8 @@ def recursive(n):
     if n:
         bytes(here())
         recursive(n - 1)
-    return bytes(
-        here()
-    ) if n == 0 else None
+    return bytes(here() - 0
+                 ) if n == 0 else None
 
 
 def exceptions():

@@ -55,9 +55,16 @@ struct mlz_thread {
   struct mlz_seen fresh[MLZ_SEEN_MAX]; /* of a walk in progress, innermost first */
 };
 
+/* What a hook of this thread is doing; a hook that finds one running passes through. */
+enum mlz_busy {
+  MLZ_BUSY_NOT = 0,
+  MLZ_BUSY_EVENT = 1, /* composing a message: nothing may be sent in between */
+  MLZ_BUSY_INNER = 2, /* inside the hooked allocator: a marked block that is freed there must still be reported */
+};
+
 /* What the hooks touch at every event. Static TLS, initial-exec: small. */
 struct mlz_tls {
-  uint32_t busy;  /* a hook of this thread is running */
+  uint32_t busy;  /* enum mlz_busy */
   uint32_t image; /* the image that `thread` belongs to; 0: none yet, or not this thread */
   uint64_t settings;
   uint64_t countdown; /* allocations to pass over before the next chosen one */

@@ -78,17 +78,15 @@ static inline bool reports(struct mlz_tls *t) {
   }
   return mlz_agent.trace_malloc || atomic_load_explicit(&mlz_agent.attach, memory_order_relaxed) == MLZ_AGENT_NEW;
 }
-static inline void enter(struct mlz_tls *t) {
-  t->busy = 1;
+static inline void busy(struct mlz_tls *t, enum mlz_busy with) {
   atomic_signal_fence(memory_order_seq_cst);
-}
-static inline void leave(struct mlz_tls *t) {
+  t->busy = with;
   atomic_signal_fence(memory_order_seq_cst);
-  t->busy = 0;
 }
 static inline void *after_alloc(struct mlz_tls *t, void *block, size_t size) {
+  busy(t, MLZ_BUSY_EVENT);
   if (MLZ_LIKELY(block && mlz_agent_enter(t)) && mlz_agent.trace_malloc) mlz_record_alloc(t, MLZ_K_ALLOC, MLZ_D_MALLOC, block, size);
-  leave(t);
+  busy(t, MLZ_BUSY_NOT);
   return block;
 }
 
@@ -96,7 +94,7 @@ EXPORT void *malloc(size_t size) {
   struct mlz_tls *t = &mlz_tls;
   if (MLZ_UNLIKELY(!ready())) return early_alloc(size);
   if (!reports(t)) return next.malloc(size);
-  enter(t);
+  busy(t, MLZ_BUSY_INNER);
   return after_alloc(t, next.malloc(size), size);
 }
 
@@ -104,7 +102,7 @@ EXPORT void *calloc(size_t n, size_t size) {
   struct mlz_tls *t = &mlz_tls;
   if (MLZ_UNLIKELY(!ready())) return early_alloc(n * size); /* static memory is zero */
   if (!reports(t)) return next.calloc(n, size);
-  enter(t);
+  busy(t, MLZ_BUSY_INNER);
   return after_alloc(t, next.calloc(n, size), n * size);
 }
 
@@ -116,17 +114,30 @@ static MLZ_COLD void *early_realloc(void *old, size_t size) {
   return block;
 }
 
+/* A block that was recorded here, before a layer above us existed (PYTHONMALLOC=debug moves addresses), ends below that layer. */
+static void free_inside(struct mlz_tls *t, void *block) {
+  if (MLZ_LIKELY(!mlz_record_marked(block, MLZ_D_MALLOC))) return;
+  busy(t, MLZ_BUSY_EVENT);
+  mlz_record_free(t, MLZ_D_MALLOC, block);
+  busy(t, MLZ_BUSY_INNER);
+}
+
 EXPORT void *realloc(void *old, size_t size) {
   struct mlz_tls *t = &mlz_tls;
   if (MLZ_UNLIKELY(is_early(old))) return early_realloc(old, size);
   if (MLZ_UNLIKELY(!ready())) return early_alloc(size);
-  if (!reports(t)) return next.realloc(old, size);
-  enter(t);
+  if (!reports(t)) {
+    if (MLZ_UNLIKELY(t->busy == MLZ_BUSY_INNER && old)) free_inside(t, old);
+    return next.realloc(old, size);
+  }
+  busy(t, old ? MLZ_BUSY_EVENT : MLZ_BUSY_INNER);
   if (!old) return after_alloc(t, next.realloc(old, size), size);
   bool begun = mlz_agent_enter(t) && mlz_record_realloc_begin(t, MLZ_D_MALLOC, old);
+  busy(t, MLZ_BUSY_INNER);
   void *block = next.realloc(old, size);
+  busy(t, MLZ_BUSY_EVENT);
   if (mlz_agent_enter(t)) mlz_record_realloc_end(t, MLZ_D_MALLOC, begun, old, block, size);
-  leave(t);
+  busy(t, MLZ_BUSY_NOT);
   return block;
 }
 
@@ -144,12 +155,14 @@ EXPORT void free(void *block) {
   if (MLZ_UNLIKELY(!block || is_early(block))) return;
   if (MLZ_UNLIKELY(!ready())) return;
   if (MLZ_LIKELY(!t->busy)) {
-    enter(t);
+    busy(t, MLZ_BUSY_EVENT);
     mlz_record_free(t, MLZ_D_MALLOC, block);
+    busy(t, MLZ_BUSY_INNER);
     next.free(block);
-    leave(t);
+    busy(t, MLZ_BUSY_NOT);
     return;
   }
+  if (t->busy == MLZ_BUSY_INNER) free_inside(t, block);
   next.free(block);
 }
 
@@ -157,7 +170,7 @@ EXPORT int posix_memalign(void **out, size_t alignment, size_t size) {
   struct mlz_tls *t = &mlz_tls;
   if (!ready()) return ENOMEM;
   if (!reports(t)) return next.posix_memalign(out, alignment, size);
-  enter(t);
+  busy(t, MLZ_BUSY_INNER);
   int r = next.posix_memalign(out, alignment, size);
   after_alloc(t, r == 0 ? *out : NULL, size);
   return r;
@@ -168,7 +181,7 @@ EXPORT int posix_memalign(void **out, size_t alignment, size_t size) {
     struct mlz_tls *t = &mlz_tls;                                                                                                          \
     if (!ready()) return NULL;                                                                                                             \
     if (!reports(t)) return next.name(alignment, size);                                                                                    \
-    enter(t);                                                                                                                              \
+    busy(t, MLZ_BUSY_INNER);                                                                                                                              \
     return after_alloc(t, next.name(alignment, size), size);                                                                               \
   }
 ALIGNED(aligned_alloc)
@@ -179,7 +192,7 @@ ALIGNED(memalign)
     struct mlz_tls *t = &mlz_tls;                                                                                                          \
     if (!ready()) return NULL;                                                                                                             \
     if (!reports(t)) return next.name(size);                                                                                               \
-    enter(t);                                                                                                                              \
+    busy(t, MLZ_BUSY_INNER);                                                                                                                              \
     return after_alloc(t, next.name(size), recorded);                                                                                      \
   }
 PAGED(valloc, size)
@@ -211,10 +224,11 @@ EXPORT void *mmap(void *address, size_t bytes, int protection, int flags, int fd
     return MAP_FAILED;
   }
   if (!reports(t) || !mlz_agent.trace_malloc) return next.mmap(address, bytes, protection, flags, fd, offset);
-  enter(t);
+  busy(t, MLZ_BUSY_INNER);
   void *m = next.mmap(address, bytes, protection, flags, fd, offset);
+  busy(t, MLZ_BUSY_EVENT);
   if (m != MAP_FAILED) record_mmap(t, m, bytes);
-  leave(t);
+  busy(t, MLZ_BUSY_NOT);
   return m;
 }
 EXPORT void *mmap64(void *address, size_t bytes, int protection, int flags, int fd, off_t offset) __attribute__((alias("mmap")));
@@ -226,10 +240,10 @@ EXPORT int munmap(void *address, size_t bytes) {
     return -1;
   }
   if (!reports(t) || !mlz_agent.trace_malloc) return next.munmap(address, bytes);
-  enter(t);
+  busy(t, MLZ_BUSY_EVENT);
   record_munmap(t, address, bytes);
   int r = next.munmap(address, bytes);
-  leave(t);
+  busy(t, MLZ_BUSY_NOT);
   return r;
 }
 
@@ -244,7 +258,7 @@ EXPORT void *mremap(void *address, size_t old_bytes, size_t bytes, int flags, ..
     return MAP_FAILED;
   }
   if (!reports(t) || !mlz_agent.trace_malloc) return next.mremap(address, old_bytes, bytes, flags, to);
-  enter(t);
+  busy(t, MLZ_BUSY_EVENT);
   bool may_move = flags & (MREMAP_MAYMOVE | MREMAP_FIXED), keeps_old = old_bytes == 0 || (flags & 4 /* MREMAP_DONTUNMAP */);
   if (may_move && !keeps_old) record_munmap(t, address, old_bytes); /* before another thread can be given the range */
   void *m = next.mremap(address, old_bytes, bytes, flags, to);
@@ -256,6 +270,6 @@ EXPORT void *mremap(void *address, size_t old_bytes, size_t bytes, int flags, ..
     if (!may_move) record_munmap(t, address, old_bytes);
     record_mmap(t, m, bytes);
   }
-  leave(t);
+  busy(t, MLZ_BUSY_NOT);
   return m;
 }

@@ -8,37 +8,41 @@
 static struct mlz_py_allocator inner[2][3];
 
 MLZ_INLINE void *after_alloc(struct mlz_tls *t, void *block, size_t size, unsigned domain) {
+  t->busy = MLZ_BUSY_EVENT;
+  atomic_signal_fence(memory_order_seq_cst);
   if (MLZ_LIKELY(block && mlz_agent_enter(t))) mlz_record_alloc(t, MLZ_K_ALLOC, domain, block, size);
   atomic_signal_fence(memory_order_seq_cst);
-  t->busy = 0;
+  t->busy = MLZ_BUSY_NOT;
   return block;
 }
 
 MLZ_INLINE void *hook_malloc(struct mlz_py_allocator *in, size_t size, unsigned domain) {
   struct mlz_tls *t = &mlz_tls;
   if (MLZ_UNLIKELY(t->busy)) return in->malloc(in->ctx, size);
-  t->busy = 1;
+  t->busy = MLZ_BUSY_INNER;
   atomic_signal_fence(memory_order_seq_cst);
   return after_alloc(t, in->malloc(in->ctx, size), size, domain);
 }
 MLZ_INLINE void *hook_calloc(struct mlz_py_allocator *in, size_t n, size_t size, unsigned domain) {
   struct mlz_tls *t = &mlz_tls;
   if (MLZ_UNLIKELY(t->busy)) return in->calloc(in->ctx, n, size);
-  t->busy = 1;
+  t->busy = MLZ_BUSY_INNER;
   atomic_signal_fence(memory_order_seq_cst);
   return after_alloc(t, in->calloc(in->ctx, n, size), n * size, domain);
 }
 MLZ_INLINE void *hook_realloc(struct mlz_py_allocator *in, void *old, size_t size, unsigned domain) {
   struct mlz_tls *t = &mlz_tls;
   if (MLZ_UNLIKELY(t->busy)) return in->realloc(in->ctx, old, size);
-  t->busy = 1;
+  t->busy = old ? MLZ_BUSY_EVENT : MLZ_BUSY_INNER;
   atomic_signal_fence(memory_order_seq_cst);
   if (!old) return after_alloc(t, in->realloc(in->ctx, old, size), size, domain);
   bool begun = mlz_agent_enter(t) && mlz_record_realloc_begin(t, domain, old);
+  t->busy = MLZ_BUSY_INNER;
   void *block = in->realloc(in->ctx, old, size);
+  t->busy = MLZ_BUSY_EVENT;
   if (mlz_agent_enter(t)) mlz_record_realloc_end(t, domain, begun, old, block, size ? size : 1);
   atomic_signal_fence(memory_order_seq_cst);
-  t->busy = 0;
+  t->busy = MLZ_BUSY_NOT;
   return block;
 }
 MLZ_INLINE void hook_free(struct mlz_py_allocator *in, void *block, unsigned domain) {
@@ -47,12 +51,13 @@ MLZ_INLINE void hook_free(struct mlz_py_allocator *in, void *block, unsigned dom
     in->free(in->ctx, block);
     return;
   }
-  t->busy = 1;
+  t->busy = MLZ_BUSY_EVENT;
   atomic_signal_fence(memory_order_seq_cst);
   mlz_record_free(t, domain, block);
+  t->busy = MLZ_BUSY_INNER;
   in->free(in->ctx, block);
   atomic_signal_fence(memory_order_seq_cst);
-  t->busy = 0;
+  t->busy = MLZ_BUSY_NOT;
 }
 
 #define HOOKS(name, domain)                                                                                                                \
