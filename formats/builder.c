@@ -8,16 +8,14 @@
 
 struct mlz_builder *mlz_builder_new(void) {
   void *p = mmap(NULL, sizeof(struct mlz_builder), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (p == MAP_FAILED)
-    return NULL;
+  if (p == MAP_FAILED) return NULL;
   struct mlz_builder *b = p;
   mlz_builder_begin(b, 0, 0, 0);
   return b;
 }
 
 struct mlz_builder *mlz_builder_free(struct mlz_builder *b) {
-  if (b != NULL)
-    munmap(b, sizeof *b);
+  if (b != NULL) munmap(b, sizeof *b);
   return NULL;
 }
 
@@ -55,13 +53,10 @@ void mlz_builder_thread(struct mlz_builder *b, uint32_t thread) {
 /* The place of the current thread in the chunk's list. A slot taken by another thread with the same low bits costs a walk. */
 static uint32_t thread_index(struct mlz_builder *b) {
   uint32_t *slot = &b->thread_slot[b->thread % MLZ_BUILDER_THREAD_SLOTS];
-  if (*slot != 0 && b->thread_id[*slot - 1] == b->thread)
-    return *slot - 1;
+  if (*slot != 0 && b->thread_id[*slot - 1] == b->thread) return *slot - 1;
   uint32_t i = 0;
-  if (*slot == 0)
-    i = b->threads_n;
-  while (i < b->threads_n && b->thread_id[i] != b->thread)
-    i++;
+  if (*slot == 0) i = b->threads_n;
+  while (i < b->threads_n && b->thread_id[i] != b->thread) i++;
   if (i == b->threads_n) {
     b->thread_id[i] = b->thread;
     b->thread_latest[i] = 0;
@@ -87,8 +82,7 @@ static __attribute__((noinline, cold)) void settle(struct mlz_builder *b) {
 
 static inline void event(struct mlz_builder *b, uint8_t op) {
   assert(b->n < MLZ_CHUNK_EVENTS_MAX); /* the caller asks mlz_builder_full */
-  if (UNLIKELY(b->pending))
-    settle(b);
+  if (UNLIKELY(b->pending)) settle(b);
   b->ops[b->n++] = op;
 }
 
@@ -99,31 +93,26 @@ static inline uint64_t class_hash(uint32_t stack, uint64_t size, unsigned domain
 
 static __attribute__((noinline, cold)) void hash_grow(struct mlz_builder *b) {
   uint32_t size = (b->hash_mask + 1) * 4;
-  if (size > MLZ_BUILDER_HASH_MAX)
-    size = MLZ_BUILDER_HASH_MAX;
+  if (size > MLZ_BUILDER_HASH_MAX) size = MLZ_BUILDER_HASH_MAX;
   memset(b->hash, 0, size * sizeof b->hash[0]);
   b->hash_mask = size - 1;
   for (uint32_t i = 0; i < b->classes_n; i++) {
     const struct mlz_class *k = &b->classes[i];
     uint64_t h = class_hash(k->stack, k->size, k->domain);
-    while (b->hash[h & b->hash_mask] != 0)
-      h++;
+    while (b->hash[h & b->hash_mask] != 0) h++;
     b->hash[h & b->hash_mask] = i + 1;
   }
 }
 
 static __attribute__((noinline)) uint32_t class_add(struct mlz_builder *b, uint32_t stack, uint64_t size, unsigned domain, double weight) {
-  if ((b->classes_n + 1) * 2 > b->hash_mask + 1 && b->hash_mask + 1 < MLZ_BUILDER_HASH_MAX)
-    hash_grow(b);
+  if ((b->classes_n + 1) * 2 > b->hash_mask + 1 && b->hash_mask + 1 < MLZ_BUILDER_HASH_MAX) hash_grow(b);
   uint64_t h = class_hash(stack, size, domain);
-  while (b->hash[h & b->hash_mask] != 0)
-    h++;
+  while (b->hash[h & b->hash_mask] != 0) h++;
   uint32_t i = b->classes_n++;
   b->classes[i] = (struct mlz_class){.size = size, .weight = weight, .stack = stack, .domain = domain};
   b->hash[h & b->hash_mask] = i + 1;
   uint32_t w = 0;
-  while (w < b->weights_n && b->weights[w] != weight)
-    w++;
+  while (w < b->weights_n && b->weights[w] != weight) w++;
   if (w == b->weights_n) {
     assert(w < MLZ_WEIGHTS_MAX);
     b->weights[b->weights_n++] = weight;
@@ -134,11 +123,9 @@ static __attribute__((noinline)) uint32_t class_add(struct mlz_builder *b, uint3
 static inline uint32_t class_of(struct mlz_builder *b, uint32_t stack, uint64_t size, unsigned domain, double weight) {
   for (uint64_t h = class_hash(stack, size, domain);; h++) {
     uint32_t at = b->hash[h & b->hash_mask];
-    if (UNLIKELY(at == 0))
-      return class_add(b, stack, size, domain, weight);
+    if (UNLIKELY(at == 0)) return class_add(b, stack, size, domain, weight);
     const struct mlz_class *k = &b->classes[at - 1];
-    if (k->size == size && k->stack == stack && k->domain == domain && k->weight == weight)
-      return at - 1;
+    if (k->size == size && k->stack == stack && k->domain == domain && k->weight == weight) return at - 1;
   }
 }
 
@@ -163,8 +150,7 @@ void mlz_builder_free_block(struct mlz_builder *b, uint64_t alloc_no, uint32_t s
   assert(alloc_no - b->first_alloc < b->allocs);
   if (temporary) {
     event(b, MLZ_OP_FREE_TEMP);
-    if (b->thread_latest[b->thread_index] == a + 1)
-      return;
+    if (b->thread_latest[b->thread_index] == a + 1) return;
     b->ops[b->n - 1] = MLZ_FILE_OP_FREE_TEMP_REF;
   } else {
     event(b, MLZ_OP_FREE);

@@ -9,11 +9,10 @@
 struct mlz_encoder {
   ZSTD_CCtx *zstd;
   int level;
-  uint32_t *values;    /* a column after prediction: MLZ_CHUNK_EVENTS_MAX */
-  uint32_t *successor; /* MLZ_CHUNK_EVENTS_MAX */
-  uint64_t *wide;      /* columns of 64-bit values: MLZ_CHUNK_EVENTS_MAX */
-  uint8_t *raw;        /* a column's bytes before compression */
-  uint8_t *out;        /* the payload */
+  uint32_t *values; /* a column after prediction: MLZ_CHUNK_EVENTS_MAX */
+  uint64_t *wide;   /* the same for 64-bit values */
+  uint8_t *raw;     /* a column's bytes before compression */
+  uint8_t *out;     /* the payload */
   size_t raw_size, out_size, used;
 };
 

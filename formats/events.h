@@ -13,12 +13,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define MLZ_CHUNK_EVENTS_MAX (1u << 18)
+#define MLZ_CHUNK_EVENTS_MAX (1u << 18) /* op 6 and ops 7 to 15 never reach a caller: docs/format.md */
 
 enum mlz_op {
   MLZ_OP_ALLOC = 0,
   MLZ_OP_FREE = 1,          /* of a block allocated in this chunk */
-  MLZ_OP_FREE_TEMP = 2,     /* of the latest allocation of this thread in this chunk, with none after it */
+  MLZ_OP_FREE_TEMP = 2,     /* the same, and the thread has allocated nothing since */
   MLZ_OP_FREE_OLD = 3,      /* of a block allocated in an earlier chunk: names class and allocation */
   MLZ_OP_FREE_OLD_TEMP = 4, /* the same, and the thread has allocated nothing since */
   MLZ_OP_FREE_FOREIGN = 5,  /* of a block inherited by fork, or whose allocation was lost: no class */

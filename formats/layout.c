@@ -7,14 +7,11 @@
 uint64_t mlz_get_varint_slow(struct mlz_cursor *c) {
   uint64_t v = 0;
   for (unsigned shift = 0; !c->bad && shift < 64; shift += 7) {
-    if (c->p >= c->end)
-      break;
+    if (c->p >= c->end) break;
     uint8_t byte = *c->p++;
-    if (shift == 63 && byte > 1)
-      break;
+    if (shift == 63 && byte > 1) break;
     v |= (uint64_t)(byte & 0x7f) << shift;
-    if (byte < 0x80)
-      return v;
+    if (byte < 0x80) return v;
   }
   c->bad = true;
   return 0;
@@ -66,8 +63,7 @@ bool mlz_extent_get(struct mlz_cursor *c, struct mlz_extent *x) {
   uint64_t alloc = 0, ns = first_ns;
   for (uint32_t i = 0; i < x->points; i++) {
     uint64_t step_alloc = mlz_get_varint(c), step_ns = mlz_get_varint(c);
-    if (c->bad || step_alloc > allocs - alloc || step_ns > x->last_ns - ns)
-      return false;
+    if (c->bad || step_alloc > allocs - alloc || step_ns > x->last_ns - ns) return false;
     alloc += step_alloc;
     ns += step_ns;
     x->point_alloc[i] = (uint32_t)alloc;

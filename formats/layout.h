@@ -63,8 +63,8 @@ enum mlz_chunk_kind {
 #define MLZ_FILE_OP_FREE_TEMP_REF 6u
 
 enum mlz_column {
-  MLZ_COL_OPS = 1,          /* a byte for each event */
-  MLZ_COL_CLASS_STACK = 2,  /* the class table */
+  MLZ_COL_OPS = 1,         /* a byte for each event */
+  MLZ_COL_CLASS_STACK = 2, /* the class table */
   MLZ_COL_CLASS_SIZE = 3,
   MLZ_COL_CLASS_KIND = 4,   /* weight index * 8 + domain */
   MLZ_COL_WEIGHTS = 5,      /* bits of IEEE doubles */
@@ -83,21 +83,20 @@ enum mlz_column {
 #define MLZ_COL_REQUIRED 0x80u /* id bit: a reader that does not know the column must pass over the chunk */
 #define MLZ_RARE_FIELDS 7u
 
-enum mlz_form { MLZ_FORM_VARINT = 0, /* 1..4: that many byte planes */ MLZ_FORM_PLANES_MAX = 4, MLZ_FORM_WORDS = 16 /* +1..+4: that many bytes each, little-endian */ };
+enum mlz_form { MLZ_FORM_VARINT = 0, MLZ_FORM_PLANES_MAX = 4 }; /* 1..4: that many byte planes */
 enum mlz_packing { MLZ_PACK_NONE = 0, MLZ_PACK_ZSTD = 1 };
 enum mlz_predictor {
   MLZ_PRED_NONE = 0,
-  MLZ_PRED_DELTA = 1,     /* zigzag difference to the previous value */
-  MLZ_PRED_DISTANCE = 2,  /* FREE_REF only: allocations since, in this chunk */
-  MLZ_PRED_SUCCESSOR = 3, /* 0: what followed the previous value last time; else value + 1 */
+  MLZ_PRED_DELTA = 1,    /* zigzag difference to the previous value */
+  MLZ_PRED_DISTANCE = 2, /* FREE_REF only: allocations since, in this chunk */
 };
 
 #define MLZ_WEIGHTS_MAX 256u
 #define MLZ_RARES_MAX 4096u
 #define MLZ_POINTS_MAX 64u /* (allocation, time) pairs of one EVENTS chunk */
 #define MLZ_STRING_MAX (1u << 20)
-#define MLZ_TABLE_ROWS_MAX (1u << 18) /* rows of one table chunk */
-#define MLZ_STACK_MAX 4096u           /* frames of one stack */
+#define MLZ_TABLE_ROWS_MAX (1u << 18)  /* rows of one table chunk */
+#define MLZ_STACK_MAX 4096u            /* frames of one stack */
 #define MLZ_STACK_CHUNK_MAX (1u << 21) /* frames of one STACKS chunk, shared ones counted each time */
 
 static inline uint64_t mlz_zigzag(int64_t v) { return (uint64_t)v << 1 ^ (uint64_t)(v >> 63); }
@@ -120,8 +119,7 @@ struct mlz_cursor {
 };
 uint64_t mlz_get_varint_slow(struct mlz_cursor *c);
 static inline uint64_t mlz_get_varint(struct mlz_cursor *c) {
-  if (__builtin_expect(c->p < c->end && *c->p < 0x80, 1))
-    return *c->p++;
+  if (__builtin_expect(c->p < c->end && *c->p < 0x80, 1)) return *c->p++;
   return mlz_get_varint_slow(c);
 }
 static inline const uint8_t *mlz_get_bytes(struct mlz_cursor *c, uint64_t n) {
@@ -144,7 +142,7 @@ struct mlz_extent {
   uint32_t events, allocs, frees;
   uint64_t first_alloc;
   uint64_t first_ns, last_ns;
-  uint32_t points; /* allocation point_alloc[i] and those after it were recorded at point_ns[i] or later */
+  uint32_t points;                      /* allocation point_alloc[i] and those after it were recorded at point_ns[i] or later */
   uint32_t point_alloc[MLZ_POINTS_MAX]; /* numbers within the chunk, rising */
   uint64_t point_ns[MLZ_POINTS_MAX];
 };

@@ -8,16 +8,13 @@
 #define LOST_STRING UINT64_MAX
 
 bool mlz_grow(void *array, size_t *room, size_t need, size_t element) {
-  if (need <= *room)
-    return true;
+  if (need <= *room) return true;
   size_t n = *room == 0 ? 64 : *room;
-  while (n < need)
-    n += n / 2;
+  while (n < need) n += n / 2;
   void *p;
   memcpy(&p, array, sizeof p);
   p = realloc(p, n * element);
-  if (p == NULL)
-    return false;
+  if (p == NULL) return false;
   memcpy(array, &p, sizeof p);
   *room = n;
   return true;
@@ -35,8 +32,7 @@ static void make_utf8(char *s, size_t n) {
   while (p < end) {
     unsigned more = *p < 0x80 ? 0 : *p >= 0xc2 && *p < 0xe0 ? 1 : *p >= 0xe0 && *p < 0xf0 ? 2 : *p >= 0xf0 && *p < 0xf5 ? 3 : 4;
     bool ok = more < 4 && (size_t)(end - p) > more;
-    for (unsigned i = 1; ok && i <= more; i++)
-      ok = (p[i] & 0xc0) == 0x80;
+    for (unsigned i = 1; ok && i <= more; i++) ok = (p[i] & 0xc0) == 0x80;
     if (ok && more >= 2) /* overlong, surrogate, beyond U+10FFFF */
       ok = !(p[0] == 0xe0 && p[1] < 0xa0) && !(p[0] == 0xed && p[1] > 0x9f) && !(p[0] == 0xf0 && p[1] < 0x90) &&
            !(p[0] == 0xf4 && p[1] > 0x8f);
@@ -49,23 +45,19 @@ static void make_utf8(char *s, size_t n) {
 
 static int load_strings(struct mlz_trace *t, uint64_t count, struct mlz_cursor *c) {
   uint64_t first = mlz_get_varint(c), total = 0;
-  if (c->bad || !first_row_ok(t, t->strings_n, first, count))
-    return -EBADMSG;
+  if (c->bad || !first_row_ok(t, t->strings_n, first, count)) return -EBADMSG;
   struct mlz_cursor lengths = *c;
   for (uint64_t i = 0; i < count; i++) {
     uint64_t n = mlz_get_varint(c);
-    if (n > MLZ_STRING_MAX)
-      return -EBADMSG;
+    if (n > MLZ_STRING_MAX) return -EBADMSG;
     total += n;
   }
   const uint8_t *bytes = mlz_get_bytes(c, total);
-  if (bytes == NULL)
-    return -EBADMSG;
+  if (bytes == NULL) return -EBADMSG;
   if (!mlz_grow(&t->string_at, &t->strings_room, (size_t)(first + count), sizeof t->string_at[0]) ||
       !mlz_grow(&t->text, &t->text_room, t->text_n + (size_t)(total + count), 1))
     return -ENOMEM;
-  while (t->strings_n < first)
-    t->string_at[t->strings_n++] = LOST_STRING;
+  while (t->strings_n < first) t->string_at[t->strings_n++] = LOST_STRING;
   for (uint64_t i = 0; i < count; i++) {
     size_t n = (size_t)mlz_get_varint(&lengths);
     t->string_at[t->strings_n++] = t->text_n;
@@ -80,10 +72,8 @@ static int load_strings(struct mlz_trace *t, uint64_t count, struct mlz_cursor *
 
 static int load_frames(struct mlz_trace *t, uint64_t count, struct mlz_cursor *c) {
   uint64_t first = mlz_get_varint(c);
-  if (c->bad || !first_row_ok(t, t->frames_n, first, count))
-    return -EBADMSG;
-  if (!mlz_grow(&t->frames, &t->frames_room, (size_t)(first + count), sizeof t->frames[0]))
-    return -ENOMEM;
+  if (c->bad || !first_row_ok(t, t->frames_n, first, count)) return -EBADMSG;
+  if (!mlz_grow(&t->frames, &t->frames_room, (size_t)(first + count), sizeof t->frames[0])) return -ENOMEM;
   struct mlz_frame *rows = t->frames + first;
   for (unsigned column = 0; column < 5; column++) {
     uint32_t v = 0;
@@ -97,56 +87,44 @@ static int load_frames(struct mlz_trace *t, uint64_t count, struct mlz_cursor *c
     }
   }
   for (uint64_t i = 0; i < count; i++)
-    if (rows[i].language > MLZ_LANG_NATIVE)
-      c->bad = true;
-  if (c->bad)
-    return -EBADMSG;
-  for (; t->frames_n < first; t->frames_n++)
-    t->frames[t->frames_n] = (struct mlz_frame){.language = LOST_FRAME};
+    if (rows[i].language > MLZ_LANG_NATIVE) c->bad = true;
+  if (c->bad) return -EBADMSG;
+  for (; t->frames_n < first; t->frames_n++) t->frames[t->frames_n] = (struct mlz_frame){.language = LOST_FRAME};
   t->frames_n = (size_t)(first + count);
   return 0;
 }
 
 static int load_stacks(struct mlz_trace *t, uint64_t count, struct mlz_cursor *c) {
   uint64_t first = mlz_get_varint(c), total = 0;
-  if (c->bad || !first_row_ok(t, t->stacks_n, first, count))
-    return -EBADMSG;
-  if (!mlz_grow(&t->stacks, &t->stacks_room, (size_t)(first + count), sizeof t->stacks[0]))
-    return -ENOMEM;
+  if (c->bad || !first_row_ok(t, t->stacks_n, first, count)) return -EBADMSG;
+  if (!mlz_grow(&t->stacks, &t->stacks_room, (size_t)(first + count), sizeof t->stacks[0])) return -ENOMEM;
   size_t at = t->stack_frames_n, previous = at;
   uint64_t previous_n = 0;
   for (uint64_t i = 0; i < count; i++) {
     uint64_t head = mlz_get_varint(c), shared = mlz_get_varint(c), n = head >> 1;
     total += n;
-    if (c->bad || n > MLZ_STACK_MAX || shared > n || shared > previous_n || total > MLZ_STACK_CHUNK_MAX)
-      return -EBADMSG;
-    if (!mlz_grow(&t->stack_frames, &t->stack_frames_room, at + (size_t)n, sizeof t->stack_frames[0]))
-      return -ENOMEM;
+    if (c->bad || n > MLZ_STACK_MAX || shared > n || shared > previous_n || total > MLZ_STACK_CHUNK_MAX) return -EBADMSG;
+    if (!mlz_grow(&t->stack_frames, &t->stack_frames_room, at + (size_t)n, sizeof t->stack_frames[0])) return -ENOMEM;
     uint32_t *frames = t->stack_frames + at;
     const uint32_t *before = t->stack_frames + previous;
-    for (uint64_t k = 0; k < shared; k++)
-      frames[n - 1 - k] = before[previous_n - 1 - k];
+    for (uint64_t k = 0; k < shared; k++) frames[n - 1 - k] = before[previous_n - 1 - k];
     uint32_t outer = shared == 0 ? 0 : frames[n - shared];
-    for (uint64_t k = n - shared; k-- > 0;)
-      frames[k] = outer += (uint32_t)mlz_unzigzag(mlz_get_varint(c));
+    for (uint64_t k = n - shared; k-- > 0;) frames[k] = outer += (uint32_t)mlz_unzigzag(mlz_get_varint(c));
     t->stacks[first + i] = (struct mlz_stack_row){.at = at, .n = (uint32_t)n, .truncated = head & 1};
     previous = at;
     previous_n = n;
     at += (size_t)n;
   }
-  if (c->bad)
-    return -EBADMSG;
+  if (c->bad) return -EBADMSG;
   t->stack_frames_n = at;
-  for (; t->stacks_n < first; t->stacks_n++)
-    t->stacks[t->stacks_n] = (struct mlz_stack_row){.n = LOST_STACK};
+  for (; t->stacks_n < first; t->stacks_n++) t->stacks[t->stacks_n] = (struct mlz_stack_row){.n = LOST_STACK};
   t->stacks_n = (size_t)(first + count);
   return 0;
 }
 
 static size_t json_place(const struct mlz_json_table *table, uint32_t id) {
   size_t low = 0, high = table->n;
-  if (high > 0 && table->ids[high - 1] < id)
-    return high;
+  if (high > 0 && table->ids[high - 1] < id) return high;
   while (low < high) {
     size_t middle = low + (high - low) / 2;
     if (table->ids[middle] < id)
@@ -225,8 +203,7 @@ static int add_rows(struct mlz_trace *t, const char *text, struct mlz_frame fram
   t->text_n += n;
   t->frames[t->frames_n] = frame;
   t->stacks[t->stacks_n] = (struct mlz_stack_row){.at = t->stack_frames_n, .n = stack_frame != NULL};
-  if (stack_frame != NULL)
-    t->stack_frames[t->stack_frames_n++] = *stack_frame;
+  if (stack_frame != NULL) t->stack_frames[t->stack_frames_n++] = *stack_frame;
   return 0;
 }
 
@@ -238,8 +215,7 @@ int mlz_tables_begin(struct mlz_trace *t) {
 
 int mlz_tables_end(struct mlz_trace *t) { /* the counts stay: the new rows lie at id n */
   uint32_t frame = (uint32_t)t->frames_n, string = (uint32_t)t->strings_n;
-  for (size_t i = 0; i < t->stack_frames_n; i++)
-    t->stack_frames[i] = t->stack_frames[i] < frame ? t->stack_frames[i] : frame;
+  for (size_t i = 0; i < t->stack_frames_n; i++) t->stack_frames[i] = t->stack_frames[i] < frame ? t->stack_frames[i] : frame;
   for (size_t i = 0; i < t->frames_n; i++) {
     struct mlz_frame *f = &t->frames[i];
     f->function = f->function < string ? f->function : string;
@@ -250,8 +226,7 @@ int mlz_tables_end(struct mlz_trace *t) { /* the counts stay: the new rows lie a
 }
 
 static void json_close(struct mlz_json_table *table) {
-  for (size_t i = 0; i < table->n; i++)
-    json_decref(table->rows[i]);
+  for (size_t i = 0; i < table->n; i++) json_decref(table->rows[i]);
   free(table->rows);
   free(table->ids);
 }
@@ -267,16 +242,14 @@ void mlz_tables_close(struct mlz_trace *t) {
 }
 
 uint32_t mlz_tables_known_thread(const struct mlz_trace *t, uint64_t id) {
-  if (id >= UINT32_MAX)
-    return 0;
+  if (id >= UINT32_MAX) return 0;
   size_t at = json_place(&t->threads, (uint32_t)id);
   return at < t->threads.n && t->threads.ids[at] == id ? (uint32_t)id : 0;
 }
 
 int mlz_tables_know_process(struct mlz_trace *t, uint32_t id) {
   size_t at = json_place(&t->processes, id);
-  if (at < t->processes.n && t->processes.ids[at] == id)
-    return 0;
+  if (at < t->processes.n && t->processes.ids[at] == id) return 0;
   json_t *object = json_pack("{s:I,s:b}", "id", (json_int_t)id, "lost", 1);
   return object == NULL ? -ENOMEM : json_put(&t->processes, id, object);
 }
@@ -286,23 +259,19 @@ uint32_t mlz_trace_frames(const struct mlz_trace *t) { return (uint32_t)t->frame
 uint32_t mlz_trace_stacks(const struct mlz_trace *t) { return (uint32_t)t->stacks_n + 1; }
 
 const char *mlz_trace_string(const struct mlz_trace *t, uint32_t id) {
-  if (id > t->strings_n || t->string_at[id] == LOST_STRING)
-    id = (uint32_t)t->strings_n;
+  if (id > t->strings_n || t->string_at[id] == LOST_STRING) id = (uint32_t)t->strings_n;
   return t->text + t->string_at[id];
 }
 
 struct mlz_frame mlz_trace_frame(const struct mlz_trace *t, uint32_t id) {
-  if (id > t->frames_n || t->frames[id].language == LOST_FRAME)
-    id = (uint32_t)t->frames_n;
+  if (id > t->frames_n || t->frames[id].language == LOST_FRAME) id = (uint32_t)t->frames_n;
   return t->frames[id];
 }
 
 const uint32_t *mlz_trace_stack(const struct mlz_trace *t, uint32_t id, uint32_t *n, bool *truncated) {
-  if (id > t->stacks_n || t->stacks[id].n == LOST_STACK)
-    id = (uint32_t)t->stacks_n;
+  if (id > t->stacks_n || t->stacks[id].n == LOST_STACK) id = (uint32_t)t->stacks_n;
   *n = t->stacks[id].n;
-  if (truncated != NULL)
-    *truncated = t->stacks[id].truncated;
+  if (truncated != NULL) *truncated = t->stacks[id].truncated;
   return t->stack_frames + t->stacks[id].at;
 }
 

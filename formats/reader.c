@@ -14,31 +14,23 @@
 static int read_chunk(struct mlz_trace *t, uint64_t at, struct mlz_chunk_header *h, const uint8_t **payload) {
   int rc = 0;
   const uint8_t *p = mlz_source_get(&t->source, at, sizeof *h, &rc);
-  if (p == NULL)
-    return rc;
+  if (p == NULL) return rc;
   memcpy(h, p, sizeof *h);
-  if (h->magic != MLZ_CHUNK_MAGIC || h->raw > MLZ_CHUNK_RAW_MAX || h->stored > t->source.size - at - sizeof *h)
-    return 0;
-  if (!(h->flags & MLZ_CHUNK_ZSTD) && h->stored != h->raw)
-    return 0;
+  if (h->magic != MLZ_CHUNK_MAGIC || h->raw > MLZ_CHUNK_RAW_MAX || h->stored > t->source.size - at - sizeof *h) return 0;
+  if (!(h->flags & MLZ_CHUNK_ZSTD) && h->stored != h->raw) return 0;
   p = mlz_source_get(&t->source, at + sizeof *h, h->stored, &rc);
-  if (p == NULL)
-    return rc;
+  if (p == NULL) return rc;
   *payload = p;
   return mlz_chunk_checksum(h, p) == h->checksum;
 }
 
 /* *payload becomes the decompressed payload of h->raw bytes. 0, -EBADMSG, -ENOMEM. */
 static int unpack_chunk(struct mlz_trace *t, const struct mlz_chunk_header *h, const uint8_t **payload) {
-  if (!(h->flags & MLZ_CHUNK_ZSTD))
-    return 0;
-  if (ZSTD_getFrameContentSize(*payload, h->stored) != h->raw)
-    return -EBADMSG;
-  if (!mlz_grow(&t->payload, &t->payload_room, h->raw, 1))
-    return -ENOMEM;
+  if (!(h->flags & MLZ_CHUNK_ZSTD)) return 0;
+  if (ZSTD_getFrameContentSize(*payload, h->stored) != h->raw) return -EBADMSG;
+  if (!mlz_grow(&t->payload, &t->payload_room, h->raw, 1)) return -ENOMEM;
   size_t n = ZSTD_decompressDCtx(t->zstd, t->payload, h->raw, *payload, h->stored);
-  if (ZSTD_isError(n) || n != h->raw)
-    return -EBADMSG;
+  if (ZSTD_isError(n) || n != h->raw) return -EBADMSG;
   *payload = t->payload;
   return 0;
 }
@@ -87,10 +79,8 @@ static int load_chunk(struct mlz_trace *t, const struct mlz_chunk_header *h, con
     t->damage.chunks_unknown++;
     return 0;
   }
-  if (h->kind == MLZ_C_INDEX || h->kind == MLZ_C_END)
-    return 0;
-  if ((rc = unpack_chunk(t, h, &payload)) != 0)
-    return rc;
+  if (h->kind == MLZ_C_INDEX || h->kind == MLZ_C_END) return 0;
+  if ((rc = unpack_chunk(t, h, &payload)) != 0) return rc;
   switch (h->kind) {
   case MLZ_C_META:
     return take_object(&t->meta, payload, h->raw);
@@ -119,33 +109,26 @@ static int read_index(struct mlz_trace *t, uint64_t first, struct listed **out, 
   struct mlz_chunk_header end, h;
   const uint8_t *p;
   uint64_t size = t->source.size;
-  if (size < first + 2 * sizeof h)
-    return 0;
+  if (size < first + 2 * sizeof h) return 0;
   int rc = read_chunk(t, size - sizeof end, &end, &p);
-  if (rc != 1 || end.kind != MLZ_C_END || end.stored != 0)
-    return rc < 0 ? rc : 0;
+  if (rc != 1 || end.kind != MLZ_C_END || end.stored != 0) return rc < 0 ? rc : 0;
   uint64_t at = end.count, here = first;
-  if (at < first || at > size - 2 * sizeof h)
-    return 0;
+  if (at < first || at > size - 2 * sizeof h) return 0;
   rc = read_chunk(t, at, &h, &p);
   if (rc != 1 || h.kind != MLZ_C_INDEX || at + sizeof h + h.stored != size - sizeof end || h.count > size / sizeof h)
     return rc < 0 ? rc : 0;
-  if ((rc = unpack_chunk(t, &h, &p)) != 0)
-    return rc == -EBADMSG ? 0 : rc;
+  if ((rc = unpack_chunk(t, &h, &p)) != 0) return rc == -EBADMSG ? 0 : rc;
   struct mlz_cursor c = {.p = p, .end = p + h.raw};
   struct listed *list = calloc(h.count + 1, sizeof *list);
-  if (list == NULL)
-    return -ENOMEM;
+  if (list == NULL) return -ENOMEM;
   size_t n = 0;
   while (n < h.count && here <= at) {
     uint64_t kind = mlz_get_varint(&c), stored = mlz_get_varint(&c);
-    if (c.bad || kind > UINT16_MAX || stored > at - here)
-      break;
+    if (c.bad || kind > UINT16_MAX || stored > at - here) break;
     list[n] = (struct listed){.at = here, .stored = (uint32_t)stored, .kind = (uint32_t)kind, .entry = t->entries_n};
     if (kind == MLZ_C_EVENTS) {
       struct mlz_extent x;
-      if (!mlz_extent_get(&c, &x))
-        break;
+      if (!mlz_extent_get(&c, &x)) break;
       if (add_entry(t, here, (uint32_t)stored, &x) != 0) {
         free(list);
         return -ENOMEM;
@@ -197,8 +180,7 @@ static int64_t find_chunk(struct mlz_trace *t, uint64_t from) {
     int rc = 0;
     size_t window = size - from < SCAN_WINDOW ? (size_t)(size - from) : SCAN_WINDOW;
     const uint8_t *p = mlz_source_get(&t->source, from, window, &rc);
-    if (p == NULL && rc != 0)
-      return rc;
+    if (p == NULL && rc != 0) return rc;
     const uint8_t *hit = p == NULL ? NULL : memmem(p, window, magic, sizeof magic);
     if (hit == NULL) {
       from += window - (sizeof magic - 1); /* the magic may lie across the border; a window that cannot be read is passed over */
@@ -208,8 +190,7 @@ static int64_t find_chunk(struct mlz_trace *t, uint64_t from) {
     const uint8_t *payload;
     from += (uint64_t)(hit - p);
     rc = read_chunk(t, from, &h, &payload);
-    if (rc != 0)
-      return rc < 0 ? rc : (int64_t)from;
+    if (rc != 0) return rc < 0 ? rc : (int64_t)from;
     from++;
   }
   return (int64_t)size;
@@ -220,12 +201,10 @@ static void count_gap(struct mlz_trace *t, uint64_t from, uint64_t to) {
   struct mlz_chunk_header h = {0};
   int rc = 0;
   const uint8_t *p = mlz_source_get(&t->source, from, sizeof h, &rc);
-  if (p != NULL)
-    memcpy(&h, p, sizeof h);
+  if (p != NULL) memcpy(&h, p, sizeof h);
   bool tail = to == t->source.size && (p == NULL || h.magic != MLZ_CHUNK_MAGIC || h.stored > to - from - sizeof h);
   bool events = p != NULL && h.magic == MLZ_CHUNK_MAGIC && h.kind == MLZ_C_EVENTS && h.count <= MLZ_CHUNK_EVENTS_MAX;
-  if (!tail)
-    t->damage.chunks_bad++;
+  if (!tail) t->damage.chunks_bad++;
   t->damage.bytes_bad += to - from;
   t->damage.events_bad += events ? h.count : 0;
 }
@@ -236,12 +215,10 @@ static int walk(struct mlz_trace *t, uint64_t at) {
     struct mlz_chunk_header h;
     const uint8_t *p;
     int rc = read_chunk(t, at, &h, &p);
-    if (rc < 0)
-      return rc;
+    if (rc < 0) return rc;
     if (rc == 0) {
       int64_t next = find_chunk(t, at + 1);
-      if (next < 0)
-        return (int)next;
+      if (next < 0) return (int)next;
       count_gap(t, at, (uint64_t)next);
       at = (uint64_t)next;
       continue;
@@ -294,8 +271,7 @@ static int check_header(struct mlz_trace *t, uint64_t *first, char *err, size_t 
   memcpy(&h, p, sizeof h);
   *first = sizeof h;
   const uint8_t *all = h.header_bytes >= sizeof h && h.header_bytes <= 4096 ? mlz_source_get(&t->source, 0, h.header_bytes, &rc) : NULL;
-  if (all != NULL)
-    memcpy(&h.checksum, all + h.header_bytes - sizeof h.checksum, sizeof h.checksum);
+  if (all != NULL) memcpy(&h.checksum, all + h.header_bytes - sizeof h.checksum, sizeof h.checksum);
   if (all == NULL || mlz_header_checksum(all, h.header_bytes) != h.checksum) {
     count_bad(t, sizeof h, 0); /* the chunks can still be found */
     return 0;
@@ -313,26 +289,20 @@ static int compare_entries(const void *a, const void *b, void *arg) {
   const struct mlz_trace *t = arg;
   size_t i = *(const size_t *)a, j = *(const size_t *)b;
   const struct mlz_entry *x = &t->entries[i], *y = &t->entries[j];
-  if (x->process != y->process)
-    return x->process < y->process ? -1 : 1;
-  if (x->first_alloc != y->first_alloc)
-    return x->first_alloc < y->first_alloc ? -1 : 1;
+  if (x->process != y->process) return x->process < y->process ? -1 : 1;
+  if (x->first_alloc != y->first_alloc) return x->first_alloc < y->first_alloc ? -1 : 1;
   return i < j ? -1 : i > j; /* chunks without allocations share a number; the last one has them */
 }
 
 static int prepare(struct mlz_trace *t) {
   t->by_alloc = malloc((t->entries_n + 1) * sizeof t->by_alloc[0]);
-  if (t->by_alloc == NULL)
-    return -ENOMEM;
+  if (t->by_alloc == NULL) return -ENOMEM;
   for (size_t i = 0; i < t->entries_n; i++) {
     t->by_alloc[i] = i;
-    if (mlz_tables_know_process(t, t->entries[i].process) != 0)
-      return -ENOMEM;
+    if (mlz_tables_know_process(t, t->entries[i].process) != 0) return -ENOMEM;
   }
-  if (t->entries_n != 0)
-    qsort_r(t->by_alloc, t->entries_n, sizeof t->by_alloc[0], compare_entries, t);
-  if (t->meta == NULL)
-    t->meta = json_object();
+  if (t->entries_n != 0) qsort_r(t->by_alloc, t->entries_n, sizeof t->by_alloc[0], compare_entries, t);
+  if (t->meta == NULL) t->meta = json_object();
   if (t->summary == NULL) {
     t->summary = t->group_state != NULL ? json_incref(t->group_state) : json_object();
     if (t->group_state != NULL && json_object_get(t->summary, "duration_ns") == NULL)
@@ -347,15 +317,13 @@ static int read_all(struct mlz_trace *t, char *err, size_t err_size) {
   struct listed *list = NULL;
   size_t n = 0;
   int rc = check_header(t, &first, err, err_size);
-  if (rc != 0)
-    return rc;
+  if (rc != 0) return rc;
   if ((rc = mlz_tables_begin(t)) == 0 && (rc = read_index(t, first, &list, &n)) == 1)
     rc = load_listed(t, list, n);
   else if (rc == 0)
     rc = walk(t, first);
   free(list);
-  if (rc == 0)
-    rc = prepare(t);
+  if (rc == 0) rc = prepare(t);
   if (rc != 0) {
     snprintf(err, err_size, "out of memory while reading the tables; free some memory or raise the limit");
     return rc;
@@ -369,8 +337,7 @@ static int read_all(struct mlz_trace *t, char *err, size_t err_size) {
 
 static int open_source(struct mlz_trace **out, struct mlz_source *source, char *err, size_t err_size) {
   struct mlz_trace *t = calloc(1, sizeof *t);
-  if (t != NULL)
-    t->zstd = ZSTD_createDCtx();
+  if (t != NULL) t->zstd = ZSTD_createDCtx();
   if (t == NULL || t->zstd == NULL) {
     free(t);
     mlz_source_close(source);
@@ -399,8 +366,7 @@ int mlz_trace_open_memory(struct mlz_trace **out, const uint8_t *bytes, size_t n
 }
 
 struct mlz_trace *mlz_trace_close(struct mlz_trace *t) {
-  if (t == NULL)
-    return NULL;
+  if (t == NULL) return NULL;
   mlz_source_close(&t->source);
   mlz_tables_close(t);
   mlz_decode_close(t);
@@ -435,19 +401,16 @@ int mlz_trace_next(struct mlz_trace *t, unsigned want, struct mlz_block *b) {
     struct mlz_extent x;
     const uint8_t *p;
     int rc = e->bad ? 0 : read_chunk(t, e->at, &h, &p);
-    if (rc < 0)
-      return rc;
+    if (rc < 0) return rc;
     if (rc == 1 && h.kind == MLZ_C_EVENTS && h.flags == 0 && h.stored == e->stored && h.count == e->events) {
       rc = mlz_decode_events(t, p, h.stored, want, &x, b);
       if (rc == 0 && x.process == e->process && x.events == e->events && x.first_alloc == e->first_alloc) {
         b->group = e->group;
         return 1;
       }
-      if (rc == -ENOMEM)
-        return rc;
+      if (rc == -ENOMEM) return rc;
     }
-    if (!e->bad)
-      count_bad(t, sizeof h + e->stored, e->events);
+    if (!e->bad) count_bad(t, sizeof h + e->stored, e->events);
     e->bad = true;
   }
   return 0;
@@ -463,12 +426,10 @@ bool mlz_trace_alloc_time(struct mlz_trace *t, uint32_t process, uint64_t alloc_
     else
       high = middle;
   }
-  if (low == 0)
-    return false;
+  if (low == 0) return false;
   size_t i = t->by_alloc[low - 1];
   const struct mlz_entry *e = &t->entries[i];
-  if (e->process != process || alloc_no < e->first_alloc || alloc_no - e->first_alloc >= e->allocs)
-    return false;
+  if (e->process != process || alloc_no < e->first_alloc || alloc_no - e->first_alloc >= e->allocs) return false;
   size_t from = e->points, to = i + 1 < t->entries_n ? t->entries[i + 1].points : t->points_n;
   while (to - from > 1) {
     size_t middle = from + (to - from) / 2;

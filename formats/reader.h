@@ -1,9 +1,11 @@
-/* Reads a .mlyze file: maps it, checks it, and hands out its events chunk by chunk, decoded to plain arrays.
+/* Reads a .mlyze file: checks it, and hands out its events chunk by chunk, decoded to plain arrays.
  * Memory: the tables and one chunk, whatever the number of events. One thread for each `struct mlz_trace`.
  *
  * A damaged file: tables and chunks that fail their checksum (or were cut) are passed over and counted in
  * `mlz_trace_damage`; what can be read is given. Nothing read is trusted: every index is checked against its table before a
- * caller sees it (an unknown string, frame or stack reads as id 0). */
+ * caller sees it. The last id of each table (its count less 1) is no stored row: it stands for every row that was lost or never there, and
+ * reads as "<lost>", a frame of that function, and a stack of that frame. An unknown thread reads as 0. Only pairing is not checked: a
+ * block freed twice is possible in a forged file. */
 #ifndef MLZ_FORMATS_READER_H
 #define MLZ_FORMATS_READER_H
 
@@ -32,13 +34,14 @@ const json_t *mlz_trace_summary(
 const struct mlz_damage *mlz_trace_damage(const struct mlz_trace *t); /* complete once all chunks were read */
 bool mlz_trace_complete(const struct mlz_trace *t);                   /* finished by the recorder and undamaged so far */
 
-/* Tables. Strings are NUL-terminated (a NUL inside is cut there); owned by the trace. */
+/* Tables. Strings are valid UTF-8 (a byte that is not reads as '?'), NUL-terminated (a NUL inside is cut there), owned by the trace. */
 uint32_t mlz_trace_strings(const struct mlz_trace *t); /* ids 0..n-1 */
 const char *mlz_trace_string(const struct mlz_trace *t, uint32_t id);
 uint32_t mlz_trace_frames(const struct mlz_trace *t);
 struct mlz_frame mlz_trace_frame(const struct mlz_trace *t, uint32_t id); /* its string ids are valid */
 uint32_t mlz_trace_stacks(const struct mlz_trace *t);
 const uint32_t *mlz_trace_stack(const struct mlz_trace *t, uint32_t id, uint32_t *n, bool *truncated); /* innermost first */
+/* Each object has its "id" (1 or more); of a process whose object was lost there is {"id", "lost": true}. */
 size_t mlz_trace_processes(const struct mlz_trace *t);
 const json_t *mlz_trace_process(const struct mlz_trace *t, size_t i); /* in order of id */
 size_t mlz_trace_threads(const struct mlz_trace *t);
@@ -48,7 +51,7 @@ const json_t *mlz_trace_thread(const struct mlz_trace *t, size_t i);
 struct mlz_block {
   uint32_t process;
   uint32_t n;
-  uint64_t group;       /* number of the group (from 0) that the chunk belongs to */
+  uint64_t group; /* number of the group (from 0) that the chunk belongs to; after damage to the index and a GROUP chunk, a lower one */
   uint64_t first_alloc; /* number of the process's first allocation in this chunk */
   uint64_t first_ns, last_ns;
   uint32_t n_classes;

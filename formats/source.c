@@ -46,17 +46,14 @@ void mlz_source_memory(struct mlz_source *s, const uint8_t *bytes, size_t n) {
 }
 
 void mlz_source_close(struct mlz_source *s) {
-  if (s->fd >= 0)
-    close(s->fd);
+  if (s->fd >= 0) close(s->fd);
   free(s->buffer);
   *s = (struct mlz_source){.fd = -1};
 }
 
 const uint8_t *mlz_source_get(struct mlz_source *s, uint64_t at, size_t n, int *rc) {
-  if (at > s->size || n > s->size - at)
-    return NULL;
-  if (s->fd < 0)
-    return s->bytes + at;
+  if (at > s->size || n > s->size - at) return NULL;
+  if (s->fd < 0) return s->bytes + at;
   if (s->room < n) {
     size_t room = s->room * 2 > n ? s->room * 2 : n;
     uint8_t *buffer = realloc(s->buffer, room);
@@ -69,10 +66,8 @@ const uint8_t *mlz_source_get(struct mlz_source *s, uint64_t at, size_t n, int *
   }
   for (size_t done = 0; done < n;) {
     ssize_t got = pread(s->fd, s->buffer + done, n - done, (off_t)(at + done));
-    if (got < 0 && errno == EINTR)
-      continue;
-    if (got <= 0)
-      return NULL;
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) return NULL;
     done += (size_t)got;
   }
   return s->buffer;

@@ -11,11 +11,9 @@
 uint8_t *mlz_buffer_room(struct mlz_buffer *b, size_t more) {
   if (b->data == NULL || b->room - b->size < more) {
     size_t room = b->room == 0 ? 4096 : b->room;
-    while (room - b->size < more)
-      room *= 2;
+    while (room - b->size < more) room *= 2;
     uint8_t *data = realloc(b->data, room);
-    if (data == NULL)
-      return NULL;
+    if (data == NULL) return NULL;
     b->data = data;
     b->room = room;
   }
@@ -24,10 +22,8 @@ uint8_t *mlz_buffer_room(struct mlz_buffer *b, size_t more) {
 
 static bool buffer_add(struct mlz_buffer *b, const void *bytes, size_t n) {
   uint8_t *p = mlz_buffer_room(b, n);
-  if (p == NULL)
-    return false;
-  if (n != 0)
-    memcpy(p, bytes, n);
+  if (p == NULL) return false;
+  if (n != 0) memcpy(p, bytes, n);
   b->size += n;
   return true;
 }
@@ -40,8 +36,7 @@ void mlz_tables_init(struct mlz_tables *t) {
 void mlz_tables_deinit(struct mlz_tables *t) {
   struct mlz_buffer *all[] = {&t->strings.heads, &t->strings.body, &t->frames.heads, &t->frames.body,
                               &t->stacks.heads,  &t->stacks.body,  &t->processes,    &t->threads};
-  for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
-    free(all[i]->data);
+  for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) free(all[i]->data);
   *t = (struct mlz_tables){0};
 }
 
@@ -109,8 +104,7 @@ static void chunk_close(struct mlz_buffer *out, int64_t at, uint32_t count) {
 
 static bool put(struct mlz_buffer *out, uint64_t v) {
   uint8_t *p = mlz_buffer_room(out, MLZ_VARINT_MAX);
-  if (p == NULL)
-    return false;
+  if (p == NULL) return false;
   out->size = (size_t)(mlz_put_varint(p, v) - out->data);
   return true;
 }
@@ -137,16 +131,13 @@ static int take_strings(struct mlz_row_table *t, struct mlz_buffer *out) {
   for (uint32_t row = 0, n; row < t->rows; row += n) {
     n = piece(t, row, 0, 0, PIECE_BYTES);
     int64_t at = chunk_open(out, MLZ_C_STRINGS);
-    if (at < 0 || !put(out, t->first + row))
-      return -ENOMEM;
+    if (at < 0 || !put(out, t->first + row)) return -ENOMEM;
     size_t bytes = 0;
     for (uint32_t i = row; i < row + n; i++) {
-      if (!put(out, head_at(t, i)))
-        return -ENOMEM;
+      if (!put(out, head_at(t, i))) return -ENOMEM;
       bytes += head_at(t, i);
     }
-    if (!buffer_add(out, t->body.data + body, bytes))
-      return -ENOMEM;
+    if (!buffer_add(out, t->body.data + body, bytes)) return -ENOMEM;
     body += bytes;
     chunk_close(out, at, n);
   }
@@ -158,8 +149,7 @@ static int take_frames(struct mlz_row_table *t, struct mlz_buffer *out) {
   for (uint32_t row = 0, n; row < t->rows; row += n) {
     n = piece(t, row, sizeof *f, 0, PIECE_BYTES);
     int64_t at = chunk_open(out, MLZ_C_FRAMES);
-    if (at < 0 || !put(out, t->first + row))
-      return -ENOMEM;
+    if (at < 0 || !put(out, t->first + row)) return -ENOMEM;
     for (unsigned column = 0; column < 5; column++) {
       uint32_t previous = 0;
       for (uint32_t i = row; i < row + n; i++) {
@@ -168,8 +158,7 @@ static int take_frames(struct mlz_row_table *t, struct mlz_buffer *out) {
                      : column == 2 ? f[i].module
                      : column == 3 ? f[i].line
                                    : f[i].language;
-        if (!put(out, mlz_zigzag((int64_t)v - previous)))
-          return -ENOMEM;
+        if (!put(out, mlz_zigzag((int64_t)v - previous))) return -ENOMEM;
         previous = v;
       }
     }
@@ -183,22 +172,19 @@ static int take_stacks(struct mlz_row_table *t, struct mlz_buffer *out) {
   for (uint32_t row = 0, n; row < t->rows; row += n) {
     n = piece(t, row, 0, 1, PIECE_FRAMES);
     int64_t at = chunk_open(out, MLZ_C_STACKS);
-    if (at < 0 || !put(out, t->first + row))
-      return -ENOMEM;
+    if (at < 0 || !put(out, t->first + row)) return -ENOMEM;
     const uint32_t *previous = NULL;
     uint32_t previous_n = 0;
     for (uint32_t i = row; i < row + n; i++) {
       uint32_t head = head_at(t, i), depth = head >> 1, shared = 0;
-      while (shared < depth && shared < previous_n && frames[depth - 1 - shared] == previous[previous_n - 1 - shared])
-        shared++;
+      while (shared < depth && shared < previous_n && frames[depth - 1 - shared] == previous[previous_n - 1 - shared]) shared++;
       bool ok = put(out, head) && put(out, shared);
       uint32_t outer = shared == 0 ? 0 : frames[depth - shared];
       for (uint32_t k = depth - shared; ok && k-- > 0;) {
         ok = put(out, mlz_zigzag((int64_t)frames[k] - outer));
         outer = frames[k];
       }
-      if (!ok)
-        return -ENOMEM;
+      if (!ok) return -ENOMEM;
       previous = frames;
       previous_n = depth;
       frames += depth;
@@ -209,11 +195,9 @@ static int take_stacks(struct mlz_row_table *t, struct mlz_buffer *out) {
 }
 
 static int take_json(struct mlz_buffer *text, uint32_t *rows, unsigned kind, struct mlz_buffer *out) {
-  if (*rows == 0)
-    return 0;
+  if (*rows == 0) return 0;
   int64_t at = chunk_open(out, kind);
-  if (at < 0 || !buffer_add(out, text->data, text->size))
-    return -ENOMEM;
+  if (at < 0 || !buffer_add(out, text->data, text->size)) return -ENOMEM;
   chunk_close(out, at, *rows);
   text->size = 0;
   *rows = 0;
@@ -227,15 +211,13 @@ static void forget(struct mlz_row_table *t) {
 }
 
 int mlz_tables_take(struct mlz_tables *t, struct mlz_buffer *out) {
-  if (t->error != 0)
-    return t->error;
+  if (t->error != 0) return t->error;
   int rc;
   if ((rc = take_strings(&t->strings, out)) != 0 || (rc = take_frames(&t->frames, out)) != 0 || (rc = take_stacks(&t->stacks, out)) != 0)
     return rc;
   forget(&t->strings);
   forget(&t->frames);
   forget(&t->stacks);
-  if ((rc = take_json(&t->processes, &t->processes_n, MLZ_C_PROCESS, out)) != 0)
-    return rc;
+  if ((rc = take_json(&t->processes, &t->processes_n, MLZ_C_PROCESS, out)) != 0) return rc;
   return take_json(&t->threads, &t->threads_n, MLZ_C_THREAD, out);
 }

@@ -14,8 +14,8 @@ struct mlz_buffer { /* grows; `data` belongs to it */
 uint8_t *mlz_buffer_room(struct mlz_buffer *b, size_t more);
 
 struct mlz_row_table {
-  uint32_t first;     /* id of the first buffered row */
-  uint32_t rows;      /* buffered */
+  uint32_t first;          /* id of the first buffered row */
+  uint32_t rows;           /* buffered */
   struct mlz_buffer heads; /* strings, stacks: lengths as uint32_t */
   struct mlz_buffer body;  /* strings: bytes; frames: struct mlz_frame; stacks: frame ids, innermost first */
 };

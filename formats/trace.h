@@ -15,16 +15,16 @@ struct mlz_point { /* allocations from `alloc` (number in the process) on: at `n
 struct mlz_entry { /* one EVENTS chunk */
   uint64_t at;     /* offset of its header */
   uint32_t stored;
-  bool bad;        /* counted as damage already */
+  bool bad; /* counted as damage already */
   uint32_t process, events, allocs;
   uint64_t group;
   uint64_t first_alloc;
-  size_t points;   /* first of its points; as many as up to the next entry's */
+  size_t points; /* first of its points; as many as up to the next entry's */
 };
 
 struct mlz_stack_row {
-  uint64_t at;   /* in stack_frames */
-  uint32_t n;    /* UINT32_MAX: lost */
+  uint64_t at; /* in stack_frames */
+  uint32_t n;  /* UINT32_MAX: lost */
   bool truncated;
 };
 

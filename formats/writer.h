@@ -1,7 +1,9 @@
 /* Writes a .mlyze file. Runs in the recorder: one thread (the drain) fills builders and tables, any one thread
  * at a time encodes and appends; docs/format.md is the format.
  *
- * Ownership: a builder belongs to whoever sealed or fills it. Nothing here locks.
+ * Ownership: a builder belongs to whoever sealed or fills it. Nothing here locks, and nothing need: the table calls (string, frame, stack,
+ * process, thread, take_tables) touch only the drain thread's half of a writer, append_* only the other half. mlz_writer_finish
+ * and mlz_writer_free touch both, so the two threads must have met before. mlz_writer_bytes may be asked from anywhere.
  * Errors: negative errno. -ENOSPC, -EIO, -EDQUOT leave the file readable up to the last whole chunk. */
 #ifndef MLZ_FORMATS_WRITER_H
 #define MLZ_FORMATS_WRITER_H
@@ -18,7 +20,8 @@ struct mlz_builder *mlz_builder_new(void); /* NULL: out of memory */
 struct mlz_builder *mlz_builder_free(struct mlz_builder *b);
 
 /* Empties `b` for events of `process` (process id of the PROCESS table) from time `now_ns` on. `first_alloc` is the number (from 0) of the
- * process's next recorded allocation. `weight` of following allocations starts at 1. */
+ * process's next recorded allocation. The thread is 0 until
+ * mlz_builder_thread. */
 void mlz_builder_begin(struct mlz_builder *b, uint32_t process, uint64_t first_alloc, uint64_t now_ns);
 bool mlz_builder_full(const struct mlz_builder *b); /* true: seal it before the next event (room for 8 more is kept) */
 uint32_t mlz_builder_count(const struct mlz_builder *b);
@@ -28,7 +31,8 @@ void mlz_builder_thread(struct mlz_builder *b, uint32_t thread); /* thread id (T
 
 /* Returns the allocation's number within its process: keep it, the free names it. */
 uint64_t mlz_builder_alloc(struct mlz_builder *b, uint32_t stack, uint64_t size, unsigned domain, double weight);
-/* The block that mlz_builder_alloc numbered `alloc_no`, possibly in an earlier builder; the rest as given there. */
+/* The block that mlz_builder_alloc numbered `alloc_no`, possibly in an earlier builder; the rest as given there. weight: finite, at least 1;
+ * size below 2^48. */
 void mlz_builder_free_block(struct mlz_builder *b, uint64_t alloc_no, uint32_t stack, uint64_t size, unsigned domain, double weight,
                             bool temporary);
 void mlz_builder_free_foreign(struct mlz_builder *b);
@@ -39,12 +43,12 @@ void mlz_builder_rare(struct mlz_builder *b, const struct mlz_rare *r); /* r->op
 struct mlz_writer;
 
 /* Takes `fd` (opened for writing, empty; closed by mlz_writer_free). Writes the file header at once. `meta` becomes the META
- * chunk: the keys of docs/format.md; borrowed. level: zstd level, 0 = default (1). */
+ * chunk: the keys of docs/format.md; borrowed. On failure `fd` stays the caller's. level: zstd level, 0 = default (2). */
 int mlz_writer_new(struct mlz_writer **out, int fd, const json_t *meta, int level);
 struct mlz_writer *mlz_writer_free(struct mlz_writer *w);
 
 /* Tables. Ids are dense and handed out in order from 1 (string 0 is "", stack 0 is the empty stack). The caller interns: the same content
- * added twice gets two ids. They are buffered and written by the next flush, always before the events that name them. */
+ * added twice gets two ids. 0 is returned, and take_tables fails, when there was no memory for a row. They are buffered and written by the next flush, always before the events that name them. */
 uint32_t mlz_writer_string(struct mlz_writer *w, const char *utf8, size_t bytes);
 uint32_t mlz_writer_frame(struct mlz_writer *w, const struct mlz_frame *f);
 uint32_t mlz_writer_stack(struct mlz_writer *w, const uint32_t *frames, uint32_t n, bool truncated); /* innermost first */
@@ -65,7 +69,7 @@ int mlz_writer_append_events(struct mlz_writer *w,
                              const struct mlz_builder *b); /* writer thread: one EVENTS chunk; empty builder: nothing */
 /* Ends a group: a consistent cut over all processes. `state`: losses and counters so far (docs/format.md), borrowed. */
 int mlz_writer_append_group(struct mlz_writer *w, uint64_t now_ns, const json_t *state);
-/* Summary, index and trailer; after it the file is `complete` if summary says so. fsyncs. */
+/* The rest of the tables, summary, index and trailer; after it the file is `complete` if summary says so. fsyncs. */
 int mlz_writer_finish(struct mlz_writer *w, const json_t *summary);
 uint64_t mlz_writer_bytes(const struct mlz_writer *w); /* written so far */
 
