@@ -1,53 +1,60 @@
-"""Ordinary data, kept to the end: what tracemalloc and memlyze must agree on, line by line. Warms up first, so that the interpreter's
-free lists and caches are the same whether or not somebody looks on."""
+"""Ordinary data, kept to the end: what tracemalloc and memlyze must agree on, on each line marked `# both`.
+
+The marked lines make no list, tuple, dict, float or frame objects: the interpreter takes those from free lists, and tracemalloc then
+blames the line that reuses a block, memlyze the line that allocated it.
+"""
+import array
 import gc
 
 gc.disable()
-ROUNDS = range(300)
-
-
-class Record:
-    def __init__(self, number):
-        self.number = number
-        self.name = 'record %d' % number
-        self.tags = ['tag', 'number', str(number)]
+ROUNDS = range(400)
 
 
 class Point:
     __slots__ = ('x', 'y')
 
-    def __init__(self, x, y):
-        self.x = x * 1.5
-        self.y = y
+
+class Open:
+    pass
 
 
-def text(n):
-    return 'line %05d of text, not very long' % n
+numbers, texts, joined, points, names, index, members, lines, blobs, opened = [], [], [], [], [], {}, set(), [], [], []
+shadow = bytearray()
+arrays = array.array('q')
 
 
-def build():
-    records = [Record(n + 1000) for n in ROUNDS]
-    points = [Point(n, n + 1000) for n in ROUNDS]
-    index = {}
-    for r in records:
-        index[r.name] = r
-    lines = []
+def fill():
     for n in ROUNDS:
-        lines.append(text(n))
-    joined = '\n'.join(lines)
-    words = joined.split()
-    table = {n + 5000: (n + 7000, text(n)) for n in ROUNDS}
-    numbers = set()
+        numbers.append(n * 1000 + 100000)  # @both_1
     for n in ROUNDS:
-        numbers.add(n * 1000)
-    frozen = frozenset(numbers)
-    nested = [[i * 500 + j for j in range(20)] for i in range(30)]
-    data = bytearray()
+        texts.append(str(n + 1000))  # @both_2
     for n in ROUNDS:
-        data += b'0123456789'
-    big = [bytes(100000) for _ in range(5)]
-    return records, points, index, lines, joined, words, table, numbers, frozen, nested, data, big
+        names.append(texts[n] * 3)  # @both_3
+    for n in ROUNDS:
+        joined.append(names[n] + texts[n])  # @both_4
+    for n in ROUNDS:
+        points.append(Point())  # @both_5
+    for n in ROUNDS:
+        index[texts[n]] = numbers[n]  # @both_6
+    for n in ROUNDS:
+        members.add(numbers[n])  # @both_7
+    for n in ROUNDS:
+        lines.append(f'{texts[n]}: {names[n]}')  # @both_8
+    for n in ROUNDS:
+        shadow.extend(b'0123456789')  # @both_9
+    for n in ROUNDS:
+        arrays.append(n)  # @both_10
+    for n in range(20):
+        blobs.append(b'12345678' * (n * 1000 + 7))  # @both_11
+    whole = '\n'.join(lines)  # @both_12
+    upper = whole.upper()  # @both_13
+    coded = upper.encode()  # @both_14
+    wide = whole.replace('o', '\U0001f600')  # @both_15
+    for n in ROUNDS:
+        names[n] = None
+    for n in range(0, 400, 2):
+        texts[n] = None
+    return whole, upper, coded, wide
 
 
-build()
-kept = build()
+kept = fill()
