@@ -27,7 +27,7 @@ def fill():
     for n in ROUNDS:
         numbers.append(n * 1000 + 100000)  # @both_1
     for n in ROUNDS:
-        texts.append(str(n + 1000))  # @both_2
+        texts.append(repr(numbers[n]))  # @both_2
     for n in ROUNDS:
         names.append(texts[n] * 3)  # @both_3
     for n in ROUNDS:
@@ -49,7 +49,7 @@ def fill():
     whole = '\n'.join(lines)  # @both_12
     upper = whole.upper()  # @both_13
     coded = upper.encode()  # @both_14
-    wide = whole.replace('o', '\U0001f600')  # @both_15
+    wide = whole.replace(':', '\U0001f600')  # @both_15
     for n in ROUNDS:
         names[n] = None
     for n in range(0, 400, 2):

@@ -49,6 +49,7 @@ struct mlz_thread {
   uint32_t pop;
   uint32_t push;
   bool reset;
+  bool below; /* as of the last reset: frames lie below the outermost remembered one */
   uint64_t words[MLZ_STACK_DEPTH_MAX + 8]; /* pushed frames, outermost first */
   uint8_t scratch[16384];                  /* code.c */
   struct mlz_seen seen[MLZ_SEEN_MAX];

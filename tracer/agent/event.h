@@ -53,6 +53,10 @@ static inline __attribute__((always_inline)) unsigned mlz_event_push(const struc
   return th->push < MLZ_PUSH_LONG ? th->push : MLZ_PUSH_LONG;
 }
 
+static inline __attribute__((always_inline)) unsigned mlz_event_reset(const struct mlz_thread *th) {
+  return !th->reset ? 0 : th->below ? MLZ_F_RESET | MLZ_F_BELOW : MLZ_F_RESET;
+}
+
 /* An allocation-like event with the stack that was captured last, or none. False: lost. */
 static inline __attribute__((always_inline)) bool mlz_event_alloc(struct mlz_tls *t, unsigned kind, unsigned flags, unsigned domain,
                                                                   const void *block, uint64_t size, bool gil) {
@@ -60,7 +64,7 @@ static inline __attribute__((always_inline)) bool mlz_event_alloc(struct mlz_tls
   bool stack = !(flags & MLZ_F_NOSTACK);
   int32_t i = mlz_event_open(th, 1 + (stack ? mlz_event_stack_slots(th) : 0), gil, mlz_event_mode(t), false);
   if (MLZ_UNLIKELY(i < 0)) return false;
-  if (stack && th->reset) flags |= MLZ_F_RESET;
+  if (stack) flags |= mlz_event_reset(th);
   *mlz_event_slot(th, i++) = (struct mlz_slot){mlz_head_word(kind, flags, domain, (uintptr_t)block >> MLZ_GRANULE_SHIFT),
                                                stack ? mlz_size_word(size, th->pop, mlz_event_push(th)) : mlz_size_word(size, 0, 0)};
   if (stack && th->push) i = mlz_event_stack(th, i);

@@ -106,7 +106,7 @@ static void on_start(struct mlz_tls *t, void *info) {
   gc.collections_at_start = collections(gc.generation);
   unsigned none = mlz_python_stack(t, mlz_python_tstate(th));
   if (!none) {
-    unsigned flags = th->reset ? MLZ_F_RESET : 0;
+    unsigned flags = mlz_event_reset(th);
     int32_t i = mlz_event_open(th, 1 + mlz_event_stack_slots(th), true, MLZ_ROOM_BLOCK, false);
     if (i < 0) return;
     *mlz_event_slot(th, i++) = (struct mlz_slot){mlz_head_word(MLZ_K_STACK, flags, 0, 0), mlz_size_word(0, th->pop, mlz_event_push(th))};

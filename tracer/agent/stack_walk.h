@@ -54,6 +54,13 @@ static inline bool FN(_shim)(const char *frame) {
 #endif
 }
 
+/* Is there a frame to show below this one? */
+static inline bool FN(_more)(const char *frame) {
+  do frame = FN(_ptr)(frame, PREVIOUS);
+  while (frame && FN(_shim)(frame));
+  return frame != NULL;
+}
+
 /* Not yet begun: its arguments are being set up. It is no frame of the program yet. */
 static inline bool FN(_incomplete)(const char *frame, const char *code, uint64_t instr) {
 #ifdef OWNER
@@ -118,7 +125,9 @@ static __attribute__((noinline)) void FN(_rewalk)(struct mlz_thread *th, const c
     fresh[n++] = (struct mlz_seen){f, code, instr, 0};
     real++;
   }
+  while (f && FN(_shim)(f)) f = FN(_ptr)(f, PREVIOUS);
   bool to_root = f == NULL;
+  while (to_root && n && !fresh[n - 1].code) n--; /* the shim at the root */
   /* The outermost fresh frame among the remembered ones: from there inwards, how much is the same? What is remembered under it
    * lies outside the window; whether it still is true is looked at when the window comes down to it. */
   uint32_t keep = 0; /* remembered entries that stay */
@@ -126,7 +135,7 @@ static __attribute__((noinline)) void FN(_rewalk)(struct mlz_thread *th, const c
   if (!th->stack_reset && n) {
     for (uint32_t j = th->seen_n; j-- > 0;) {
       if (th->seen[j].frame != fresh[n - 1].frame) continue;
-      if (to_root && j) break;
+      if (to_root ? j || th->below : !j && !th->below) break; /* whether more lies below is no longer what was said */
       while (same < n && j + same < th->seen_n) {
         const struct mlz_seen *a = &th->seen[j + same], *b = &fresh[n - 1 - same];
         if (a->frame != b->frame || a->code != b->code || a->instr != b->instr) break;
@@ -139,7 +148,10 @@ static __attribute__((noinline)) void FN(_rewalk)(struct mlz_thread *th, const c
   uint32_t pop = 0, push = 0;
   for (uint32_t j = keep; j < th->seen_n; j++) pop += th->seen[j].code != NULL;
   bool reset = th->stack_reset || same == 0 || pop > MLZ_POP_MAX || keep + (n - same) > MLZ_SEEN_MAX;
-  if (reset) keep = same = pop = 0;
+  if (reset) {
+    keep = same = pop = 0;
+    th->below = !to_root;
+  }
   for (uint32_t k = n - same; k-- > 0;) {
     struct mlz_seen *s = &th->seen[keep++];
     *s = fresh[k];
@@ -228,7 +240,7 @@ static void WALK_NAME(struct mlz_thread *th, const char *tstate) {
     const char *previous = FN(_ptr)(s->frame, PREVIOUS);
     s--;
     if (MLZ_UNLIKELY(s < th->seen)) {
-      if (previous != NULL) { /* the window reaches below what is remembered */
+      if (th->below || (previous != NULL && FN(_more)(s[1].frame))) { /* the window reaches below what is remembered */
         FN(_rewalk)(th, top);
         return;
       }
@@ -250,6 +262,10 @@ static void WALK_NAME(struct mlz_thread *th, const char *tstate) {
       FN(_rewalk)(th, top);
       return;
     }
+  }
+  if (left <= 0 && MLZ_UNLIKELY(FN(_more)(s->frame) != (s > th->seen || th->below))) {
+    FN(_rewalk)(th, top); /* the same frames, but now they are the whole stack, or no longer are */
+    return;
   }
   if (MLZ_LIKELY(!moved && n_added == 0 && (uint64_t)join + 1 == n)) return; /* nothing changed */
   if (moved && FN(_incomplete)(f, code, instr)) {

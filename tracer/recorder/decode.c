@@ -70,6 +70,7 @@ static void stack_change(struct mlz_drain *d, struct mlz_feed *f, unsigned flags
   uint32_t pop = (uint32_t)(b >> 48 & 0xff);
   uint32_t n = flags & MLZ_F_RESET || pop > f->count ? 0 : f->count - pop;
   f->stack_known = false;
+  if (flags & MLZ_F_RESET) f->below = flags & MLZ_F_BELOW;
   f->count = n;
   if (n + push > f->size && !words_reserve(f, n + push)) return; /* out of memory: a shorter stack */
   uint64_t pos = end - (push + 1) / 2, hash = n ? f->prefix[n] : 0;
@@ -98,7 +99,7 @@ static __attribute__((noinline)) uint32_t stack_find(struct mlz_drain *d, struct
   uint32_t k = f->count < f->depth ? f->count : f->depth;
   f->stack_known = true;
   if (k == 0) return f->stack = 0;
-  bool truncated = f->count > k;
+  bool truncated = f->count > k || f->below;
   uint64_t hash = f->prefix[f->count] - f->prefix[f->count - k] * power_of(k);
   hash = (hash ^ hash >> 32) * UINT64_C(0x94d049bb133111eb) + k * 2 + truncated;
   return f->stack = mlz_symbols_stack(&d->symbols, f->words + f->count - k, k, truncated, hash ^ hash >> 29);

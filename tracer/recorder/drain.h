@@ -43,6 +43,7 @@ struct mlz_feed {
   uint32_t depth; /* max_stack_depth that the thread obeys */
   uint32_t stack; /* id of the present window, if stack_known */
   bool stack_known;
+  bool below; /* more frames lie below words[0] */
 
   bool blocked, force, broken, gone; /* gone: thread or process was gone before this round's heads were read */
   uint8_t blocked_kind;
