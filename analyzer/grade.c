@@ -70,7 +70,7 @@ enum {
 #define GROWING_UNTIL 0.75     /* of the program's allocations: the last survivor lies beyond it */
 #define GROWING_UNTIL_TIME 0.6 /* and of its time */
 #define GROWING_SPAN 0.2       /* of its allocations lie between first and last survivor */
-#define FIRST_HALF_MIN 0.2      /* of the survivors, where many were freed */
+#define FIRST_HALF_MIN 0.2     /* of the survivors, where many were freed */
 #define RECENT_FROM 0.9
 #define STARTUP_UNTIL 0.25
 #define TURNOVER_FROM 0.3   /* of the stack's own activity: everything older was freed */
@@ -163,7 +163,8 @@ enum mlz_grade mlz_grade_judge(const struct mlz_leak *leak, enum mlz_stack_kind 
     return MLZ_GRADE_RECENT;
   }
   if ((older_freed || leak->allocated >= 2 * leak->seen) && leak->seen >= SURVIVORS_MIN) {
-    snprintf(reason, 120, "%.0f%% of these were freed, the older ones first: a cache or a queue", 100 * (1 - (double)leak->seen / (double)leak->allocated));
+    snprintf(reason, 120, "%.0f%% of these were freed, the older ones first: a cache or a queue",
+             100 * (1 - (double)leak->seen / (double)leak->allocated));
     return MLZ_GRADE_TURNOVER;
   }
   if (leak->seen < SURVIVORS_MIN)

@@ -23,7 +23,9 @@ static const struct mlz_option options[] = {
     {"at", 0, MLZ_OPT_TEXT, "TIME", "what was live at TIME instead of the end", AT(at)},
     {"at-exit", 0, MLZ_OPT_FLAG, NULL, "count what the interpreter frees while it finalises, too", AT(at_exit)},
     {"min-size", 0, MLZ_OPT_SIZE, "SIZE", "leave out stacks that hold less than SIZE", AT(min_size)},
-    {"suppress", 0, MLZ_OPT_TEXT, "FILE", "leave out stacks that match a line leak:PATTERN of FILE\n(LeakSanitizer's syntax: a part of a function or file, * ^ $)", AT(suppress)},
+    {"suppress", 0, MLZ_OPT_TEXT, "FILE",
+     "leave out stacks that match a line leak:PATTERN of FILE\n(LeakSanitizer's syntax: a part of a function or file, * ^ $)",
+     AT(suppress)},
     {"number", 'n', MLZ_OPT_COUNT, "N", "show N stacks (default 20; 0: all; with --json: all)", AT(n)},
     {"all", 'a', MLZ_OPT_FLAG, NULL, "show start-up and interpreter blocks one by one as well", AT(all)},
     {"stacks", 's', MLZ_OPT_FLAG, NULL, "show the callers below each line", AT(stacks)},
@@ -105,17 +107,23 @@ static json_t *entry_json(struct mlz_input *in, const struct mlz_leak_entry *e) 
   return row;
 }
 
-static void print_json(struct mlz_input *in, const struct settings *s, const struct mlz_leaks *leaks, const struct mlz_leak_entry *hidden, FILE *out) {
+static void print_json(struct mlz_input *in, const struct settings *s, const struct mlz_leaks *leaks, const struct mlz_leak_entry *hidden,
+                       FILE *out) {
   json_t *document = mlz_json_document(in), *list = json_array(), *grades = json_object();
   struct sum sums[MLZ_GRADE_COUNT] = {{0}};
   sum_up(leaks, sums);
-  json_object_set_new(document, "total", json_pack("{s:o, s:o}", "count", mlz_json_number(leaks->count), "bytes", mlz_json_number(leaks->bytes)));
+  json_object_set_new(document, "total",
+                      json_pack("{s:o, s:o}", "count", mlz_json_number(leaks->count), "bytes", mlz_json_number(leaks->bytes)));
   for (int g = 0; g < MLZ_GRADE_COUNT; g++)
     json_object_set_new(grades, mlz_grade_name((enum mlz_grade)g),
-                        json_pack("{s:o, s:o, s:I}", "count", mlz_json_number(sums[g].count), "bytes", mlz_json_number(sums[g].bytes), "stacks", (json_int_t)sums[g].stacks));
+                        json_pack("{s:o, s:o, s:I}", "count", mlz_json_number(sums[g].count), "bytes", mlz_json_number(sums[g].bytes),
+                                  "stacks", (json_int_t)sums[g].stacks));
   json_object_set_new(document, "grades", grades);
-  if (s->suppress) json_object_set_new(document, "suppressed", json_pack("{s:o, s:o}", "count", mlz_json_number(hidden->count), "bytes", mlz_json_number(hidden->bytes)));
-  for (size_t i = 0; i < leaks->n && (s->n == UINT64_MAX || !s->n || i < s->n); i++) json_array_append_new(list, entry_json(in, &leaks->entries[i]));
+  if (s->suppress)
+    json_object_set_new(document, "suppressed",
+                        json_pack("{s:o, s:o}", "count", mlz_json_number(hidden->count), "bytes", mlz_json_number(hidden->bytes)));
+  for (size_t i = 0; i < leaks->n && (s->n == UINT64_MAX || !s->n || i < s->n); i++)
+    json_array_append_new(list, entry_json(in, &leaks->entries[i]));
   json_object_set_new(document, "leaks", list);
   mlz_json_add_losses(in, document);
   mlz_json_print(document, out);
@@ -166,8 +174,8 @@ static void print_growing(struct mlz_input *in, const struct mlz_leaks *leaks, c
     fputs("No growing leak was found.\n", out);
     return;
   }
-  fprintf(out, "%s%zu growing%s: %s in %s blocks\n", color ? mlz_term_style(MLZ_STYLE_BOLD) : "", growing->stacks, color ? mlz_term_style(MLZ_STYLE_PLAIN) : "",
-          mlz_units_size(a, growing->bytes), mlz_units_count(b, growing->count));
+  fprintf(out, "%s%zu growing%s: %s in %s blocks\n", color ? mlz_term_style(MLZ_STYLE_BOLD) : "", growing->stacks,
+          color ? mlz_term_style(MLZ_STYLE_PLAIN) : "", mlz_units_size(a, growing->bytes), mlz_units_count(b, growing->count));
   for (size_t i = 0; i < leaks->n && i < 5 && leaks->entries[i].grade == MLZ_GRADE_GROWING; i++) {
     const struct mlz_leak_entry *e = &leaks->entries[i];
     struct mlz_place p = mlz_place_of_stack(in, e->stack);
@@ -188,17 +196,22 @@ static void print_rest(const struct settings *s, const struct sum *sums, FILE *o
   double count = 0, bytes = 0;
   for (int g = MLZ_GRADE_STARTUP; g < MLZ_GRADE_COUNT; g++) count += sums[g].count, bytes += sums[g].bytes;
   if (s->all || !(count > 0)) return;
-  fprintf(out, "\nConstant since start-up: %s in %s blocks of the program's start, imported modules\nand the interpreter (--all shows them)\n",
+  fprintf(out,
+          "\nConstant since start-up: %s in %s blocks of the program's start, imported modules\nand the interpreter (--all shows them)\n",
           mlz_units_size(a, bytes), mlz_units_count(b, count));
 }
 
-static void print_text(struct mlz_input *in, const struct settings *s, const struct mlz_leaks *leaks, const struct mlz_leak_entry *hidden, FILE *out) {
+static void print_text(struct mlz_input *in, const struct settings *s, const struct mlz_leaks *leaks, const struct mlz_leak_entry *hidden,
+                       FILE *out) {
   char a[MLZ_UNITS_MAX], b[MLZ_UNITS_MAX];
   struct sum sums[MLZ_GRADE_COUNT] = {{0}};
   bool color = mlz_term_color(out, (enum mlz_color)s->common.color);
   sum_up(leaks, sums);
   fprintf(out, "%s in %s blocks were not freed by %s%s\n", mlz_units_size(a, leaks->bytes), mlz_units_count(b, leaks->count),
-          s->at_exit ? "the exit" : s->at || in->mark ? "then" : "the end", in->estimated ? " (estimated from a sample)" : "");
+          s->at_exit          ? "the exit"
+          : s->at || in->mark ? "then"
+                              : "the end",
+          in->estimated ? " (estimated from a sample)" : "");
   print_growing(in, leaks, &sums[MLZ_GRADE_GROWING], out, color);
   struct mlz_table *t = mlz_table_new();
   mlz_table_column(t, "kept", MLZ_COL_NUMBER);
@@ -224,7 +237,8 @@ static void print_text(struct mlz_input *in, const struct settings *s, const str
   mlz_table_free(t);
   print_rest(s, sums, out);
   if (hidden->processes) fprintf(out, "Suppressed: %s in %s blocks\n", mlz_units_size(a, hidden->bytes), mlz_units_count(b, hidden->count));
-  if (lossy) mlz_input_warn(in, "%zu of the stacks hold blocks that were allocated before frees were lost: some may have been freed", lossy);
+  if (lossy)
+    mlz_input_warn(in, "%zu of the stacks hold blocks that were allocated before frees were lost: some may have been freed", lossy);
 }
 
 int main(int argc, char **argv) {

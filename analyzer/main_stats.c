@@ -43,8 +43,9 @@ static json_t *threads_json(struct mlz_input *in, const struct mlz_stats *s) {
       if (in->processes[p]->id == process) pid = in->processes[p]->pid;
     json_array_append_new(list, json_pack("{s:I, s:o, s:I, s:I, s:I, s:I}", "tid", (json_int_t)mlz_input_uint(row, "tid", 0), "name",
                                           mlz_json_text(mlz_input_text(row, "name")), "process", (json_int_t)pid, "events",
-                                          (json_int_t)(id < s->n_threads ? s->thread_events[id] : 0), "dropped", (json_int_t)mlz_input_uint(row, "dropped", 0),
-                                          "blocked_ns", (json_int_t)mlz_input_uint(row, "blocked_ns", 0)));
+                                          (json_int_t)(id < s->n_threads ? s->thread_events[id] : 0), "dropped",
+                                          (json_int_t)mlz_input_uint(row, "dropped", 0), "blocked_ns",
+                                          (json_int_t)mlz_input_uint(row, "blocked_ns", 0)));
   }
   return list;
 }
@@ -53,17 +54,19 @@ static json_t *processes_json(struct mlz_input *in, const struct mlz_stats *s) {
   json_t *list = json_array();
   for (size_t i = 0; i < in->n_processes; i++) {
     const struct mlz_process *p = in->processes[i];
-    json_t *row = json_pack("{s:I, s:I, s:o, s:o, s:I, s:I, s:I, s:b}", "pid", (json_int_t)p->pid, "parent", (json_int_t)p->parent, "command",
-                            mlz_json_text(p->command), "python_version", *p->python ? mlz_json_text(p->python) : json_null(), "start_ns", (json_int_t)p->start_ns,
-                            "end_ns", (json_int_t)p->end_ns, "events", (json_int_t)(i < s->n_processes ? s->process_events[i] : 0), "chosen", p->chosen);
+    json_t *row = json_pack("{s:I, s:I, s:o, s:o, s:I, s:I, s:I, s:b}", "pid", (json_int_t)p->pid, "parent", (json_int_t)p->parent,
+                            "command", mlz_json_text(p->command), "python_version", *p->python ? mlz_json_text(p->python) : json_null(),
+                            "start_ns", (json_int_t)p->start_ns, "end_ns", (json_int_t)p->end_ns, "events",
+                            (json_int_t)(i < s->n_processes ? s->process_events[i] : 0), "chosen", p->chosen);
     json_array_append_new(list, row);
   }
   return list;
 }
 
 static json_t *tally_json(const struct mlz_tally *t) {
-  return json_pack("{s:o, s:o, s:o, s:o}", "alloc_count", mlz_json_number(t->alloc_count), "alloc_bytes", mlz_json_number(t->alloc_bytes), "live_count",
-                   mlz_json_number(t->alloc_count - t->free_count), "live_bytes", mlz_json_number(t->alloc_bytes - t->free_bytes));
+  return json_pack("{s:o, s:o, s:o, s:o}", "alloc_count", mlz_json_number(t->alloc_count), "alloc_bytes", mlz_json_number(t->alloc_bytes),
+                   "live_count", mlz_json_number(t->alloc_count - t->free_count), "live_bytes",
+                   mlz_json_number(t->alloc_bytes - t->free_bytes));
 }
 
 static json_t *sizes_json(const struct mlz_stats *s) {
@@ -95,8 +98,8 @@ static json_t *lifetimes_json(const struct mlz_input *in, const struct mlz_stats
   json_t *list = json_array();
   for (unsigned i = first_lifetime(in); i < MLZ_LIFETIMES; i++) {
     bool last = i + 1 == MLZ_LIFETIMES;
-    json_array_append_new(list, json_pack("{s:o, s:o}", "below_ns", last ? json_null() : json_integer((json_int_t)mlz_lifetime_bound(i)), "count",
-                                          mlz_json_number(lifetime_count(in, s, i))));
+    json_array_append_new(list, json_pack("{s:o, s:o}", "below_ns", last ? json_null() : json_integer((json_int_t)mlz_lifetime_bound(i)),
+                                          "count", mlz_json_number(lifetime_count(in, s, i))));
   }
   return list;
 }
@@ -111,9 +114,9 @@ static json_t *events_json(const struct mlz_input *in, const struct mlz_stats *s
   size_t n = mlz_trace_threads(in->trace);
   for (size_t i = 0; i < n; i++) dropped += mlz_input_uint(mlz_trace_thread(in->trace, i), "dropped", 0);
   uint64_t told = mlz_input_uint(mlz_trace_summary(in->trace), "events_dropped", 0);
-  return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "written", (json_int_t)(s->allocs + s->frees + s->gc + s->marks + s->snapshots), "dropped",
-                   (json_int_t)(told > dropped ? told : dropped), "allocs", (json_int_t)s->allocs, "frees", (json_int_t)s->frees, "gc", (json_int_t)s->gc, "marks",
-                   (json_int_t)s->marks, "snapshots", (json_int_t)s->snapshots);
+  return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "written", (json_int_t)(s->allocs + s->frees + s->gc + s->marks + s->snapshots),
+                   "dropped", (json_int_t)(told > dropped ? told : dropped), "allocs", (json_int_t)s->allocs, "frees", (json_int_t)s->frees,
+                   "gc", (json_int_t)s->gc, "marks", (json_int_t)s->marks, "snapshots", (json_int_t)s->snapshots);
 }
 
 static void print_json(struct mlz_input *in, const struct mlz_stats *s, FILE *out) {
@@ -123,7 +126,8 @@ static void print_json(struct mlz_input *in, const struct mlz_stats *s, FILE *ou
   json_object_set_new(document, "command", mlz_json_text(command));
   free(command);
   set_copy(document, "pid", meta, "pid");
-  if (!json_is_integer(json_object_get(document, "pid")) && in->n_processes) json_object_set_new(document, "pid", json_integer(in->processes[0]->pid));
+  if (!json_is_integer(json_object_get(document, "pid")) && in->n_processes)
+    json_object_set_new(document, "pid", json_integer(in->processes[0]->pid));
   json_object_set_new(document, "duration_ns", json_integer((json_int_t)mlz_input_duration(in)));
   json_object_set_new(document, "complete", json_boolean(mlz_trace_complete(in->trace)));
   json_object_set_new(document, "sample_rate", json_real(in->sample_rate));
@@ -135,13 +139,15 @@ static void print_json(struct mlz_input *in, const struct mlz_stats *s, FILE *ou
   set_copy(document, "settings", meta, "settings");
   json_object_set_new(document, "events", events_json(in, s));
   json_object_set_new(document, "bytes",
-                      json_pack("{s:o, s:o, s:o, s:o, s:I}", "allocated", mlz_json_number(s->total.alloc_bytes), "freed", mlz_json_number(s->total.free_bytes),
-                                "live_at_end", mlz_json_number(s->total.alloc_bytes - s->total.free_bytes), "peak", mlz_json_number(s->peak.bytes), "peak_time_ns",
-                                (json_int_t)s->peak.time_ns));
+                      json_pack("{s:o, s:o, s:o, s:o, s:I}", "allocated", mlz_json_number(s->total.alloc_bytes), "freed",
+                                mlz_json_number(s->total.free_bytes), "live_at_end",
+                                mlz_json_number(s->total.alloc_bytes - s->total.free_bytes), "peak", mlz_json_number(s->peak.bytes),
+                                "peak_time_ns", (json_int_t)s->peak.time_ns));
   json_object_set_new(document, "blocks",
-                      json_pack("{s:o, s:o, s:o, s:o, s:o}", "allocated", mlz_json_number(s->total.alloc_count), "freed", mlz_json_number(s->total.free_count),
-                                "live_at_end", mlz_json_number(s->total.alloc_count - s->total.free_count), "temporary", mlz_json_number(s->total.temp_count),
-                                "foreign_frees", mlz_json_number(s->foreign)));
+                      json_pack("{s:o, s:o, s:o, s:o, s:o}", "allocated", mlz_json_number(s->total.alloc_count), "freed",
+                                mlz_json_number(s->total.free_count), "live_at_end",
+                                mlz_json_number(s->total.alloc_count - s->total.free_count), "temporary",
+                                mlz_json_number(s->total.temp_count), "foreign_frees", mlz_json_number(s->foreign)));
   json_object_set_new(document, "threads", threads_json(in, s));
   json_object_set_new(document, "processes", processes_json(in, s));
   for (unsigned d = 0; d < MLZ_D_COUNT; d++) json_object_set_new(domains, domain_names[d], tally_json(&s->domains[d]));
@@ -175,7 +181,8 @@ static void print_head(struct mlz_input *in, const struct mlz_stats *s, FILE *ou
   for (size_t i = 0; i < in->n_processes && !*python; i++)
     if (in->processes[i]->chosen) python = in->processes[i]->python;
   char *short_command = mlz_text_shorten(command, mlz_term_width(out), MLZ_SHORTEN_MIDDLE);
-  fprintf(out, "%s%s%s\n", color ? mlz_term_style(MLZ_STYLE_BOLD) : "", *command ? short_command : in->path, color ? mlz_term_style(MLZ_STYLE_PLAIN) : "");
+  fprintf(out, "%s%s%s\n", color ? mlz_term_style(MLZ_STYLE_BOLD) : "", *command ? short_command : in->path,
+          color ? mlz_term_style(MLZ_STYLE_PLAIN) : "");
   free(command);
   free(short_command);
   if (*python) {
@@ -188,12 +195,14 @@ static void print_head(struct mlz_input *in, const struct mlz_stats *s, FILE *ou
   fputc('\n', out);
   line(out, "allocated", "%s in %s blocks", mlz_units_size(a, s->total.alloc_bytes), mlz_units_count(b, s->total.alloc_count));
   line(out, "freed", "%s in %s blocks", mlz_units_size(a, s->total.free_bytes), mlz_units_count(b, s->total.free_count));
-  line(out, "live at end", "%s in %s blocks", mlz_units_size(a, s->total.alloc_bytes - s->total.free_bytes), mlz_units_count(b, s->total.alloc_count - s->total.free_count));
+  line(out, "live at end", "%s in %s blocks", mlz_units_size(a, s->total.alloc_bytes - s->total.free_bytes),
+       mlz_units_count(b, s->total.alloc_count - s->total.free_count));
   line(out, "peak", "%s at %s", mlz_units_size(a, s->peak.bytes), mlz_units_time(b, (double)s->peak.time_ns));
   line(out, "temporary", "%s blocks, freed before their thread's next allocation", mlz_units_count(a, s->total.temp_count));
   if (s->foreign > 0) line(out, "inherited", "%s frees of blocks from before a fork", mlz_units_count(a, s->foreign));
   uint64_t dropped = mlz_input_dropped(in);
-  line(out, "events", "%s in the file, %s lost", mlz_units_count(a, (double)(s->allocs + s->frees + s->gc + s->marks + s->snapshots)), mlz_units_count(b, (double)dropped));
+  line(out, "events", "%s in the file, %s lost", mlz_units_count(a, (double)(s->allocs + s->frees + s->gc + s->marks + s->snapshots)),
+       mlz_units_count(b, (double)dropped));
 }
 
 static const char *bar(char *out, double part, double whole) {
@@ -284,7 +293,8 @@ static void print_collections(const struct mlz_stats *s, FILE *out) {
   char a[MLZ_UNITS_MAX], b[MLZ_UNITS_MAX];
   uint64_t count = 0, ns = 0;
   for (unsigned g = 0; g < MLZ_GENERATIONS; g++) count += s->gc_count[g], ns += s->gc_ns[g];
-  if (count) fprintf(out, "\n%s garbage collections took %s (memlyze gc)\n", mlz_units_count(a, (double)count), mlz_units_time(b, (double)ns));
+  if (count)
+    fprintf(out, "\n%s garbage collections took %s (memlyze gc)\n", mlz_units_count(a, (double)count), mlz_units_time(b, (double)ns));
 }
 
 static void print_threads(struct mlz_input *in, const struct mlz_stats *s, FILE *out, unsigned width, bool color) {

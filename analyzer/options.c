@@ -159,7 +159,7 @@ static void print_option(const struct mlz_option *o, FILE *out) {
   /* Long choices stand below, so that the second column stays where it is. */
   bool below = o->kind == MLZ_OPT_CHOICE && strlen(o->argument) > 24;
   if (o->argument) n += snprintf(left + n, sizeof left - (size_t)n, " %s", below ? "WHAT" : o->argument);
-  if (n > 27)
+  if (n > 26)
     fprintf(out, "%s\n%-28s", left, "");
   else
     fprintf(out, "%-28s", left);

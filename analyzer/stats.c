@@ -6,7 +6,7 @@
 #include <string.h>
 
 uint64_t mlz_lifetime_bound(unsigned i) {
-  static const uint64_t bounds[MLZ_LIFETIMES] = {100000,       1000000,       10000000,      100000000, 1000000000,
+  static const uint64_t bounds[MLZ_LIFETIMES] = {100000,       1000000,      10000000,      100000000, 1000000000,
                                                  10000000000u, 60000000000u, 600000000000u, UINT64_MAX};
   return bounds[i];
 }
@@ -144,14 +144,20 @@ static void stats_slice(void *context, const struct mlz_slice *slice) {
   add_collections(pass->out, slice->block);
 }
 
-static void stats_process_end(void *context, const struct mlz_process_end *end) { mlz_peak_process_end(((struct stats_pass *)context)->finder, end); }
+static void stats_process_end(void *context, const struct mlz_process_end *end) {
+  mlz_peak_process_end(((struct stats_pass *)context)->finder, end);
+}
 
 void mlz_stats_find(struct mlz_input *in, bool include_mmap, const struct mlz_cut *to, struct mlz_stats *out) {
   struct stats_pass pass = {.in = in, .include_mmap = include_mmap, .out = out};
   *out = (struct mlz_stats){0};
   pass.finder = mlz_peak_new(in, include_mmap);
-  mlz_scan_run(in, &(struct mlz_scan){
-                       .want = MLZ_WANT_ALL, .to = to, .on_block = stats_block, .on_slice = stats_slice, .on_process_end = stats_process_end, .context = &pass});
+  mlz_scan_run(in, &(struct mlz_scan){.want = MLZ_WANT_ALL,
+                                      .to = to,
+                                      .on_block = stats_block,
+                                      .on_slice = stats_slice,
+                                      .on_process_end = stats_process_end,
+                                      .context = &pass});
   mlz_peak_done(pass.finder, &out->peak);
   mlz_counter_clear(&pass.counter);
   free(pass.alloc_ns);

@@ -86,7 +86,8 @@ static bool matches_place(const struct mlz_suppressions *s, const struct mlz_pla
   char *full = mlz_text_format("%s.%s", p->module, p->function);
   bool found = false;
   for (size_t i = 0; i < s->n && !found; i++)
-    found = mlz_suppress_match(s->patterns[i], p->function) || mlz_suppress_match(s->patterns[i], full) || mlz_suppress_match(s->patterns[i], p->file);
+    found = mlz_suppress_match(s->patterns[i], p->function) || mlz_suppress_match(s->patterns[i], full) ||
+            mlz_suppress_match(s->patterns[i], p->file);
   free(full);
   return found;
 }

@@ -1,0 +1,51 @@
+/* The flame graph: stacks merged into a tree, and the tree drawn as one SVG file that needs nothing else: no network, no fonts, and no script to be
+ * read as a picture. flame.js, carried inside, adds zoom, search and the keyboard. One thread.
+ *
+ * A frame inside a stack is a function; the innermost one, which allocates, is a line. */
+#ifndef MLZ_ANALYZER_FLAME_H
+#define MLZ_ANALYZER_FLAME_H
+
+#include "analyzer/report.h"
+
+struct mlz_flame_node {
+  uint32_t key;    /* of the frame: struct mlz_flame.keys */
+  uint32_t parent; /* node 0 is the root, its own parent */
+  uint32_t depth;  /* root 0 */
+  uint32_t n_children;
+  double value, count; /* with everything above it */
+  double x;            /* where it begins, in the units of value */
+};
+
+enum mlz_flame_kind { MLZ_FLAME_FRAME, MLZ_FLAME_LEAF, MLZ_FLAME_ROOT, MLZ_FLAME_CUT, MLZ_FLAME_NONE };
+struct mlz_flame_key {
+  struct mlz_place place;
+  enum mlz_flame_kind kind; /* CUT: frames beyond --max-stack-depth; NONE: no stack */
+};
+
+struct mlz_flame {
+  struct mlz_flame_node *nodes; /* after mlz_flame_layout: parents before children, siblings largest first */
+  size_t n_nodes, room_nodes;
+  struct mlz_flame_key *keys;
+  size_t n_keys, room_keys;
+  uint32_t *node_table, *key_table; /* open addressing: place + 1 */
+  size_t node_table_size, key_table_size;
+  uint32_t depth; /* highest */
+  bool reversed;
+};
+
+void mlz_flame_begin(struct mlz_flame *f, bool reversed);
+/* reversed: the allocating frame is the root's child, its callers stand upon it. */
+void mlz_flame_add(struct mlz_flame *f, const struct mlz_input *in, uint32_t stack, double value, double count);
+/* Sorts, places, and drops what is narrower than `least` (a share of the total). */
+void mlz_flame_layout(struct mlz_flame *f, double least);
+void mlz_flame_clear(struct mlz_flame *f);
+
+struct mlz_flame_style {
+  const char *title, *subtitle;
+  bool icicle;      /* root at the top */
+  bool counts;      /* values are blocks, not bytes */
+  const char *noun; /* "allocated" */
+};
+void mlz_flame_draw(const struct mlz_flame *f, const struct mlz_flame_style *style, FILE *out);
+
+#endif
