@@ -1,0 +1,171 @@
+#include "sample.h"
+
+#include "formats/layout.h"
+#include "formats/writer.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+static int flush_tables(struct mlz_writer *w) {
+  struct mlz_bytes rows;
+  int rc = mlz_writer_take_tables(w, &rows);
+  if (rc != 0) return rc;
+  rc = mlz_writer_append_tables(w, &rows);
+  free(rows.data);
+  return rc;
+}
+
+static uint32_t add_string(struct mlz_writer *w, const char *s) { return mlz_writer_string(w, s, strlen(s)); }
+
+static void first_tables(struct mlz_writer *w) {
+  static const char *const names[] = {
+      "main", "app.py", "__main__", "load", "lib/f\xc3\xa4rben.py", "lib.f\xc3\xa4rben", "a \"quoted\" name", "warm"};
+  for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) add_string(w, names[i]);
+  mlz_writer_frame(w, &(struct mlz_frame){1, 2, 3, 10, MLZ_LANG_PYTHON});
+  mlz_writer_frame(w, &(struct mlz_frame){4, 5, 6, 77, MLZ_LANG_PYTHON});
+  mlz_writer_frame(w, &(struct mlz_frame){7, 5, 6, 70000, MLZ_LANG_NATIVE});
+  mlz_writer_stack(w, (uint32_t[]){1}, 1, false);
+  mlz_writer_stack(w, (uint32_t[]){2, 1}, 2, false);
+  mlz_writer_stack(w, (uint32_t[]){3, 2, 1}, 3, false);
+  mlz_writer_stack(w, (uint32_t[]){3, 2, 2, 2}, 4, true);
+  mlz_writer_process(w, json_pack("{s:i,s:i,s:i,s:s,s:[s,s],s:i}", "id", 1, "pid", 4711, "parent", 0, "origin", "exec", "command",
+                                  "python3", "app.py", "start_ns", 0));
+  mlz_writer_thread(w, json_pack("{s:i,s:i,s:i,s:s,s:b}", "id", 1, "process", 1, "tid", 4711, "name", "MainThread", "main", 1));
+  mlz_writer_thread(w, json_pack("{s:i,s:i,s:i,s:s,s:b}", "id", 2, "process", 1, "tid", 4712, "name", "worker", "main", 0));
+}
+
+static void first_events(struct mlz_builder *b) {
+  mlz_builder_begin(b, 1, 0, 100);
+  mlz_builder_thread(b, 1);
+  mlz_builder_rare(b, &(struct mlz_rare){.op = MLZ_OP_THREAD_START, .start_ns = 90});
+  uint64_t kept = mlz_builder_alloc(b, 1, 100, 2, 1.0);
+  uint64_t gone = mlz_builder_alloc(b, 2, 32, 2, 1.0);
+  mlz_builder_free_block(b, gone, 2, 32, 2, 1.0, true);
+  mlz_builder_time(b, 1500);
+  mlz_builder_thread(b, 2);
+  uint64_t other = mlz_builder_alloc(b, 3, UINT64_C(1) << 40, 4, 2.5);
+  mlz_builder_thread(b, 1);
+  for (int i = 0; i < 300; i++) {
+    uint64_t a = mlz_builder_alloc(b, 1 + (uint32_t)i % 4, 16 + 16 * (uint64_t)(i % 70), (unsigned)i % 5, 1.0);
+    if (i % 3 != 0) mlz_builder_free_block(b, a, 1 + (uint32_t)i % 4, 16 + 16 * (uint64_t)(i % 70), (unsigned)i % 5, 1.0, i % 3 == 1);
+    if (i % 10 == 0) mlz_builder_time(b, 2000 + 10 * (uint64_t)i);
+  }
+  mlz_builder_free_block(b, other, 3, UINT64_C(1) << 40, 4, 2.5, true); /* freed by another thread: not its latest */
+  mlz_builder_free_block(b, kept, 1, 100, 2, 1.0, false);
+  mlz_builder_free_foreign(b);
+  mlz_builder_rare(b, &(struct mlz_rare){4000, 250, 12, 3, 2, 4, 0, MLZ_OP_GC});
+  mlz_builder_time(b, 6000);
+  mlz_builder_rare(b, &(struct mlz_rare){.op = MLZ_OP_MARK, .start_ns = 6000, .name = 8});
+}
+
+static void later_events(struct mlz_builder *b) {
+  mlz_builder_begin(b, 1, 303, 6000);
+  mlz_builder_thread(b, 2);
+  mlz_builder_alloc(b, 5, 64, 0, 1.0);
+  mlz_builder_time(b, 7000);
+  mlz_builder_free_block(b, 3, 1, 16, 0, 1.0, false); /* i == 0 above: kept */
+  mlz_builder_free_block(b, 6, 4, 64, 3, 1.0, true);  /* i == 3 */
+  mlz_builder_rare(b, &(struct mlz_rare){.op = MLZ_OP_SNAPSHOT, .start_ns = 7000, .name = 9});
+  mlz_builder_rare(b, &(struct mlz_rare){.op = MLZ_OP_LOST, .start_ns = 7001, .collected = 5, .uncollectable = 6});
+  mlz_builder_rare(b, &(struct mlz_rare){.op = MLZ_OP_FINALIZE, .start_ns = 7002});
+  mlz_builder_rare(b, &(struct mlz_rare){.op = MLZ_OP_THREAD_END, .start_ns = 7003});
+}
+
+static void child_events(struct mlz_builder *b) {
+  mlz_builder_begin(b, 2, 0, 6500);
+  mlz_builder_thread(b, 3);
+  mlz_builder_free_foreign(b);
+  for (int i = 0; i < 40; i++) mlz_builder_alloc(b, 5, 48, 1, 10.0);
+}
+
+static json_t *state(int complete, int ns) {
+  return json_pack("{s:b,s:i,s:i,s:{s:i,s:i},s:i}", "complete", complete, "duration_ns", ns, "exit_status", 0, "counters",
+                   "allocations_seen", 344, "events_written", 600, "peak_bytes", 4096);
+}
+
+static int group(struct mlz_writer *w, int ns) {
+  json_t *s = state(0, ns);
+  int rc = mlz_writer_append_group(w, (uint64_t)ns, s);
+  json_decref(s);
+  return rc;
+}
+
+static int write_body(struct mlz_writer *w, struct mlz_builder *b, int finish) {
+  int rc;
+  first_tables(w);
+  first_events(b);
+  if ((rc = flush_tables(w)) != 0 || (rc = mlz_writer_append_events(w, b)) != 0 || (rc = group(w, 6000)) != 0) return rc;
+  add_string(w, "later");
+  mlz_writer_frame(w, &(struct mlz_frame){9, 2, 3, 0, MLZ_LANG_PYTHON});
+  mlz_writer_stack(w, (uint32_t[]){4, 1}, 2, false);
+  mlz_writer_process(w, json_pack("{s:i,s:i,s:i,s:s,s:[s],s:i}", "id", 2, "pid", 4720, "parent", 1, "origin", "fork", "command", "python3",
+                                  "start_ns", 6400));
+  mlz_writer_thread(w, json_pack("{s:i,s:i,s:i,s:s,s:b}", "id", 3, "process", 2, "tid", 4720, "name", "MainThread", "main", 1));
+  later_events(b);
+  if ((rc = flush_tables(w)) != 0 || (rc = mlz_writer_append_events(w, b)) != 0) return rc;
+  child_events(b);
+  if ((rc = mlz_writer_append_events(w, b)) != 0 || (rc = group(w, 7100)) != 0) return rc;
+  mlz_writer_process(w, json_pack("{s:i,s:i,s:i,s:s,s:[s,s],s:i,s:i,s:s}", "id", 1, "pid", 4711, "parent", 0, "origin", "exec", "command",
+                                  "python3", "app.py", "start_ns", 0, "end_ns", 7002, "end", "exit"));
+  if (!finish) return flush_tables(w);
+  json_t *s = state(1, 7200);
+  rc = mlz_writer_finish(w, s);
+  json_decref(s);
+  return rc;
+}
+
+int sample_write(int fd, int finish) {
+  json_t *meta = json_pack("{s:s,s:[s,s],s:i,s:s,s:I,s:{s:f,s:i,s:s}}", "version", "0.1.0", "command", "python3", "app.py", "pid", 4711,
+                           "host", "here", "start", (json_int_t)1700000000000000000, "settings", "sample_rate", 0.5, "max_stack_depth", 10,
+                           "on_full", "block");
+  struct mlz_builder *b = mlz_builder_new();
+  struct mlz_writer *w = NULL;
+  int rc = b == NULL ? -ENOMEM : mlz_writer_new(&w, fd, meta, 0);
+  if (rc == 0)
+    rc = write_body(w, b, finish);
+  else
+    close(fd);
+  mlz_writer_free(w);
+  mlz_builder_free(b);
+  json_decref(meta);
+  return rc;
+}
+
+uint8_t *sample_bytes(int finish, size_t *n) {
+  int fd = memfd_create("sample", MFD_CLOEXEC), keep = dup(fd);
+  uint8_t *bytes = NULL;
+  if (keep >= 0 && sample_write(fd, finish) == 0) {
+    off_t size = lseek(keep, 0, SEEK_END);
+    bytes = malloc((size_t)size + 1);
+    if (bytes != NULL && pread(keep, bytes, (size_t)size, 0) != size) {
+      free(bytes);
+      bytes = NULL;
+    }
+    *n = (size_t)size;
+  }
+  if (keep >= 0) close(keep);
+  return bytes;
+}
+
+size_t sample_chunk(uint8_t *out, unsigned kind, uint64_t count, const void *payload, uint32_t n) {
+  struct mlz_chunk_header h = {.magic = MLZ_CHUNK_MAGIC, .kind = (uint16_t)kind, .stored = n, .raw = n, .count = count};
+  h.checksum = mlz_chunk_checksum(&h, payload);
+  memcpy(out, &h, sizeof h);
+  memcpy(out + sizeof h, payload, n);
+  return sizeof h + n;
+}
+
+size_t sample_chunk_size(const uint8_t *chunk) {
+  struct mlz_chunk_header h;
+  memcpy(&h, chunk, sizeof h);
+  return sizeof h + h.stored;
+}
+
+unsigned sample_chunk_kind(const uint8_t *chunk) {
+  struct mlz_chunk_header h;
+  memcpy(&h, chunk, sizeof h);
+  return h.kind;
+}
