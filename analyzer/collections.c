@@ -62,22 +62,12 @@ static void add_pause(struct gc_pass *pass, const struct mlz_pause *p) {
   c->pauses[c->n_pauses++] = *p;
 }
 
-/* Only the slice's part of the chunk counts: the ops say where a row of the rare column stands, so they are walked only if the slice is not all of it. */
 static void gc_slice(void *context, const struct mlz_slice *slice) {
   struct gc_pass *pass = context;
-  const struct mlz_block *b = slice->block;
-  if (!b->n_rares) return;
-  uint32_t first = 0, end = b->n_rares;
-  if (slice->from || slice->to < b->n) {
-    end = 0;
-    for (uint32_t i = 0; i < slice->to; i++) {
-      bool rare = b->ops[i] >= MLZ_OP_RARE;
-      first += rare && i < slice->from;
-      end += rare;
-    }
-  }
-  for (uint32_t i = first; i < end && i < b->n_rares; i++) {
-    const struct mlz_rare *r = &b->rares[i];
+  uint32_t i, end;
+  mlz_slice_rares(slice, &i, &end);
+  for (; i < end; i++) {
+    const struct mlz_rare *r = &slice->block->rares[i];
     if (r->op != MLZ_OP_GC) continue;
     struct mlz_pause p = {r->start_ns, r->duration_ns, r->collected, r->uncollectable, r->generation, r->stack, slice->process->index};
     add_pause(pass, &p);

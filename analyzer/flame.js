@@ -58,6 +58,7 @@
       f.node.setAttribute("x", (100 * x).toFixed(4) + "%");
       f.node.setAttribute("width", (100 * Math.min(w, 1)).toFixed(4) + "%");
       f.node.classList.toggle("above", ancestor);
+      f.node.classList.toggle("thin", w * inner < 3);
       fitText(f, Math.min(w, 1) * inner);
     }
     find("reset").classList.toggle("hidden", zoomed === 0);
@@ -82,7 +83,7 @@
 
   function drawFocus() {
     for (const f of frames) f.node.classList.toggle("focus", f.i === focused);
-    if (focused >= 0) details(frames[focused].title.replace(/\n/g, "  "));
+    if (focused >= 0) details(frames[focused].title.replace("\n", ": "));
   }
 
   // ---- zoom ----
@@ -247,7 +248,7 @@
   measure();
   const frameOf = (target) => { const n = target.closest && target.closest("#frames > svg"); return n ? nodes.indexOf(n) : -1; };
   area.addEventListener("click", (e) => { const i = frameOf(e.target); if (i >= 0) { focused = -1; drawFocus(); zoom(i); } });
-  area.addEventListener("mouseover", (e) => { const i = frameOf(e.target); if (i >= 0) details(frames[i].title.replace(/\n/g, "  ")); });
+  area.addEventListener("mouseover", (e) => { const i = frameOf(e.target); if (i >= 0) details(frames[i].title.replace("\n", ": ")); });
   area.addEventListener("mouseleave", () => { details(""); drawFocus(); });
   find("reset").addEventListener("click", () => zoom(0));
   find("search").addEventListener("click", () => { if (pattern) search(""); else startTyping(); });

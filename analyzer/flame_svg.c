@@ -29,10 +29,11 @@ static double channel(double hue, double saturation, double light, double shift)
   return light - a * low;
 }
 
-/* Warm, and the same for a module in every picture: the module gives the hue, the function a shade of it. */
+/* Warm, and the same for a module in every picture: the module gives the hue, the function a shade of it. Lines that allocate are darker. */
 static void color_of(const struct mlz_flame_key *key, char out[8]) {
   const char *module = *key->place.module ? key->place.module : key->place.file;
-  double hue = 6 + hash_of(module) % 4600 / 100.0, saturation = 0.82, light = 0.60 + hash_of(key->place.function) % 100 / 850.0;
+  double hue = 8 + hash_of(module) % 4000 / 100.0, saturation = 0.82, shade = hash_of(key->place.function) % 100 / 1000.0;
+  double light = key->kind == MLZ_FLAME_LEAF ? 0.56 + shade : 0.69 + shade;
   if (key->kind == MLZ_FLAME_ROOT || key->kind == MLZ_FLAME_CUT || key->kind == MLZ_FLAME_NONE) saturation = 0.10, light = 0.80, hue = 40;
   if (key->kind <= MLZ_FLAME_LEAF && key->place.language == MLZ_LANG_NATIVE) hue = 170 + hash_of(module) % 3000 / 100.0, saturation = 0.35;
   int rgb[3];
@@ -50,7 +51,7 @@ static const char *base_name(const char *path) {
 /* What stands in the box; the tooltip says the rest. */
 static char *label_of(const struct mlz_flame_key *key) {
   char *text = key->kind == MLZ_FLAME_LEAF && *key->place.file
-                   ? mlz_text_format("%s  %s:%" PRIu32, key->place.function, base_name(key->place.file), key->place.line)
+                   ? mlz_text_format("%s %s:%" PRIu32, key->place.function, base_name(key->place.file), key->place.line)
                    : mlz_text_format("%s", key->place.function);
   char *xml = mlz_text_xml(text);
   free(text);
@@ -90,6 +91,7 @@ static void draw_head(const struct mlz_flame_style *style, unsigned height, FILE
         "#subtitle { font-family: 'DejaVu Sans', Verdana, Helvetica, sans-serif; text-anchor: middle; fill: #6b6256; }\n"
         "#background { fill: #fffbf4; }\n"
         "#frames rect { stroke: #fffbf4; stroke-width: 1px; }\n"
+        "#frames > svg.thin rect { stroke: none; }\n"
         "#frames text { pointer-events: none; }\n"
         ".button { fill: #8a5a2b; opacity: 0; }\n"
         ".live .button { opacity: 1; cursor: pointer; }\n"
@@ -137,10 +139,11 @@ static void draw_node(const struct mlz_flame *f, const struct mlz_flame_style *s
   char color[8], *label = label_of(key), *title = title_of(key, node, total, style);
   color_of(key, color);
   fprintf(out,
-          "<svg x=\"%.4f%%\" y=\"%u\" width=\"%.4f%%\" height=\"%d\" data-x=\"%.10g\" data-w=\"%.10g\" data-d=\"%u\" data-p=\"%u\">"
+          "<svg x=\"%.4f%%\" y=\"%u\" width=\"%.4f%%\" height=\"%d\"%s data-x=\"%.10g\" data-w=\"%.10g\" data-d=\"%u\" data-p=\"%u\">"
           "<title>%s</title><rect width=\"100%%\" height=\"%d\" rx=\"2\" fill=\"%s\"/><text x=\"4\" y=\"13\">%s</text></svg>\n",
-          100 * node->x / total, row * ROW, 100 * node->value / total, BOX, node->x / total, node->value / total, node->depth, node->parent,
-          title, BOX, color, label);
+          100 * node->x / total, row * ROW, 100 * node->value / total, BOX,
+          node->value / total * (WIDTH - 2 * PAD) < 3 ? " class=\"thin\"" : "", node->x / total, node->value / total, node->depth,
+          node->parent, title, BOX, color, label);
   free(label);
   free(title);
 }

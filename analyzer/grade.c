@@ -64,7 +64,8 @@ enum {
   SURVIVORS_MIN_IMPORT = 1000, /* a module body keeps much, once; it takes more to call it a leak */
   PARTS = 8,
   PARTS_MIN = 6, /* of PARTS between the first survivor and the end must hold survivors */
-  ENLARGED_MIN = 8,
+  ENLARGED_MIN = 16, /* sizes at random set a dozen records at most */
+  ENLARGED_SURVIVORS_MAX = 4, /* the buffer, and what else the line holds */
   ENLARGED_BYTES_MIN = 4096,
 };
 #define GROWING_UNTIL 0.75     /* of the program's allocations: the last survivor lies beyond it */
@@ -110,10 +111,8 @@ static double first_half(const struct mlz_leak *leak, uint64_t first, uint64_t e
 
 /* A list that holds nothing new (None, small integers) grows by its one buffer, which realloc frees and allocates again. */
 static bool is_enlarged_buffer(const struct mlz_leak *leak) {
-  if (leak->seen > 2 || leak->allocated < ENLARGED_MIN || leak->seen_bytes < ENLARGED_BYTES_MIN) return false;
-  double size = (double)leak->seen_bytes / (double)leak->seen;
-  double others = (leak->allocated_bytes - (double)leak->seen_bytes) / (double)(leak->allocated - leak->seen);
-  return size >= 0.9 * (double)leak->size_max && others < 0.6 * (double)leak->size_max;
+  return leak->seen <= ENLARGED_SURVIVORS_MAX && leak->highs >= ENLARGED_MIN && leak->seen_bytes >= ENLARGED_BYTES_MIN &&
+         (double)leak->seen_bytes >= 0.9 * (double)leak->size_max;
 }
 
 static bool is_growing(const struct mlz_leak *leak, enum mlz_stack_kind kind, const struct mlz_leak_process *p, uint64_t first,
@@ -122,7 +121,7 @@ static bool is_growing(const struct mlz_leak *leak, enum mlz_stack_kind kind, co
   double until = place(last, p->run_begin, p->end);
   if (kind == MLZ_STACK_PROGRAM && late && until >= GROWING_UNTIL_TIME && is_enlarged_buffer(leak)) {
     snprintf(reason, 120, "a buffer enlarged %s times, last at %.0f%% of the run",
-             mlz_units_count(text, (double)(leak->allocated - leak->seen)), 100 * until);
+             mlz_units_count(text, leak->highs - 1), 100 * until);
     return true;
   }
   uint64_t minimum = kind == MLZ_STACK_PROGRAM ? SURVIVORS_MIN : SURVIVORS_MIN_IMPORT;

@@ -223,6 +223,25 @@ static void warn_empty(const struct mlz_input *in) {
   free(clean);
 }
 
+/* What the agent could not trace, as the recorder counted it. */
+static void warn_untraced(const struct mlz_input *in) {
+  static const struct {
+    const char *key, *what;
+  } kinds[] = {
+      {"threads_denied", "threads ran untraced (no ring or no memory for one)"},
+      {"images_refused", "interpreters of a kind that is not known were traced without Python stacks"},
+      {"unaligned", "blocks that are not 16-byte aligned were not traced"},
+      {"unmarked", "blocks could not be marked for lack of address space and were not traced"},
+      {"gc_missed", "garbage collections ran unseen"},
+      {"frees_inferred", "frees were not seen: their blocks end where their address was allocated again"},
+  };
+  const json_t *losses = json_object_get(mlz_trace_summary(in->trace), "losses");
+  for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+    uint64_t n = mlz_input_uint(losses, kinds[i].key, 0);
+    if (n) mlz_input_warn(in, "%" PRIu64 " %s", n, kinds[i].what);
+  }
+}
+
 int mlz_input_finish(struct mlz_input *in) {
   const struct mlz_damage *damage = mlz_trace_damage(in->trace);
   bool damaged = damage->cut || damage->chunks_bad || damage->bytes_bad;
@@ -239,5 +258,6 @@ int mlz_input_finish(struct mlz_input *in) {
         "%" PRIu64
         " records were lost while recording (a full ring); totals are too low by them and results that span the loss may be wrong",
         dropped);
+  warn_untraced(in);
   return 0;
 }

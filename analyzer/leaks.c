@@ -144,8 +144,10 @@ static unsigned add_classes(struct leak_pass *pass, struct ledger *l, const stru
     pass->record_of[c] = r + 1;
     fresh += leak->origin == UINT64_MAX && counts[MLZ_COUNT_ALLOC];
     leak->allocated += counts[MLZ_COUNT_ALLOC];
-    leak->allocated_bytes += (double)counts[MLZ_COUNT_ALLOC] * (double)class->size;
-    if (counts[MLZ_COUNT_ALLOC] && class->size > leak->size_max) leak->size_max = class->size;
+    if (counts[MLZ_COUNT_ALLOC] && class->size > leak->size_max) { /* classes are numbered as they first come up */
+      leak->size_max = class->size;
+      leak->highs++;
+    }
   }
   return fresh;
 }
@@ -211,8 +213,10 @@ static void leaks_slice(void *context, const struct mlz_slice *slice) {
     uint32_t class = b->classes_of[pass->alive[k] - 1], r = pass->record_of[class];
     if (r) mlz_leak_add(&l->leaks[r - 1], b->first_alloc + k, &b->classes[class]);
   }
-  for (uint32_t i = 0; i < b->n_rares; i++)
-    if (b->rares[i].op == MLZ_OP_LOST && b->rares[i].uncollectable) l->end.lossy_end = b->first_alloc + n;
+  uint32_t rare, rares_end;
+  mlz_slice_rares(slice, &rare, &rares_end);
+  for (; rare < rares_end; rare++)
+    if (b->rares[rare].op == MLZ_OP_LOST && b->rares[rare].uncollectable) l->end.lossy_end = b->first_alloc + n;
 }
 
 /* ---- the end of a process ---- */

@@ -19,8 +19,8 @@ struct mlz_leak {
   uint64_t origin;        /* number of the stack's first allocation */
   uint64_t first, last;   /* of the survivors added, the first and the last; exact unless that one was freed later */
   uint64_t allocated;     /* allocations of this stack, raw */
-  double allocated_bytes; /* raw too */
-  uint64_t size_max;      /* largest block that the stack ever allocated */
+  uint64_t size_max;    /* largest block that the stack ever allocated */
+  uint32_t highs;       /* how often a larger size than ever before came up */
   uint64_t seen;          /* survivors, raw */
   uint64_t seen_bytes;
   double count, bytes; /* survivors, weighted */

@@ -229,7 +229,8 @@ static void print_sizes(const struct mlz_stats *s, FILE *out, unsigned width, bo
   for (unsigned i = 0; i < MLZ_SIZE_CLASSES; i++) {
     const struct mlz_tally *row = &s->sizes[i];
     if (!(row->alloc_count > 0)) continue;
-    mlz_table_cell(t, mlz_units_size(a, (double)(UINT64_C(1) << i)));
+    mlz_units_size(a, (double)(UINT64_C(1) << i));
+    mlz_table_cell(t, mlz_units_round(a));
     mlz_table_cell(t, mlz_units_count(a, row->alloc_count));
     mlz_table_cell(t, mlz_units_size(a, row->alloc_bytes));
     mlz_table_cell(t, mlz_units_size(a, row->alloc_bytes - row->free_bytes));
@@ -258,7 +259,8 @@ static void print_lifetimes(const struct mlz_input *in, const struct mlz_stats *
     double count = lifetime_count(in, s, i);
     if (!(count > 0)) continue;
     bool last = i + 1 == MLZ_LIFETIMES;
-    char *label = mlz_text_format("%s %s", last ? ">=" : "<", mlz_units_time(a, (double)mlz_lifetime_bound(last ? i - 1 : i)));
+    mlz_units_time(a, (double)mlz_lifetime_bound(last ? i - 1 : i));
+    char *label = mlz_text_format("%s %s", last ? ">=" : "<", mlz_units_round(a));
     mlz_table_cell(t, label);
     free(label);
     mlz_table_cell(t, mlz_units_count(a, count));

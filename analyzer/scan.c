@@ -65,6 +65,20 @@ uint64_t mlz_scan_count(const uint8_t *ops, size_t n, enum mlz_op op) {
   return count;
 }
 
+/* The ops say where a row of the rare column stands; they are walked only if the slice is not all of the chunk. */
+void mlz_slice_rares(const struct mlz_slice *slice, uint32_t *first, uint32_t *end) {
+  const struct mlz_block *b = slice->block;
+  *first = 0;
+  *end = b->n_rares;
+  if (!b->n_rares || (!slice->from && slice->to == b->n)) return;
+  uint32_t n = 0;
+  for (uint32_t i = 0; i < slice->to; i++) {
+    if (i == slice->from) *first = n;
+    n += b->ops[i] >= MLZ_OP_RARE;
+  }
+  *end = n < b->n_rares ? n : b->n_rares;
+}
+
 static uint64_t count_allocs(const struct mlz_block *b, uint32_t n) { return mlz_scan_count(b->ops, n, MLZ_OP_ALLOC); }
 
 static void count_losses(struct mlz_input *in, const struct mlz_block *b) {

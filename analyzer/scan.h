@@ -57,6 +57,9 @@ struct mlz_scan {
 /* Rewinds, reads all. Exits with a message when memory is out. */
 void mlz_scan_run(struct mlz_input *in, const struct mlz_scan *scan);
 
+/* The rows of the rare column, [*first, *end), that belong to the slice. */
+void mlz_slice_rares(const struct mlz_slice *slice, uint32_t *first, uint32_t *end);
+
 /* How many of n ops are `op`. */
 uint64_t mlz_scan_count(const uint8_t *ops, size_t n, enum mlz_op op);
 

@@ -94,45 +94,55 @@ static unsigned lifetime_place(uint64_t ns) {
   return i;
 }
 
-/* Time is coarse, so many neighbours have the same: the place is looked up anew only when a lifetime differs from the last one. */
+static void add_lifetime(struct mlz_stats *s, const struct mlz_block *b, uint32_t i, uint64_t born) {
+  uint64_t lived = b->time_ns[i] > born ? b->time_ns[i] - born : 0;
+  s->lifetimes[lifetime_place(lived)] += b->classes[b->classes_of[i]].weight;
+}
+
+/* Nearly all that is freed in the chunk of its allocation lived for less than the first bound above the clock's precision: that is the one
+ * likely branch, and none depends on whether an event is an allocation or a free. */
 static void add_lifetimes(struct stats_pass *pass, const struct mlz_slice *slice) {
   const struct mlz_block *b = slice->block;
+  struct mlz_stats *s = pass->out;
   if (b->n >= pass->room) {
     pass->room = b->n + 1;
     pass->alloc_ns = mlz_text_realloc(pass->alloc_ns, pass->room, sizeof *pass->alloc_ns);
   }
-  uint64_t last = 0;
-  unsigned place = 0;
+  uint64_t *alloc_ns = pass->alloc_ns, bound = mlz_lifetime_bound(0);
+  while (bound < pass->in->gap_ns) bound *= 10;
+  double young = 0;
   for (uint32_t i = slice->from; i < slice->to; i++) {
     uint8_t op = b->ops[i];
-    uint64_t born, now = b->time_ns[i];
-    if (op <= MLZ_OP_FREE_TEMP) {
-      uint64_t k = b->alloc_no[i] - b->first_alloc;
-      k = k < b->n ? k : b->n;
-      if (op == MLZ_OP_ALLOC) {
-        pass->alloc_ns[k] = now;
-        continue;
-      }
-      born = pass->alloc_ns[k];
-    } else if (op >= MLZ_OP_FREE_FOREIGN) {
-      pass->out->foreign += op == MLZ_OP_FREE_FOREIGN;
-      continue;
-    } else if (!mlz_trace_alloc_time(pass->in->trace, b->process, b->alloc_no[i], &born)) {
+    if (op >= MLZ_OP_FREE_OLD) {
+      uint64_t born;
+      if (op >= MLZ_OP_FREE_FOREIGN)
+        s->foreign += op == MLZ_OP_FREE_FOREIGN;
+      else if (mlz_trace_alloc_time(pass->in->trace, b->process, b->alloc_no[i], &born))
+        add_lifetime(s, b, i, born);
       continue;
     }
-    uint64_t lived = now > born ? now - born : 0;
-    if (lived != last) place = lifetime_place(lived), last = lived;
-    const struct mlz_class *class = &b->classes[b->classes_of[i]];
-    pass->out->lifetimes[place] += class->weight;
+    uint64_t k = b->alloc_no[i] - b->first_alloc;
+    k = k < b->n ? k : b->n;
+    bool is_alloc = op == MLZ_OP_ALLOC;
+    uint64_t now = b->time_ns[i], born = is_alloc ? now : alloc_ns[k];
+    alloc_ns[k] = born;
+    if (now - born < bound)
+      young += is_alloc ? 0 : b->classes[b->classes_of[i]].weight;
+    else
+      add_lifetime(s, b, i, born);
   }
+  s->lifetimes[lifetime_place(bound - 1)] += young;
 }
 
-static void add_collections(struct mlz_stats *s, const struct mlz_block *b) {
-  for (uint32_t i = 0; i < b->n_rares; i++) {
-    const struct mlz_rare *r = &b->rares[i];
-    if (r->op != MLZ_OP_GC || r->generation >= MLZ_GENERATIONS) continue;
-    s->gc_count[r->generation]++;
-    s->gc_ns[r->generation] += r->duration_ns;
+static void add_collections(struct mlz_stats *s, const struct mlz_slice *slice) {
+  uint32_t i, end;
+  mlz_slice_rares(slice, &i, &end);
+  for (; i < end; i++) {
+    const struct mlz_rare *r = &slice->block->rares[i];
+    if (r->op != MLZ_OP_GC) continue;
+    unsigned g = r->generation < MLZ_GENERATIONS ? r->generation : MLZ_GENERATIONS - 1;
+    s->gc_count[g]++;
+    s->gc_ns[g] += r->duration_ns;
   }
 }
 
@@ -141,7 +151,7 @@ static void stats_slice(void *context, const struct mlz_slice *slice) {
   add_classes(pass, slice);
   mlz_peak_slice(pass->finder, slice);
   add_lifetimes(pass, slice);
-  add_collections(pass->out, slice->block);
+  add_collections(pass->out, slice);
 }
 
 static void stats_process_end(void *context, const struct mlz_process_end *end) {

@@ -83,7 +83,7 @@ static void fit(const struct mlz_table *t, unsigned *widths, unsigned width) {
   unsigned excess = total > width ? total - width : 0;
   /* Names keep 24 columns until paths and notes have given all they can. */
   excess = shrink(t, widths, MLZ_COL_NOTE, 24, excess);
-  excess = shrink(t, widths, MLZ_COL_PATH, 24, excess);
+  excess = shrink(t, widths, MLZ_COL_PATH, 18, excess);
   excess = shrink(t, widths, MLZ_COL_NAME, 24, excess);
   excess = shrink(t, widths, MLZ_COL_NOTE, NOTE_MIN, excess);
   excess = shrink(t, widths, MLZ_COL_PATH, PATH_MIN, excess);

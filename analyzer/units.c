@@ -155,3 +155,12 @@ const char *mlz_units_percent(char *out, double part, double whole) {
     snprintf(out, MLZ_UNITS_MAX, "%.1f%%", 100 * part / whole);
   return out;
 }
+
+char *mlz_units_round(char *text) {
+  char *point = strchr(text, '.');
+  if (!point) return text;
+  char *end = point + 1;
+  while (*end == '0') end++;
+  if (!isdigit((unsigned char)*end)) memmove(point, end, strlen(end) + 1);
+  return text;
+}

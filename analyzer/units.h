@@ -15,6 +15,9 @@ bool mlz_units_parse_duration(const char *text, uint64_t *ns);
 /* "90%": 90.0. false: not a percentage from 0 to 100. */
 bool mlz_units_parse_percent(const char *text, double *percent);
 
+/* Takes ".0" and ".00" away, for bounds: "10.0 ms" becomes "10 ms". Returns `text`. */
+char *mlz_units_round(char *text);
+
 /* Each writes into `out` (MLZ_UNITS_MAX bytes) and returns it. */
 const char *mlz_units_size(char *out, double bytes);                 /* "812 B", "12.3 MiB"; negative values keep their sign */
 const char *mlz_units_count(char *out, double count);                /* "1,234,567" */
