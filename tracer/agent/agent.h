@@ -10,14 +10,17 @@
 
 #pragma GCC visibility push(hidden)
 
-/* One remembered frame. Frames that are not shown (the shim between C and the interpreter) are remembered
- * too, with shim set, so that the chain of `previous` pointers can be followed without looking anything up. */
+/* One remembered frame. Frames that are not shown (the shim between C and the interpreter, a frame not yet begun) are
+ * remembered too, with word MLZ_SEEN_HIDDEN, so that the chain of `previous` pointers can be checked without looking anything up. */
+#define MLZ_SEEN_HIDDEN UINT64_MAX
 struct mlz_seen {
   const char *frame; /* address of the interpreter's frame */
-  const char *code;  /* of the code object; for a shim: NULL */
+  const char *code;  /* of the code object, or what a shim has in its place */
   uint64_t instr;    /* instruction pointer, or f_lasti */
   uint64_t word;     /* MLZ_FRAME */
 };
+
+_Static_assert(sizeof(struct mlz_seen) == 32, "root is seen[-1]");
 
 #define MLZ_SEEN_MAX 1536 /* remembered frames, > MLZ_STACK_DEPTH_MAX; shims included */
 
@@ -28,6 +31,7 @@ struct mlz_thread {
   uint64_t order_seen;       /* what order_next was when this ring last took a number */
   void *const *tstate_slot; /* 3.12 and later: where this thread's interpreter state is kept */
   uint32_t seen_n;          /* remembered frames, root first */
+  uint32_t hidden;           /* of them, those with MLZ_SEEN_HIDDEN */
   uint32_t stale_n;         /* entries below this index were filled in this epoch, also those above seen_n */
   uint32_t seen_epoch;      /* code epoch that they are of */
   bool stack_reset;         /* the recorder's frame array is not what we remember: send RESET */
@@ -52,9 +56,12 @@ struct mlz_thread {
   bool below; /* as of the last reset: frames lie below the outermost remembered one */
   uint64_t words[MLZ_STACK_DEPTH_MAX + 8]; /* pushed frames, outermost first */
   uint8_t scratch[16384];                  /* code.c */
+  struct mlz_seen root;   /* seen[-1]: its frame is what the outermost remembered frame points to */
   struct mlz_seen seen[MLZ_SEEN_MAX];
   struct mlz_seen fresh[MLZ_SEEN_MAX]; /* of a walk in progress, innermost first */
 };
+
+_Static_assert(offsetof(struct mlz_thread, seen) == offsetof(struct mlz_thread, root) + sizeof(struct mlz_seen), "root is seen[-1]");
 
 /* What a hook of this thread is doing; a hook that finds one running passes through. */
 enum mlz_busy {

@@ -6,6 +6,8 @@
  *   CODE_START, TRACEABLE, EXTRA   of the code object
  *   CODE_MASK        tag bits to clear (3.14), default none
  *
+ * TSTATE_INTERP is the same for all.
+ *
  * The caller holds the GIL; frames do not change under us. Remembered addresses are dereferenced only after a live frame's
  * `previous` was found equal to them, so a frame that is gone is never read. Predicted branches let the processor load
  * all frames at once instead of following pointer after pointer. */
@@ -54,13 +56,6 @@ static inline bool FN(_shim)(const char *frame) {
 #endif
 }
 
-/* Is there a frame to show below this one? */
-static inline bool FN(_more)(const char *frame) {
-  do frame = FN(_ptr)(frame, PREVIOUS);
-  while (frame && FN(_shim)(frame));
-  return frame != NULL;
-}
-
 /* Not yet begun: its arguments are being set up. It is no frame of the program yet. */
 static inline bool FN(_incomplete)(const char *frame, const char *code, uint64_t instr) {
 #ifdef OWNER
@@ -99,6 +94,7 @@ static inline uint32_t FN(_id)(struct mlz_thread *th, const char *frame, const c
   return mlz_code_register(th, frame, code);
 }
 
+/* Ends a capture: `n` entries are remembered, `pop` and `push` go to the recorder. */
 static inline void FN(_done)(struct mlz_thread *th, uint32_t n, uint32_t pop, uint32_t push) {
   th->seen_n = n;
   if (n > th->stale_n) th->stale_n = n;
@@ -106,28 +102,30 @@ static inline void FN(_done)(struct mlz_thread *th, uint32_t n, uint32_t pop, ui
   th->push = push;
 }
 
-/* Takes up the stack from the top anew; finds what the recorder can keep. The slow path, 20-60 ns. */
+/* Fills the entry from the frame; the id is that of `same`, when that is of the same code and still true. */
+static inline void FN(_enter)(struct mlz_thread *th, struct mlz_seen *e, const char *frame, const char *code, uint64_t instr, bool id_true) {
+  uint32_t id = id_true && e->code == code ? MLZ_FRAME_CODE(e->word) : 0;
+  if (MLZ_UNLIKELY(id == 0 || id == MLZ_FRAME_CODE(MLZ_SEEN_HIDDEN))) id = FN(_id)(th, frame, code);
+  *e = (struct mlz_seen){frame, code, instr, MLZ_FRAME(id, FN(_offset)(code, instr))};
+}
+
+/* Takes up the stack from the top anew and finds what the recorder can keep. The slow path: 20-60 ns. */
 static __attribute__((noinline)) void FN(_rewalk)(struct mlz_thread *th, const char *top) {
   struct mlz_seen *fresh = th->fresh;
   uint32_t n = 0, real = 0;
   const char *f = top;
   for (; f && real < th->depth && n < MLZ_SEEN_MAX; f = FN(_ptr)(f, PREVIOUS)) {
-    if (FN(_shim)(f)) {
-      fresh[n++] = (struct mlz_seen){.frame = f};
-      continue;
-    }
     const char *code = FN(_code)(f);
     uint64_t instr = FN(_instr)(f);
-    if (FN(_incomplete)(f, code, instr)) {
-      if (n) fresh[n++] = (struct mlz_seen){.frame = f}; /* keeps the chain whole; at the top it is just skipped */
-      continue;
-    }
-    fresh[n++] = (struct mlz_seen){f, code, instr, 0};
-    real++;
+    bool hidden = FN(_shim)(f) || FN(_incomplete)(f, code, instr);
+    if (hidden && n == 0) continue; /* at the top there is nothing to keep together */
+    fresh[n++] = (struct mlz_seen){f, code, instr, hidden ? MLZ_SEEN_HIDDEN : 0};
+    real += !hidden;
   }
+  const char *under = f;
   while (f && FN(_shim)(f)) f = FN(_ptr)(f, PREVIOUS);
   bool to_root = f == NULL;
-  while (to_root && n && !fresh[n - 1].code) n--; /* the shim at the root */
+  while (to_root && n && fresh[n - 1].word == MLZ_SEEN_HIDDEN) under = fresh[--n].frame; /* the shim at the root */
   /* The outermost fresh frame among the remembered ones: from there inwards, how much is the same? What is remembered under it
    * lies outside the window; whether it still is true is looked at when the window comes down to it. */
   uint32_t keep = 0; /* remembered entries that stay */
@@ -136,6 +134,7 @@ static __attribute__((noinline)) void FN(_rewalk)(struct mlz_thread *th, const c
     for (uint32_t j = th->seen_n; j-- > 0;) {
       if (th->seen[j].frame != fresh[n - 1].frame) continue;
       if (to_root ? j || th->below : !j && !th->below) break; /* whether more lies below is no longer what was said */
+      if ((j ? th->seen[j - 1].frame : th->root.frame) != under) break;
       while (same < n && j + same < th->seen_n) {
         const struct mlz_seen *a = &th->seen[j + same], *b = &fresh[n - 1 - same];
         if (a->frame != b->frame || a->code != b->code || a->instr != b->instr) break;
@@ -146,156 +145,155 @@ static __attribute__((noinline)) void FN(_rewalk)(struct mlz_thread *th, const c
     }
   }
   uint32_t pop = 0, push = 0;
-  for (uint32_t j = keep; j < th->seen_n; j++) pop += th->seen[j].code != NULL;
+  for (uint32_t j = keep; j < th->seen_n; j++) pop += th->seen[j].word != MLZ_SEEN_HIDDEN;
   bool reset = th->stack_reset || same == 0 || pop > MLZ_POP_MAX || keep + (n - same) > MLZ_SEEN_MAX;
   if (reset) {
     keep = same = pop = 0;
     th->below = !to_root;
+    th->root.frame = under;
   }
-  for (uint32_t k = n - same; k-- > 0;) {
-    struct mlz_seen *s = &th->seen[keep++];
-    *s = fresh[k];
-    if (!s->code) continue;
-    s->word = MLZ_FRAME(FN(_id)(th, s->frame, s->code), FN(_offset)(s->code, s->instr));
-    th->words[push++] = s->word;
+  for (uint32_t k = n - same; k-- > 0; keep++) {
+    const struct mlz_seen *from = &fresh[k];
+    if (from->word == MLZ_SEEN_HIDDEN) {
+      th->seen[keep] = *from;
+      continue;
+    }
+    FN(_enter)(th, &th->seen[keep], from->frame, from->code, from->instr, false);
+    th->words[push++] = th->seen[keep].word;
   }
   FN(_done)(th, keep, pop, push);
+  uint32_t hidden = 0;
+  for (uint32_t j = 0; j < keep; j++) hidden += th->seen[j].word == MLZ_SEEN_HIDDEN;
+  th->hidden = hidden;
   th->reset = reset;
   th->stack_reset = false;
+}
+
+/* Everything under entry `e` is as it was, as far as the window of a stack of `n` entries reaches. `e` itself: only what it points to. */
+static inline __attribute__((always_inline)) bool FN(_holds)(const struct mlz_thread *th, const struct mlz_seen *e, uint32_t n) {
+  uint32_t reach = th->depth + th->hidden; /* hidden entries do not count: look at as many more */
+  const struct mlz_seen *low = n > reach ? &th->seen[n - reach] : th->seen;
+  if (MLZ_UNLIKELY(n < reach && th->below)) return false; /* the window reaches below what is remembered */
+  while (FN(_ptr)(e->frame, PREVIOUS) == e[-1].frame) {
+    if (--e < low) return true;
+    const char *frame = e->frame;
+    __asm__("" : "+r"(frame)); /* load through the remembered address, not through `previous` */
+    if (MLZ_UNLIKELY((FN(_code)(frame) != e->code) | (FN(_instr)(frame) != e->instr))) return false;
+  }
+  return false;
+}
+
+/* The top is another frame than before, or of another code: a call, a return, or both. */
+static __attribute__((noinline)) void FN(_turn)(struct mlz_thread *th, const char *top) {
+  enum { NEW = 4, BACK = 4 }; /* up to NEW frames above one that is remembered among the innermost BACK */
+  struct mlz_seen added[NEW];
+  uint32_t n_added = 0, n = th->seen_n, back = n < BACK ? n : BACK, hidden = th->hidden;
+  const struct mlz_seen *end = &th->seen[n];
+  struct mlz_seen *at = NULL;
+  const char *f = top;
+  for (; f; f = FN(_ptr)(f, PREVIOUS)) {
+    for (uint32_t k = 1; k <= back; k++) {
+      if (end[-(int)k].frame == f) {
+        at = &th->seen[n - k];
+        break;
+      }
+    }
+    if (at || n_added == NEW) break;
+    const char *code = FN(_code)(f);
+    uint64_t instr = FN(_instr)(f);
+    if (FN(_shim)(f)) {
+      added[n_added++] = (struct mlz_seen){f, code, instr, MLZ_SEEN_HIDDEN};
+      hidden++;
+    } else if (MLZ_LIKELY(!FN(_incomplete)(f, code, instr))) {
+      added[n_added++] = (struct mlz_seen){f, code, instr, 0};
+    } else if (n_added) {
+      break; /* incomplete, but not at the top: the slow path deals with it */
+    }
+  }
+  uint32_t pop = 0, push = 0, keep = at ? (uint32_t)(at - th->seen) + 1 : 0;
+  if (!at || keep + n_added > MLZ_SEEN_MAX) {
+    FN(_rewalk)(th, top);
+    return;
+  }
+  for (uint32_t j = keep; j < n; j++) {
+    bool h = th->seen[j].word == MLZ_SEEN_HIDDEN;
+    hidden -= h;
+    pop += !h;
+  }
+  th->hidden = hidden;
+  const char *code = FN(_code)(f);
+  uint64_t instr = FN(_instr)(f);
+  bool moved = code != at->code || instr != at->instr;
+  if (MLZ_UNLIKELY(moved && (at->word == MLZ_SEEN_HIDDEN || FN(_incomplete)(f, code, instr) || FN(_shim)(f))) ||
+      MLZ_UNLIKELY(!FN(_holds)(th, at, keep + n_added))) {
+    FN(_rewalk)(th, top);
+    return;
+  }
+  if (moved) {
+    FN(_enter)(th, at, f, code, instr, true);
+    th->words[push++] = at->word;
+    pop++;
+  }
+  for (uint32_t k = n_added; k-- > 0; keep++) {
+    struct mlz_seen *e = &th->seen[keep], *a = &added[k];
+    if (a->word == MLZ_SEEN_HIDDEN) {
+      *e = *a;
+      continue;
+    }
+    /* The entry left here by the last call at this depth often is of the same code: its id is still true. */
+    FN(_enter)(th, e, a->frame, a->code, a->instr, keep < th->stale_n);
+    th->words[push++] = e->word;
+  }
+  FN(_done)(th, keep, pop, push);
+}
+
+/* What seldom is: a new interpreter, dead code objects, no frame. True: the capture is done. */
+static MLZ_COLD void FN(_odd)(struct mlz_thread *th, const char *tstate, const char *top) {
+  const void *interp = FN(_ptr)(tstate, TSTATE_INTERP);
+  if (interp != th->interp) mlz_python_interp(th, interp);
+  uint32_t epoch = atomic_load_explicit(&mlz_agent.code_epoch, memory_order_relaxed);
+  if (epoch != th->seen_epoch) {
+    th->seen_epoch = epoch;
+    th->stale_n = 0;
+    th->stack_reset = true;
+  }
+  if (top) {
+    FN(_rewalk)(th, top);
+  } else {
+    if (th->seen_n) th->stack_reset = true;
+    th->seen_n = 0;
+  }
 }
 
 static void WALK_NAME(struct mlz_thread *th, const char *tstate) {
   th->pop = th->push = 0;
   th->reset = false;
-  const void *interp = FN(_ptr)(tstate, 16);
-  if (MLZ_UNLIKELY(interp != th->interp)) mlz_python_interp(th, interp);
-  uint32_t epoch = atomic_load_explicit(&mlz_agent.code_epoch, memory_order_relaxed);
-  if (MLZ_UNLIKELY(epoch != th->seen_epoch)) {
-    th->seen_epoch = epoch;
-    th->stale_n = 0;
-    th->stack_reset = true;
-  }
   const char *top = FN(_top)(tstate);
-  if (MLZ_UNLIKELY(!top)) {
-    if (th->seen_n) th->stack_reset = true;
-    th->seen_n = 0;
+  uint32_t n = th->seen_n;
+  if (MLZ_UNLIKELY((top == NULL) | (n == 0) | th->stack_reset | (FN(_ptr)(tstate, TSTATE_INTERP) != th->interp) |
+                   (atomic_load_explicit(&mlz_agent.code_epoch, memory_order_relaxed) != th->seen_epoch))) {
+    FN(_odd)(th, tstate, top);
     return;
   }
-  if (MLZ_UNLIKELY(th->stack_reset)) {
+  struct mlz_seen *e = &th->seen[n - 1];
+  if (top != e->frame || FN(_code)(top) != e->code || e->word == MLZ_SEEN_HIDDEN) {
+    FN(_turn)(th, top);
+    return;
+  }
+  uint64_t instr = FN(_instr)(top);
+  if (MLZ_UNLIKELY(!FN(_holds)(th, e, n))) {
     FN(_rewalk)(th, top);
     return;
   }
-  /* Up to WALK_NEW new frames above one that is remembered among the innermost four. */
-  enum { WALK_NEW = 4, WALK_BACK = 4 };
-  struct mlz_seen added[WALK_NEW];
-  uint32_t n_added = 0, real_added = 0, n = th->seen_n;
-  int64_t join = -1;
-  const char *f = top;
-  while (f) {
-    uint32_t back = n < WALK_BACK ? n : WALK_BACK;
-    for (uint32_t k = 1; k <= back; k++) {
-      if (th->seen[n - k].frame == f) {
-        join = (int64_t)(n - k);
-        break;
-      }
-    }
-    if (join >= 0 || n_added == WALK_NEW) break;
-    struct mlz_seen *a = &added[n_added];
-    if (FN(_shim)(f)) {
-      *a = (struct mlz_seen){.frame = f};
-      n_added++;
-    } else {
-      *a = (struct mlz_seen){f, FN(_code)(f), FN(_instr)(f), 0};
-      if (MLZ_LIKELY(!FN(_incomplete)(f, a->code, a->instr))) {
-        n_added++;
-        real_added++;
-      } else if (n_added) {
-        join = -1; /* incomplete, but not at the top: the slow path deals with it */
-        break;
-      }
-    }
-    f = FN(_ptr)(f, PREVIOUS);
-  }
-  if (join < 0 || real_added > th->depth || (uint32_t)join + 1 + n_added > MLZ_SEEN_MAX) {
+  if (MLZ_LIKELY(instr == e->instr)) return; /* nothing changed */
+  if (MLZ_UNLIKELY(FN(_incomplete)(top, e->code, instr))) {
     FN(_rewalk)(th, top);
     return;
   }
-  /* The frame at the join may have moved on; everything under it must be as it was, as far as the window reaches. */
-  struct mlz_seen *at = &th->seen[join];
-  bool moved = false;
-  uint64_t instr = 0;
-  const char *code = NULL;
-  int64_t left = (int64_t)th->depth - real_added;
-  if (at->code) {
-    code = FN(_code)(f);
-    instr = FN(_instr)(f);
-    moved = code != at->code || instr != at->instr;
-    left--;
-  } else if (!FN(_shim)(f)) {
-    FN(_rewalk)(th, top);
-    return;
-  }
-  const struct mlz_seen *s = at;
-  while (left > 0) {
-    const char *previous = FN(_ptr)(s->frame, PREVIOUS);
-    s--;
-    if (MLZ_UNLIKELY(s < th->seen)) {
-      if (th->below || (previous != NULL && FN(_more)(s[1].frame))) { /* the window reaches below what is remembered */
-        FN(_rewalk)(th, top);
-        return;
-      }
-      break;
-    }
-    const char *frame = s->frame;
-    __asm__("" : "+r"(frame)); /* load through the remembered address, not through `previous` */
-    if (MLZ_UNLIKELY(previous != frame)) {
-      FN(_rewalk)(th, top);
-      return;
-    }
-    if (s->code) {
-      if (MLZ_UNLIKELY(FN(_code)(frame) != s->code || FN(_instr)(frame) != s->instr)) {
-        FN(_rewalk)(th, top);
-        return;
-      }
-      left--;
-    } else if (!FN(_shim)(frame)) {
-      FN(_rewalk)(th, top);
-      return;
-    }
-  }
-  if (left <= 0 && MLZ_UNLIKELY(FN(_more)(s->frame) != (s > th->seen || th->below))) {
-    FN(_rewalk)(th, top); /* the same frames, but now they are the whole stack, or no longer are */
-    return;
-  }
-  if (MLZ_LIKELY(!moved && n_added == 0 && (uint64_t)join + 1 == n)) return; /* nothing changed */
-  if (moved && FN(_incomplete)(f, code, instr)) {
-    FN(_rewalk)(th, top);
-    return;
-  }
-  uint32_t pop = 0, push = 0, keep = (uint32_t)join + 1;
-  for (uint32_t j = keep; j < n; j++) pop += th->seen[j].code != NULL;
-  if (moved) {
-    uint32_t id = code == at->code && MLZ_FRAME_CODE(at->word) ? MLZ_FRAME_CODE(at->word) : FN(_id)(th, f, code);
-    at->code = code;
-    at->instr = instr;
-    at->word = MLZ_FRAME(id, FN(_offset)(code, instr));
-    pop++;
-    th->words[push++] = at->word;
-  }
-  for (uint32_t k = n_added; k-- > 0; keep++) {
-    struct mlz_seen *e = &th->seen[keep], *a = &added[k];
-    if (!a->code) {
-      *e = *a;
-      continue;
-    }
-    /* The entry left here by the last call at this depth often is of the same code: its id is still true. */
-    uint32_t id = keep < th->stale_n && e->code == a->code ? MLZ_FRAME_CODE(e->word) : 0;
-    if (MLZ_UNLIKELY(id == 0)) id = FN(_id)(th, a->frame, a->code);
-    a->word = MLZ_FRAME(id, FN(_offset)(a->code, a->instr));
-    *e = *a;
-    th->words[push++] = a->word;
-  }
-  FN(_done)(th, keep, pop, push);
+  e->instr = instr;
+  e->word = MLZ_FRAME(MLZ_FRAME_CODE(e->word), FN(_offset)(e->code, instr));
+  th->words[0] = e->word;
+  th->pop = th->push = 1;
 }
 
 #undef FN
