@@ -50,6 +50,7 @@ void mlz_account_unmap(struct mlz_drain *d, struct mlz_feed *f, uint64_t start, 
   struct mlz_extent x;
   while (mlz_extents_take(&f->image->extents, start, end, &x)) {
     extent_free(d, f, &x.block);
+    d->total.pieces += (x.start < start) + (x.end > end);
     if (x.start < start) extent_alloc(d, f, x.start, start, x.block.stack, x.block.weight);
     if (x.end > end) extent_alloc(d, f, end, x.end, x.block.stack, x.block.weight);
   }

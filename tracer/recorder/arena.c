@@ -82,3 +82,9 @@ void mlz_arena_unmake(struct mlz_arena *a) {
   close(a->fd);
   a->control = NULL;
 }
+
+uint64_t mlz_arena_clock(const struct mlz_control *c) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec - c->base_ns;
+}

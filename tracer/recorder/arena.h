@@ -14,4 +14,6 @@ struct mlz_arena {
 int mlz_arena_make(struct mlz_arena *a, const char *name, uint32_t slots, uint64_t settings, uint64_t sample_over, bool follow);
 void mlz_arena_unmake(struct mlz_arena *a); /* tests; the recorder keeps it until it exits */
 
+uint64_t mlz_arena_clock(const struct mlz_control *c); /* ns since the start of the trace */
+
 #endif

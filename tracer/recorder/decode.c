@@ -139,20 +139,28 @@ static bool release(struct mlz_image *m, unsigned kind, uint64_t granule) {
   return any;
 }
 
-static inline enum verdict taken(struct mlz_image *m, unsigned kind, uint64_t granule) {
-  return __builtin_expect(m->n_blocked != 0, 0) && release(m, kind, granule) ? RELEASED : TAKEN;
+static inline enum verdict taken(struct mlz_drain *d, struct mlz_feed *f, unsigned kind, uint64_t granule) {
+  struct mlz_image *m = f->image;
+  if (__builtin_expect((m->n_blocked | m->n_shadows) == 0, 1)) return TAKEN;
+  if (m->n_shadows && kind == MLZ_K_FREE) mlz_aside_freed(m, granule);
+  if (m->n_shadows && kind == MLZ_K_ALLOC) mlz_aside_allocated(d, f, granule);
+  return m->n_blocked && release(m, kind, granule) ? RELEASED : TAKEN;
 }
 
-/* An allocation where a block lives, and nobody will free it: a realloc under way has moved it, or its free was lost. */
-static void close_old(struct mlz_drain *d, struct mlz_feed *f, uint64_t granule) {
-  for (struct mlz_feed *o = f->image->feeds; o; o = o->next) {
-    if (o->realloc_open && !o->realloc_freed && o->realloc_granule == granule) {
-      o->realloc_freed = true;
-      mlz_account_free(d, f, granule, false);
-      return;
-    }
-  }
+static bool under_gil(unsigned domain) { return domain == MLZ_D_MEM || domain == MLZ_D_OBJ; }
+
+/* An allocation where a block lives, and no other thread frees that. */
+static void close_old(struct mlz_drain *d, struct mlz_feed *f, uint64_t granule, unsigned domain) {
+  if (mlz_aside_realloc_left(d, f, granule)) return;
+  if (f->image->n_feeds > 1 && !under_gil(domain) && mlz_aside_block(f->image, granule)) return;
   if (mlz_account_free(d, f, granule, false)) d->total.frees_inferred++;
+}
+
+/* A free of nothing, and no other thread allocates that. A fork's child may have inherited it. */
+static void free_nothing(struct mlz_drain *d, struct mlz_feed *f, uint64_t granule, unsigned domain) {
+  bool inherited = f->image->origin == MLZ_ORIGIN_FORK;
+  if (!inherited && f->image->n_feeds > 1 && !under_gil(domain) && mlz_aside_debt(f->image, granule)) return;
+  mlz_account_foreign(d, f);
 }
 
 /* ---- messages ---- */
@@ -165,12 +173,12 @@ static enum verdict take_alloc(struct mlz_drain *d, struct mlz_feed *f, uint64_t
   uint64_t granule = mlz_word_value(a);
   if (__builtin_expect(mlz_heap_find(&m->heap, granule) != NULL, 0)) {
     if (block(f, MLZ_K_FREE, granule)) return STOPPED;
-    close_old(d, f, granule);
+    close_old(d, f, granule, mlz_word_domain(a));
   }
   if (b >> 48 || flags & MLZ_F_RESET) stack_change(d, f, flags, b, push, f->pos + 1 + slots);
   mlz_account_alloc(d, f, granule, b & MLZ_SIZE_MASK, mlz_word_domain(a), stack_now(d, f, flags), flags & MLZ_F_CERTAIN ? 0 : f->weight);
   f->pos += 1 + slots;
-  return taken(m, MLZ_K_ALLOC, granule);
+  return taken(d, f, MLZ_K_ALLOC, granule);
 }
 
 static enum verdict take_free(struct mlz_drain *d, struct mlz_feed *f, uint64_t a) {
@@ -178,12 +186,12 @@ static enum verdict take_free(struct mlz_drain *d, struct mlz_feed *f, uint64_t 
   uint64_t granule = mlz_word_value(a);
   if (__builtin_expect(!mlz_account_free(d, f, granule, mlz_word_flags(a) & MLZ_F_TEMP), 0)) {
     /* Inherited by fork, surely so under the GIL; else its allocation may lie in another ring. */
-    bool inherited = m->origin == MLZ_ORIGIN_FORK && (mlz_word_domain(a) == MLZ_D_MEM || mlz_word_domain(a) == MLZ_D_OBJ);
+    bool inherited = m->origin == MLZ_ORIGIN_FORK && under_gil(mlz_word_domain(a));
     if (!inherited && block(f, MLZ_K_ALLOC, granule)) return STOPPED;
-    mlz_account_foreign(d, f);
+    free_nothing(d, f, granule, mlz_word_domain(a));
   }
   f->pos++;
-  return taken(m, MLZ_K_FREE, granule);
+  return taken(d, f, MLZ_K_FREE, granule);
 }
 
 static enum verdict take_realloc_begin(struct mlz_feed *f, uint64_t a) {
@@ -207,18 +215,18 @@ static enum verdict take_realloc_end(struct mlz_drain *d, struct mlz_feed *f, ui
   bool same = frees && !f->realloc_freed && old == granule;
   if (allocates && !same && mlz_heap_find(&m->heap, granule)) {
     if (block(f, MLZ_K_FREE, granule)) return STOPPED;
-    close_old(d, f, granule);
+    close_old(d, f, granule, mlz_word_domain(a));
   }
   enum verdict v = TAKEN;
   if (frees && !f->realloc_freed) {
-    if (!mlz_account_free(d, f, old, f->realloc_temp)) mlz_account_foreign(d, f);
-    v = taken(m, MLZ_K_FREE, old);
+    if (!mlz_account_free(d, f, old, f->realloc_temp)) free_nothing(d, f, old, mlz_word_domain(a));
+    v = taken(d, f, MLZ_K_FREE, old);
   }
   f->realloc_open = false;
   if (b >> 48 || flags & MLZ_F_RESET) stack_change(d, f, flags, b, push, f->pos + 1 + slots);
   if (allocates) {
     mlz_account_alloc(d, f, granule, b & MLZ_SIZE_MASK, mlz_word_domain(a), stack_now(d, f, flags), flags & MLZ_F_CERTAIN ? 0 : f->weight);
-    if (taken(m, MLZ_K_ALLOC, granule) == RELEASED) v = RELEASED;
+    if (taken(d, f, MLZ_K_ALLOC, granule) == RELEASED) v = RELEASED;
   }
   f->pos += 1 + slots;
   return v;
@@ -238,7 +246,7 @@ static enum verdict take_map(struct mlz_drain *d, struct mlz_feed *f, uint64_t a
   if (b >> 48 || flags & MLZ_F_RESET) stack_change(d, f, flags, b, push, f->pos + 1 + slots);
   mlz_account_map(d, f, start, granules, stack_now(d, f, flags), flags & MLZ_F_CERTAIN ? 0 : f->weight);
   f->pos += 1 + slots;
-  return taken(f->image, MLZ_K_MMAP, start);
+  return taken(d, f, MLZ_K_MMAP, start);
 }
 
 static enum verdict take_unmap(struct mlz_drain *d, struct mlz_feed *f, uint64_t a, uint64_t b) {
@@ -246,7 +254,7 @@ static enum verdict take_unmap(struct mlz_drain *d, struct mlz_feed *f, uint64_t
   if (!mapped(f->image, start, granules) && block(f, MLZ_K_MMAP, start)) return STOPPED;
   mlz_account_unmap(d, f, start, granules); /* of what was never recorded: nothing */
   f->pos++;
-  return taken(f->image, MLZ_K_MMAP, start);
+  return taken(d, f, MLZ_K_MMAP, start);
 }
 
 static void time_set(const struct mlz_drain *d, struct mlz_feed *f, uint64_t ns) {

@@ -1,4 +1,5 @@
 #include "tracer/recorder/drain.h"
+#include "tracer/recorder/arena.h"
 
 #include <errno.h>
 #include <linux/futex.h>
@@ -50,15 +51,9 @@ void mlz_drain_deinit(struct mlz_drain *d) {
   *d = (struct mlz_drain){0};
 }
 
-uint64_t mlz_drain_clock(const struct mlz_drain *d) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec - d->control->base_ns;
-}
-
 /* Rule 14: producers that read a real clock raise the word too. */
 static void publish_time(struct mlz_drain *d) {
-  uint64_t now = mlz_drain_clock(d), seen = atomic_load_explicit(&d->control->now_ns, memory_order_relaxed);
+  uint64_t now = mlz_arena_clock(d->control), seen = atomic_load_explicit(&d->control->now_ns, memory_order_relaxed);
   while (seen < now &&
          !atomic_compare_exchange_weak_explicit(&d->control->now_ns, &seen, now, memory_order_relaxed, memory_order_relaxed)) {}
   if (d->slots_taken && now - d->now_ns > d->gap_ns) d->gap_ns = now - d->now_ns;
@@ -100,7 +95,7 @@ static void read_heads(struct mlz_drain *d) {
     struct mlz_feed *f = d->feeds[i];
     if (f) f->h2 = head_of(d, f);
   }
-  d->clock_ns = mlz_drain_clock(d);
+  d->clock_ns = mlz_arena_clock(d->control);
 }
 
 static void close_dead(struct mlz_drain *d) {

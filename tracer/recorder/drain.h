@@ -7,7 +7,7 @@
  *   key      (sequence number, time) of a feed's next event: the feeds of an image are taken in the order of their keys.
  *   blocked  a feed whose next event contradicts what is known (an allocation where a block lives, a free of nothing): it
  *            waits within the round for the event of another feed that explains it (rules 12, 13).
- * Files: drain.c rounds and sleep, order.c the merge, decode.c messages, account.c blocks and mappings, feed.c rings that come
+ * Files: drain.c rounds and sleep, order.c the merge, aside.c what does not fit, decode.c and decode_rare.c messages, account.c blocks and mappings, feed.c rings that come
  * and go, image.c processes and threads, emit.c builders and the writer thread.
  *
  * Nothing in a ring is trusted: a message that does not fit ends the feed (`broken`), and what it held is counted as damage. */
@@ -67,7 +67,18 @@ struct mlz_feed {
   char *name;
 };
 
-enum mlz_ending { MLZ_END_NONE = 0, MLZ_END_EXIT, MLZ_END_EXEC, MLZ_END_CUT };
+/* Without the GIL the rings of a round say only that an address was allocated and freed so and so often, not in which order. What does not fit at
+ * once is put aside, and the sums come out right at the end of the round:
+ *   a block at whose address another allocation follows without a free: that one came and went before, and is freed first;
+ *   a free of nothing (`debt`): it belongs to the next allocation there.
+ * What is left then was lost. */
+struct mlz_shadow {
+  uint64_t granule;
+  bool debt;
+  struct mlz_live block;
+};
+
+enum mlz_ending { MLZ_END_NONE = 0, MLZ_END_EXIT, MLZ_END_KILLED, MLZ_END_EXEC, MLZ_END_CUT };
 
 struct mlz_image {
   struct mlz_image *next;
@@ -75,6 +86,8 @@ struct mlz_image {
   struct mlz_feed *current; /* whose thread the builder was last told */
   uint32_t number, process; /* image number; process id in the file */
   uint32_t n_feeds, n_blocked;
+  uint32_t n_shadows, shadows_size;
+  struct mlz_shadow *shadows;
   uint32_t room; /* events until the builder is asked whether it is full */
   struct mlz_builder *builder;
   uint64_t next_alloc;
@@ -102,6 +115,7 @@ struct mlz_counters {
   uint64_t dropped_alloc, dropped_free, blocked_ns, blocked_count, nested;
   uint64_t frees_inferred; /* closed because the address was allocated again: their free was lost or came too late */
   uint64_t frees_foreign;
+  uint64_t pieces; /* allocations that are what remained of a mapping (extents.h) */
   uint64_t broken; /* rings given up: their content was no message */
   uint64_t threads;
 };
@@ -139,9 +153,17 @@ void mlz_drain_deinit(struct mlz_drain *d);
 uint64_t mlz_drain_round(struct mlz_drain *d);
 /* Sleeps as long as fits the load; wakes early for a signal or (when idle) for the next event. `idle`: empty rounds in a row. */
 void mlz_drain_sleep(struct mlz_drain *d, unsigned idle);
-uint64_t mlz_drain_clock(const struct mlz_drain *d); /* ns since the start of the trace */
 /* Counters of live rings added to those of the released ones. */
 struct mlz_counters mlz_drain_counters(const struct mlz_drain *d);
+
+/* aside.c: end of a merge */
+bool mlz_aside_block(struct mlz_image *m, uint64_t granule); /* false: out of memory */
+bool mlz_aside_debt(struct mlz_image *m, uint64_t granule);
+void mlz_aside_freed(struct mlz_image *m, uint64_t granule);
+void mlz_aside_allocated(struct mlz_drain *d, struct mlz_feed *f, uint64_t granule);
+/* Did a realloc under way leave the address? Then its block is gone, although REALLOC_END has not come yet. */
+bool mlz_aside_realloc_left(struct mlz_drain *d, struct mlz_feed *f, uint64_t granule);
+void mlz_aside_settle(struct mlz_drain *d, struct mlz_image *m);
 
 /* order.c */
 void mlz_order_image(struct mlz_drain *d, struct mlz_image *m);

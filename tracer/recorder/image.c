@@ -42,6 +42,7 @@ void mlz_image_free(struct mlz_image *m) {
   if (m->pidfd >= 0) close(m->pidfd);
   mlz_heap_deinit(&m->heap);
   mlz_extents_deinit(&m->extents);
+  free(m->shadows);
   free(m->command);
   free(m->python_version);
   free(m->python_state);
@@ -117,7 +118,7 @@ static json_t *command_json(const struct mlz_image *m) {
 static json_t *number(uint64_t n) { return json_integer((json_int_t)n); }
 
 void mlz_image_row(struct mlz_drain *d, struct mlz_image *m) {
-  static const char *const endings[] = {"", "exit", "exec", "cut"};
+  static const char *const endings[] = {"", "exit", "killed", "exec", "cut"};
   if (!d->symbols.writer) return;
   json_t *j = json_object();
   json_object_set_new(j, "id", number(m->process));
@@ -136,14 +137,13 @@ void mlz_image_row(struct mlz_drain *d, struct mlz_image *m) {
                         text_json(m->python_state ? m->python_state : "", m->python_state ? strlen(m->python_state) : 0));
   }
   json_object_set_new(j, "start_ns", number(m->start_ns));
-  if (m->finalized || m->closed) json_object_set_new(j, "end_ns", number(m->finalized ? m->finalize_ns : m->last_ns));
+  if (m->finalized) json_object_set_new(j, "finalize_ns", number(m->finalize_ns));
   if (m->closed) {
-    json_object_set_new(j, "last_ns", number(m->last_ns));
+    json_object_set_new(j, "end_ns", number(m->last_ns));
     json_object_set_new(j, "end", json_string(endings[m->ending]));
   }
-  json_object_set_new(j, "finalized", json_boolean(m->finalized));
   json_object_set_new(j, "events", number(m->allocs + m->frees + m->gcs + m->marks));
-  json_object_set_new(j, "allocations_seen", number(m->seen));
+  json_object_set_new(j, "allocs_seen", number(m->seen));
   mlz_writer_process(d->symbols.writer, j);
 }
 
@@ -154,12 +154,12 @@ void mlz_image_thread_row(struct mlz_drain *d, struct mlz_feed *f) {
   json_object_set_new(j, "id", number(f->thread));
   json_object_set_new(j, "process", number(f->image->process));
   json_object_set_new(j, "tid", number(r->tid));
-  json_object_set_new(j, "number", number(r->thread_no));
+  json_object_set_new(j, "main", json_boolean(r->tid == f->image->pid));
   json_object_set_new(j, "name", text_json(f->name ? f->name : "", f->name ? strlen(f->name) : 0));
   json_object_set_new(j, "start_ns", number(f->start_ns));
   if (f->end_ns) json_object_set_new(j, "end_ns", number(f->end_ns));
   json_object_set_new(j, "events", number(f->events));
-  json_object_set_new(j, "allocations_seen", number(atomic_load_explicit(&r->allocs_seen, memory_order_relaxed)));
+  json_object_set_new(j, "allocs_seen", number(atomic_load_explicit(&r->allocs_seen, memory_order_relaxed)));
   json_object_set_new(
       j, "dropped",
       number(atomic_load_explicit(&r->dropped_alloc, memory_order_relaxed) + atomic_load_explicit(&r->dropped_free, memory_order_relaxed)));

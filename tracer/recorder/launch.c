@@ -89,7 +89,9 @@ static char **environment(const char *preload) {
   return copy;
 }
 
-static void run(char **command, char **env, int report) {
+static void run(char **command, char **env, int gate, int report) {
+  char go;
+  if (read(gate, &go, 1) != 1) _exit(125); /* all signals are blocked: no EINTR */
   for (unsigned i = 0; i < PASSED; i++) sigaction(passed[i], &state.passed[i], NULL);
   for (unsigned i = 0; i < IGNORED; i++) sigaction(ignored[i], &state.ignored[i], NULL);
   sigaction(SIGCHLD, &state.child, NULL);
@@ -100,28 +102,49 @@ static void run(char **command, char **env, int report) {
   _exit(r < 0 ? 126 : 127);
 }
 
-int mlz_launch_start(struct mlz_launch *l, char **command, const char *preload, int *error) {
+int mlz_launch_fork(struct mlz_launch *l, char **command, const char *preload) {
   *l = (struct mlz_launch){0};
-  int report[2], r = 0;
+  int gate[2], report[2];
   char **env = environment(preload);
   if (!env) return -ENOMEM;
-  if (pipe2(report, O_CLOEXEC) < 0) return -errno;
-  l->pid = fork();
-  if (l->pid < 0) {
-    r = -errno;
-    close(report[0]);
-    close(report[1]);
+  if (pipe2(gate, O_CLOEXEC) < 0) return -errno;
+  if (pipe2(report, O_CLOEXEC) < 0) {
+    int r = -errno;
+    close(gate[0]);
+    close(gate[1]);
     return r;
   }
-  if (l->pid == 0) run(command, env, report[1]);
-  state.pid = l->pid;
+  l->pid = fork();
+  int r = l->pid < 0 ? -errno : 0;
+  if (l->pid == 0) {
+    close(gate[1]);
+    run(command, env, gate[0], report[1]);
+  }
+  close(gate[0]);
   close(report[1]);
-  ssize_t n;
-  while ((n = read(report[0], error, sizeof *error)) < 0 && errno == EINTR) {}
-  close(report[0]);
+  l->gate = gate[1];
+  l->report = report[0];
+  if (r < 0) {
+    close(l->gate);
+    close(l->report);
+  }
+  return r;
+}
+
+static void reap(struct mlz_launch *l) {
+  while (waitpid(l->pid, NULL, 0) < 0 && errno == EINTR) {}
+}
+
+int mlz_launch_run(struct mlz_launch *l, int *error) {
+  state.pid = l->pid;
+  ssize_t n = write(l->gate, "g", 1);
+  close(l->gate);
+  while (n == 1 && (n = read(l->report, error, sizeof *error)) < 0 && errno == EINTR) n = 1;
+  close(l->report);
+  int r = 0;
   if (n == (ssize_t)sizeof *error) {
     state.pid = 0;
-    while (waitpid(l->pid, NULL, 0) < 0 && errno == EINTR) {}
+    reap(l);
     r = *error == ENOENT || *error == ENOTDIR ? 127 : 126;
   }
   sigset_t none;
@@ -130,12 +153,19 @@ int mlz_launch_start(struct mlz_launch *l, char **command, const char *preload, 
   return r;
 }
 
+void mlz_launch_cancel(struct mlz_launch *l) {
+  close(l->gate);
+  close(l->report);
+  reap(l);
+}
+
 bool mlz_launch_poll(struct mlz_launch *l) {
   int status;
   if (l->exited || waitpid(l->pid, &status, WNOHANG | WUNTRACED) != l->pid) return false;
   if (WIFSTOPPED(status)) return state.stop_wanted && WSTOPSIG(status) != SIGSTOP;
   l->exited = true;
   state.pid = 0; /* its number may be given to another process */
+  l->killed = WIFSIGNALED(status);
   l->status = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
   return false;
 }

@@ -9,8 +9,9 @@
 
 struct mlz_launch {
   pid_t pid;
-  bool exited;
-  int status; /* as a shell gives it: 0-255, 128+N for signal N */
+  bool exited, killed; /* killed: by a signal */
+  int status;          /* as a shell gives it: 0-255, 128+N for signal N */
+  int gate, report;    /* pipes to and from the process between fork and exec */
 };
 
 /* Before anything is opened: descriptors 0 to 2 that are closed are filled with ones that COMMAND does not inherit. */
@@ -21,9 +22,11 @@ void mlz_launch_signals(void);
 /* From now on a signal ends the sleep on control->wake. */
 void mlz_launch_wakes(struct mlz_control *control);
 
-/* Starts it. 0; or a negative errno: the recorder's failure (no process); or 126, 127: COMMAND cannot be executed, was not found,
- * with the reason in *error. */
-int mlz_launch_start(struct mlz_launch *l, char **command, const char *preload, int *error);
+/* Makes COMMAND's process, which waits until it is told to run. Negative errno: the recorder's failure, no process. */
+int mlz_launch_fork(struct mlz_launch *l, char **command, const char *preload);
+/* Lets it run. 0; or 126, 127: COMMAND cannot be executed, was not found, with the reason in *error. */
+int mlz_launch_run(struct mlz_launch *l, int *error);
+void mlz_launch_cancel(struct mlz_launch *l); /* instead of run */
 
 /* Has it exited or stopped? Sets l->exited. true: it was stopped together with us (Ctrl-Z): the caller drains, then calls
  * mlz_launch_stop_self, which returns when both go on. */

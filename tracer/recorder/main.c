@@ -39,29 +39,33 @@ static int fail(const char *text) {
 }
 
 static json_t *settings_json(const struct mlz_options *o) {
-  return json_pack("{s:f,s:I,s:i,s:b,s:I,s:s,s:b,s:b,s:b,s:s}", "sample_rate", o->sample_rate, "sample_over", (json_int_t)o->sample_over,
-                   "max_stack_depth", (int)o->max_stack_depth, "track_gc", o->track_gc, "max_events", (json_int_t)mlz_options_slots(o),
-                   "on_full", o->drop ? "drop" : "block", "python", o->python, "malloc", o->malloc, "follow", o->follow, "wait",
-                   o->wait_all ? "all" : "command");
+  return json_pack("{s:f,s:I,s:i,s:b,s:I,s:s,s:b,s:b,s:b,s:b,s:[],s:[],s:s}", "sample_rate", o->sample_rate, "sample_over",
+                   (json_int_t)o->sample_over, "max_stack_depth", (int)o->max_stack_depth, "track_gc", o->track_gc, "max_events",
+                   (json_int_t)mlz_options_slots(o), "on_full", o->drop ? "drop" : "block", "native", false, "python", o->python, "malloc",
+                   o->malloc, "follow", o->follow, "include", "exclude", "wait", o->wait_all ? "all" : "command");
+}
+
+static json_t *text_json(const char *text) {
+  json_t *j = json_string(text);
+  return j ? j : json_string("?"); /* not UTF-8 */
 }
 
 static json_t *meta_json(const struct recording *r) {
   const struct mlz_options *o = &r->options;
-  char host[256] = "", cwd[4096] = "";
+  char host[256] = "", directory[4096] = "";
+  struct timespec now;
   gethostname(host, sizeof host - 1);
-  if (!getcwd(cwd, sizeof cwd)) cwd[0] = 0;
+  if (!getcwd(directory, sizeof directory)) directory[0] = 0;
+  clock_gettime(CLOCK_REALTIME, &now);
+  json_int_t start = (json_int_t)now.tv_sec * 1000000000 + now.tv_nsec - (json_int_t)mlz_arena_clock(r->arena.control);
   json_t *meta = json_object(), *command = json_array();
-  for (char **word = o->command; *word; word++) {
-    json_t *text = json_string(*word);
-    json_array_append_new(command, text ? text : json_string("?"));
-  }
+  for (char **word = o->command; *word; word++) json_array_append_new(command, text_json(*word));
+  json_object_set_new(meta, "version", json_string(MLZ_VERSION));
   json_object_set_new(meta, "command", command);
-  json_object_set_new(meta, "recorder", json_string("memlyze " MLZ_VERSION));
-  json_object_set_new(meta, "recorder_pid", json_integer(getpid()));
-  json_t *directory = json_string(cwd);
-  json_object_set_new(meta, "directory", directory ? directory : json_string(""));
-  json_object_set_new(meta, "host", json_string(host));
-  json_object_set_new(meta, "start_time", json_integer((json_int_t)time(NULL)));
+  json_object_set_new(meta, "pid", json_integer(r->launch.pid));
+  json_object_set_new(meta, "host", text_json(host));
+  json_object_set_new(meta, "directory", text_json(directory));
+  json_object_set_new(meta, "start", json_integer(start));
   json_object_set_new(meta, "sample_rate", json_real(o->sample_rate));
   json_object_set_new(meta, "max_stack_depth", json_integer(o->max_stack_depth));
   json_object_set_new(meta, "settings", settings_json(o));
@@ -85,52 +89,63 @@ static int make_arena(struct recording *r) {
   return e;
 }
 
+/* The output file, with META in it: COMMAND's process exists, but does not run yet. */
+static int open_file(struct recording *r, char *err, size_t size) {
+  int e = mlz_output_open(&r->output, r->options.output, err, size);
+  if (e < 0) return e;
+  json_t *meta = meta_json(r);
+  e = mlz_writer_new(&r->writer, r->output.fd, meta, 0);
+  json_decref(meta);
+  if (e < 0) {
+    snprintf(err, size, "%s: cannot be written: %s; choose another file with -o", r->options.output, strerror(-e));
+    mlz_output_abandon(&r->output);
+  }
+  return e;
+}
+
+static int prepare_session(struct recording *r, const char *agent, char *err, size_t size) {
+  char preload[PATH_MAX];
+  snprintf(r->memfd, sizeof r->memfd, "memlyze-%s", r->session.id);
+  snprintf(preload, sizeof preload, "%s/%s", r->session.path, MLZ_AGENT_NAME);
+  int e = make_arena(r);
+  if (e < 0) {
+    snprintf(err, size, "cannot make the shared memory: %s; smaller rings (--max-events 1000) or a higher ulimit %s may help", strerror(-e),
+             e == -EFBIG ? "-f" : "-v");
+    return e;
+  }
+  mlz_launch_wakes(r->arena.control);
+  if ((e = mlz_session_link(&r->session, agent, r->arena.fd)) < 0) {
+    snprintf(err, size, "%s: cannot make a link: %s", r->session.path, strerror(-e));
+  } else if ((e = mlz_launch_fork(&r->launch, r->options.command, preload)) < 0) {
+    snprintf(err, size, "cannot start a process: %s", strerror(-e));
+  } else if ((e = open_file(r, err, size)) < 0) {
+    mlz_launch_cancel(&r->launch);
+  }
+  return e;
+}
+
 /* Everything that can fail before COMMAND runs. 0 or an exit status. */
 static int prepare(struct recording *r) {
   char err[PATH_MAX + 256], agent[PATH_MAX];
   if (mlz_session_find_agent(agent) < 0) return fail("libmemlyze.so was not found beside this program (../lib/memlyze); reinstall memlyze");
   if (mlz_session_make(&r->session, err, sizeof err) < 0) return fail(err);
-  snprintf(r->memfd, sizeof r->memfd, "memlyze-%s", r->session.id);
-  int e = make_arena(r);
-  if (e < 0) {
-    snprintf(err, sizeof err, "cannot make the shared memory: %s; smaller rings (--max-events 1000) or a higher ulimit %s may help",
-             strerror(-e), e == -EFBIG ? "-f" : "-v");
-  } else if ((e = mlz_session_link(&r->session, agent, r->arena.fd)) < 0) {
-    snprintf(err, sizeof err, "%s: cannot make a link: %s", r->session.path, strerror(-e));
-  } else {
-    e = mlz_output_open(&r->output, r->options.output, err, sizeof err);
-  }
-  if (e == 0) {
-    json_t *meta = meta_json(r);
-    e = mlz_writer_new(&r->writer, r->output.fd, meta, 0);
-    json_decref(meta);
-    if (e < 0) {
-      snprintf(err, sizeof err, "%s: cannot be written: %s; choose another file with -o", r->options.output, strerror(-e));
-      mlz_output_abandon(&r->output);
-    }
-  }
-  if (e == 0) return 0;
+  if (prepare_session(r, agent, err, sizeof err) == 0) return 0;
   mlz_session_remove(&r->session);
   return fail(err);
 }
 
 static int start(struct recording *r) {
-  char preload[PATH_MAX], err[PATH_MAX + 256];
+  char err[PATH_MAX + 256];
   int error = 0;
-  snprintf(preload, sizeof preload, "%s/%s", r->session.path, MLZ_AGENT_NAME);
-  if (r->options.verbose)
+  if (r->options.verbose) {
     fprintf(stderr, "memlyze: session %s, %u rings of %u records\n", r->session.path, r->arena.control->ring_count,
             r->arena.control->ring_slots);
-  mlz_launch_wakes(r->arena.control);
-  int e = mlz_launch_start(&r->launch, r->options.command, preload, &error);
-  if (e == 0) return 0;
-  if (e < 0) {
-    snprintf(err, sizeof err, "cannot start a process: %s", strerror(-e));
-  } else {
-    snprintf(err, sizeof err, "%s: %s; nothing was recorded", r->options.command[0], e == 127 ? "command not found" : strerror(error));
   }
+  int status = mlz_launch_run(&r->launch, &error);
+  if (status == 0) return 0;
+  snprintf(err, sizeof err, "%s: %s; nothing was recorded", r->options.command[0], status == 127 ? "command not found" : strerror(error));
   fail(err);
-  return e < 0 ? FAILED : e;
+  return status;
 }
 
 static void seal(struct recording *r) {
@@ -179,6 +194,7 @@ static unsigned drain_rest(struct recording *r) {
       if (f->ns > m->last_ns) m->last_ns = f->ns;
     }
     cut += !m->dead;
+    if (m->pid == (uint32_t)r->launch.pid && m->ending == MLZ_END_EXIT) m->ending = r->launch.killed ? MLZ_END_KILLED : MLZ_END_EXIT;
     mlz_image_close(d, m, MLZ_END_CUT);
   }
   return cut;
@@ -188,7 +204,7 @@ static void finish(struct recording *r) {
   struct mlz_drain *d = &r->drain;
   struct mlz_outcome o = {.status = r->launch.status};
   o.cut = drain_rest(r);
-  o.duration_ns = mlz_drain_clock(d);
+  o.duration_ns = mlz_arena_clock(d->control);
   if (d->first_ring == 0) o.untraced = mlz_launch_untraced_cause(r->options.command[0], r->arena.control);
   seal(r);
   mlz_emit_join(r->emit);

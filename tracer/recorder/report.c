@@ -1,5 +1,7 @@
 #include "tracer/recorder/report.h"
 
+#include "tracer/recorder/arena.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -23,39 +25,41 @@ static uint64_t cpu_ns(void) {
 json_t *mlz_report_state(const struct mlz_drain *d) {
   struct mlz_counters t = mlz_drain_counters(d);
   const struct mlz_control *c = d->control;
-  json_t *j = json_object(), *events = json_object(), *losses = json_object();
+  const struct {
+    const char *key;
+    uint64_t n;
+  } counters[] = {
+      {"allocations_seen", t.seen},
+      {"allocations_traced", t.allocs - t.pieces},
+      {"events_written", written(&t)},
+      {"events_dropped", t.dropped_alloc + t.dropped_free},
+      {"allocs_dropped", t.dropped_alloc},
+      {"frees_dropped", t.dropped_free},
+      {"free_foreign", t.frees_foreign},
+      {"free_inferred", t.frees_inferred},
+      {"map_pieces", t.pieces},
+      {"threads_denied", load(&c->threads_denied)},
+      {"unaligned", load(&c->unaligned)},
+      {"unmarked", load(&c->unmarked)},
+      {"images_refused", load(&c->images_refused)},
+      {"gc_missed", load(&c->gc_missed)},
+      {"nested", t.nested},
+      {"waits", t.blocked_count},
+      {"rings_broken", t.broken},
+  };
+  json_t *j = json_object(), *list = json_object();
+  json_object_set_new(j, "complete", json_false());
   set(j, "duration_ns", d->now_ns);
-  set(j, "allocations_seen", t.seen);
-  set(j, "allocations_traced", t.allocs);
-  set(events, "written", written(&t));
-  set(events, "dropped", t.dropped_alloc + t.dropped_free);
-  set(events, "allocs", t.allocs);
-  set(events, "frees", t.frees);
-  set(events, "gc", t.gcs);
-  set(events, "marks", t.marks);
-  set(events, "snapshots", t.snapshots);
-  json_object_set_new(j, "events", events);
-  set(j, "events_written", written(&t));
+  for (unsigned i = 0; i < sizeof counters / sizeof counters[0]; i++) set(list, counters[i].key, counters[i].n);
+  json_object_set_new(j, "counters", list);
   set(j, "events_dropped", t.dropped_alloc + t.dropped_free);
   set(j, "blocked_ns", t.blocked_ns);
   set(j, "peak_bytes", d->peak_bytes);
-  set(j, "peak_time_ns", d->peak_ns);
+  set(j, "peak_ns", d->peak_ns);
   set(j, "live_bytes", d->live_bytes);
   set(j, "largest_time_gap_ns", d->gap_ns);
-  set(losses, "allocs_dropped", t.dropped_alloc);
-  set(losses, "frees_dropped", t.dropped_free);
-  set(losses, "frees_inferred", t.frees_inferred);
-  set(losses, "frees_foreign", t.frees_foreign);
-  set(losses, "rings_broken", t.broken);
-  set(losses, "nested", t.nested);
-  set(losses, "waits", t.blocked_count);
-  set(losses, "threads_denied", load(&c->threads_denied));
-  set(losses, "unaligned", load(&c->unaligned));
-  set(losses, "unmarked", load(&c->unmarked));
-  set(losses, "images_refused", load(&c->images_refused));
-  set(losses, "gc_missed", load(&c->gc_missed));
-  json_object_set_new(j, "losses", losses);
   set(j, "recorder_cpu_ns", cpu_ns());
+  if (d->emit) set(j, "bytes_written", mlz_emit_bytes(d->emit));
   return j;
 }
 
@@ -118,7 +122,7 @@ void mlz_report_print(const struct mlz_drain *d, const struct mlz_outcome *o, co
   char a[32], b[32];
   fprintf(stderr, "memlyze: %s\n", file);
   fprintf(stderr, "  allocations_seen    %" PRIu64 "\n", t.seen);
-  fprintf(stderr, "  allocations_traced  %" PRIu64 "\n", t.allocs);
+  fprintf(stderr, "  allocations_traced  %" PRIu64 "\n", t.allocs - t.pieces);
   fprintf(stderr, "  events_written      %" PRIu64 "\n", written(&t));
   fprintf(stderr, "  events_dropped      %" PRIu64 "\n", t.dropped_alloc + t.dropped_free);
   fprintf(stderr, "  blocked             %s\n", time_text(a, sizeof a, t.blocked_ns));
@@ -132,7 +136,7 @@ void mlz_report_print(const struct mlz_drain *d, const struct mlz_outcome *o, co
 }
 
 void mlz_report_progress(const struct mlz_drain *d, uint64_t bytes_written, uint64_t *last) {
-  uint64_t now = mlz_drain_clock(d);
+  uint64_t now = mlz_arena_clock(d->control);
   if (*last && now - *last < PROGRESS_NS) return;
   *last = now;
   struct mlz_counters t = mlz_drain_counters(d);

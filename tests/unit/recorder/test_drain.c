@@ -1,0 +1,403 @@
+#include "fake.h"
+
+static struct fake f;
+
+static const char *events(void) {
+  struct mlz_trace *t = fake_end(&f);
+  const char *text = fake_events(t, 1);
+  mlz_trace_close(t);
+  return text;
+}
+
+Test(drain, pairs_and_totals) {
+  fake_begin(&f);
+  struct fake_ring *x = fake_ring(&f, 0, 1);
+  fake_alloc(x, 100, 64);
+  fake_alloc(x, 200, 32);
+  fake_free(x, 100);
+  mlz_drain_round(&f.d);
+  cr_assert_eq(f.d.live_bytes, 32);
+  cr_assert_eq(f.d.peak_bytes, 96);
+  cr_assert_eq(atomic_load(&x->r->tail), 3, "the producer has its room back");
+  struct mlz_counters t = mlz_drain_counters(&f.d);
+  cr_assert_eq(t.allocs, 2);
+  cr_assert_eq(t.frees, 1);
+  fake_free(x, 200);
+  fake_free(x, 300);
+  cr_assert_str_eq(events(), "+64 +32 -64 -32 ~");
+}
+
+/* Rule 11: rings of one image are taken in the order of their sequence numbers, whatever their place in the arena. */
+Test(drain, order_by_sequence_number) {
+  fake_begin(&f);
+  struct fake_ring *a = fake_ring(&f, 0, 1), *b = fake_ring(&f, 1, 1);
+  fake_order(b, 1);
+  fake_alloc(b, 10, 1);
+  fake_order(a, 2);
+  fake_alloc(a, 20, 2);
+  fake_alloc(a, 21, 3);
+  fake_order(b, 3);
+  fake_alloc(b, 11, 4);
+  fake_free(b, 20);
+  fake_order(a, 4);
+  fake_free(a, 11);
+  cr_assert_str_eq(events(), "+1 +2 +3 +4 -2 -4");
+}
+
+/* Without sequence numbers the published time orders. */
+Test(drain, order_by_time) {
+  fake_begin(&f);
+  f.arena.control->base_ns -= 1000000; /* so that these times are past */
+  struct fake_ring *a = fake_ring(&f, 0, 1), *b = fake_ring(&f, 1, 1);
+  fake_put(a, MLZ_K_TIME, 300);
+  fake_alloc(a, 1, 3);
+  fake_put(b, MLZ_K_TIME, 100);
+  fake_alloc(b, 2, 1);
+  fake_put(b, MLZ_K_TIME, 400);
+  fake_alloc(b, 3, 4);
+  cr_assert_str_eq(events(), "+1 +3 +4");
+}
+
+/* Rule 12: an address that another thread has freed and this one got. */
+Test(drain, allocation_waits_for_the_free) {
+  fake_begin(&f);
+  struct fake_ring *a = fake_ring(&f, 0, 1), *b = fake_ring(&f, 1, 1);
+  fake_alloc(b, 7, 70);
+  mlz_drain_round(&f.d);
+  for (int i = 0; i < 2; i++) { /* whichever ring is looked at first */
+    struct fake_ring *from = i ? a : b, *to = i ? b : a;
+    fake_free(from, 7);
+    fake_alloc(to, 7, 71 + (uint64_t)i);
+    mlz_drain_round(&f.d);
+    cr_assert_eq(f.d.total.frees_inferred, 0);
+  }
+  cr_assert_str_eq(events(), "+70 -70 +71 -71 +72");
+}
+
+/* Rule 13: a free that is read before the allocation it belongs to. */
+Test(drain, free_waits_for_the_allocation) {
+  fake_begin(&f);
+  struct fake_ring *a = fake_ring(&f, 0, 1), *b = fake_ring(&f, 1, 1);
+  fake_alloc(a, 1, 10);
+  fake_alloc(b, 2, 20);
+  fake_free(a, 2);
+  fake_free(b, 1);
+  fake_free(b, 99);
+  mlz_drain_round(&f.d);
+  cr_assert_eq(f.d.live_bytes, 0);
+  cr_assert_eq(f.d.total.frees_foreign, 1, "only that of an address that nobody allocated");
+  mlz_trace_close(fake_end(&f));
+}
+
+Test(drain, a_lost_free_closes_the_old_block) {
+  fake_begin(&f);
+  struct fake_ring *a = fake_ring(&f, 0, 1);
+  fake_ring(&f, 1, 1);
+  fake_alloc(a, 5, 50);
+  fake_alloc(a, 5, 51);
+  mlz_drain_round(&f.d);
+  cr_assert_eq(f.d.total.frees_inferred, 1);
+  cr_assert_str_eq(events(), "+50 -50 +51");
+}
+
+/* A: +x -x, then B: +x, all in one round, B read first. */
+Test(drain, allocation_taken_too_early) {
+  fake_domain = MLZ_D_MALLOC;
+  fake_begin(&f);
+  struct fake_ring *a = fake_ring(&f, 0, 1), *b = fake_ring(&f, 1, 1);
+  fake_alloc(a, 5, 50);
+  fake_free(a, 5);
+  fake_alloc(b, 5, 51);
+  mlz_drain_round(&f.d);
+  cr_assert_eq(f.d.live_bytes, 51);
+  cr_assert_eq(f.d.total.frees_inferred, 0);
+  mlz_trace_close(fake_end(&f));
+}
+
+/* A: +x, B: -x +x, A: -x: A's two are read together. */
+Test(drain, free_taken_too_early) {
+  fake_domain = MLZ_D_MALLOC;
+  fake_begin(&f);
+  for (uint32_t i = 0; i < 2; i++) {
+    struct fake_ring *a = fake_ring(&f, 2 * i + (i == 0), i + 1), *b = fake_ring(&f, 2 * i + (i != 0), i + 1);
+    fake_alloc(a, 5, 50);
+    fake_free(b, 5);
+    fake_alloc(b, 5, 51);
+    fake_free(a, 5);
+  }
+  mlz_drain_round(&f.d);
+  cr_assert_eq(f.d.live_bytes, 0);
+  cr_assert_eq(f.d.total.frees_foreign, 0);
+  mlz_trace_close(fake_end(&f));
+}
+
+static void reallocate(struct fake_ring *x, uint64_t old, uint64_t granule, uint64_t size, unsigned flags) {
+  if (old) fake_put(x, mlz_head_word(MLZ_K_REALLOC_BEGIN, 0, MLZ_D_MEM, old), 0);
+  fake_event(x, MLZ_K_REALLOC_END, flags, MLZ_D_MEM, granule, size, 0, NULL, 0);
+}
+
+Test(drain, realloc) {
+  fake_begin(&f);
+  struct fake_ring *x = fake_ring(&f, 0, 1);
+  fake_alloc(x, 1, 10);
+  reallocate(x, 1, 2, 20, 0);            /* moves */
+  reallocate(x, 2, 2, 30, 0);            /* grows in place */
+  reallocate(x, 2, 0, 40, MLZ_F_FAILED); /* nothing happens */
+  reallocate(x, 2, 0, 0, MLZ_F_ZERO);    /* frees */
+  mlz_drain_round(&f.d);
+  cr_assert_eq(f.d.live_bytes, 0);
+  cr_assert_str_eq(events(), "+10 -10 +20 -20 +30 -30");
+}
+
+/* Another thread gets the old address while the realloc that left it has not told its end. */
+Test(drain, address_used_again_during_realloc) {
+  fake_domain = MLZ_D_RAW;
+  fake_begin(&f);
+  struct fake_ring *a = fake_ring(&f, 0, 1), *b = fake_ring(&f, 1, 1);
+  fake_alloc(a, 1, 10);
+  fake_put(a, mlz_head_word(MLZ_K_REALLOC_BEGIN, 0, MLZ_D_RAW, 1), 0);
+  fake_publish(a);
+  fake_alloc(b, 1, 11);
+  mlz_drain_round(&f.d);
+  cr_assert_eq(f.d.total.frees_inferred, 0);
+  cr_assert_eq(f.d.live_bytes, 11);
+  fake_event(a, MLZ_K_REALLOC_END, 0, MLZ_D_RAW, 2, 12, 0, NULL, 0);
+  cr_assert_str_eq(events(), "+11 +10 -10 +12");
+}
+
+static void map(struct fake_ring *x, uint64_t page, uint64_t pages) {
+  fake_event(x, MLZ_K_MMAP, 0, MLZ_D_MMAP, page << 8, pages << 12, 0, NULL, 0);
+}
+static void unmap(struct fake_ring *x, uint64_t page, uint64_t pages) {
+  fake_put(x, mlz_head_word(MLZ_K_MUNMAP, 0, MLZ_D_MMAP, page << 8), pages << 12);
+  fake_publish(x);
+}
+
+Test(drain, mappings) {
+  fake_begin(&f);
+  struct fake_ring *x = fake_ring(&f, 0, 1);
+  map(x, 10, 10);
+  unmap(x, 13, 2);  /* a hole: 3 pages before, 5 after */
+  unmap(x, 100, 4); /* never seen */
+  map(x, 12, 4);    /* MAP_FIXED over the ends of both */
+  unmap(x, 0, 50);
+  mlz_drain_round(&f.d);
+  cr_assert_eq(f.d.peak_bytes, 0, "reserved, not heap");
+  cr_assert_eq(f.d.images->extents.count, 0);
+  cr_assert_str_eq(events(), "+40960 -40960 +12288 +20480 -12288 +8192 -20480 +16384 +16384 -8192 -16384 -16384");
+}
+
+/* ---- stacks ---- */
+
+static const char *stack_text(struct mlz_trace *t, uint32_t id) {
+  static char out[512];
+  uint32_t n;
+  bool truncated;
+  size_t at = 0;
+  const uint32_t *frames = mlz_trace_stack(t, id, &n, &truncated);
+  out[0] = 0;
+  for (uint32_t i = 0; i < n && at < sizeof out - 64; i++) {
+    struct mlz_frame frame = mlz_trace_frame(t, frames[i]);
+    at += (size_t)sprintf(out + at, "%s%s:%u", i ? " " : "", mlz_trace_string(t, frame.function), frame.line);
+  }
+  if (truncated) strcpy(out + at, " ...");
+  return out;
+}
+
+Test(drain, stacks) {
+  static const char *const want[] = {
+      "g:22 f:10", "g:22 f:10", "g:23 f:10", "", "f:12", "<unknown>:0 f:12", "f:10", "g:20 g:20 g:20 g:20 ...", "f:10 ..."};
+  fake_begin(&f);
+  struct fake_ring *x = fake_ring(&f, 0, 1);
+  fake_code(x, 1, "f", 10, 1);
+  fake_code(x, 2, "g", 20, 3);
+  uint64_t fg[] = {MLZ_FRAME(1, 0), MLZ_FRAME(2, 4)}, g[] = {MLZ_FRAME(2, 6)}, top[] = {MLZ_FRAME(1, 4)}, bad[] = {MLZ_FRAME(77, 4)},
+           deep[300];
+  for (int i = 0; i < 300; i++) deep[i] = MLZ_FRAME(2, 0);
+  fake_event(x, MLZ_K_ALLOC, MLZ_F_RESET, 2, 1, 1, 0, fg, 2);
+  fake_event(x, MLZ_K_ALLOC, 0, 2, 2, 1, 0, NULL, 0);
+  fake_event(x, MLZ_K_ALLOC, 0, 2, 3, 1, 1, g, 1);
+  fake_event(x, MLZ_K_ALLOC, MLZ_F_NOSTACK, 2, 4, 1, 0, NULL, 0);
+  fake_event(x, MLZ_K_ALLOC, 0, 2, 5, 1, 2, top, 1);
+  fake_event(x, MLZ_K_ALLOC, 0, 2, 6, 1, 0, bad, 1);
+  fake_event(x, MLZ_K_ALLOC, MLZ_F_RESET, 2, 7, 1, 0, fg, 1);
+  fake_event(x, MLZ_K_ALLOC, 0, 2, 8, 1, 0, deep, 300);
+  fake_event(x, MLZ_K_ALLOC, MLZ_F_RESET | MLZ_F_BELOW, 2, 9, 1, 0, fg, 1);
+  struct mlz_trace *t = fake_end(&f);
+  struct mlz_block b;
+  cr_assert_eq(mlz_trace_next(t, MLZ_WANT_ALL, &b), 1);
+  cr_assert_eq(b.n, 9);
+  for (uint32_t i = 0; i < b.n; i++) cr_assert_str_eq(stack_text(t, b.classes[b.classes_of[i]].stack), want[i], "event %u", i);
+  mlz_trace_close(t);
+}
+
+/* A fork's child names a code that its parent announced and that still lies unread in the parent's ring. */
+Test(drain, code_in_a_ring_read_later) {
+  fake_begin(&f);
+  struct fake_ring *parent = fake_ring(&f, 1, 1), *child = fake_ring(&f, 0, 2);
+  uint64_t frame[] = {MLZ_FRAME(5, 2)};
+  fake_image(child, 1, MLZ_ORIGIN_FORK);
+  fake_event(child, MLZ_K_ALLOC, MLZ_F_RESET, 2, 1, 1, 0, frame, 1);
+  fake_image(parent, 0, MLZ_ORIGIN_EXEC);
+  fake_event(parent, MLZ_K_ALLOC, 0, 2, 1, 2, 0, NULL, 0);
+  fake_code(parent, 5, "late", 40, 2);
+  struct mlz_trace *t = fake_end(&f);
+  struct mlz_block b;
+  int found = 0;
+  while (mlz_trace_next(t, MLZ_WANT_ALL, &b) == 1) {
+    if (b.classes[0].size != 1) continue;
+    cr_assert_str_eq(stack_text(t, b.classes[0].stack), "late:41");
+    found++;
+  }
+  cr_assert_eq(found, 1);
+  mlz_trace_close(t);
+}
+
+/* ---- names, marks, collections, losses ---- */
+
+Test(drain, rare_events_and_rows) {
+  fake_begin(&f);
+  struct fake_ring *x = fake_ring(&f, 0, 1);
+  fake_image(x, 0, MLZ_ORIGIN_EXEC);
+  fake_put(x, MLZ_K_THREAD, 5);
+  fake_put(x, fake_text(x, "main", 4), 1);
+  fake_put(x, MLZ_K_PYTHON, 6);
+  fake_put(x, fake_text(x, "3.12.1\0known", 12), 0);
+  fake_alloc(x, 1, 8);
+  fake_put(x, mlz_head_word(MLZ_K_GC_START, 0, 0, 2), 7);
+  fake_put(x, mlz_head_word(MLZ_K_GC_STOP, 0, 0, 2), 9);
+  fake_put(x, 11, 0);
+  fake_put(x, MLZ_K_MARK, 10);
+  fake_put(x, fake_text(x, "warm", 4), MLZ_MARK_MARK);
+  fake_put(x, MLZ_K_LOST, 11);
+  fake_put(x, 3, 0);
+  fake_put(x, MLZ_K_FINALIZE, 12);
+  fake_free(x, 1);
+  struct mlz_counters n;
+  mlz_drain_round(&f.d);
+  n = mlz_drain_counters(&f.d);
+  cr_assert_eq(n.gcs, 1);
+  cr_assert_eq(n.marks, 1);
+  struct mlz_trace *t = fake_end(&f);
+  cr_assert_str_eq(fake_events(t, 1), "!21 +8 !16 !17 !20 !19 -8");
+  const json_t *p = mlz_trace_process(t, 0), *th = mlz_trace_thread(t, 0);
+  cr_assert_str_eq(json_string_value(json_object_get(p, "python_version")), "3.12.1");
+  cr_assert_str_eq(json_string_value(json_array_get(json_object_get(p, "command"), 1)), "app.py");
+  cr_assert_str_eq(json_string_value(json_object_get(th, "name")), "main");
+  mlz_trace_close(t);
+}
+
+/* What is no message gives the ring up, and nothing else. */
+Test(drain, nonsense_in_a_ring) {
+  fake_begin(&f);
+  struct fake_ring *a = fake_ring(&f, 0, 1), *b = fake_ring(&f, 1, 1), *c = fake_ring(&f, 2, 1), *d = fake_ring(&f, 3, 1);
+  fake_alloc(a, 1, 1);
+  fake_put(a, 200, 0); /* no kind */
+  fake_publish(a);
+  fake_put(b, mlz_head_word(MLZ_K_ALLOC, 0, 0, 5), mlz_size_word(1, 0, 200)); /* payload that is not there */
+  fake_publish(b);
+  fake_put(c, mlz_head_word(MLZ_K_CODE, 0, 0, 5), 1 << 20); /* side bytes that are not there */
+  fake_publish(c);
+  fake_alloc(d, 2, 2);
+  mlz_drain_round(&f.d);
+  cr_assert_eq(f.d.total.broken, 3);
+  fake_alloc(d, 3, 3);
+  fake_alloc(a, 4, 4);
+  mlz_drain_round(&f.d);
+  mlz_drain_round(&f.d);
+  cr_assert_eq(atomic_load(&a->r->tail), a->head, "its producer is not held up");
+  cr_assert_eq(f.d.live_bytes, 6);
+  atomic_store(&d->r->head, d->head + 10 * FAKE_SLOTS); /* a head out of bounds */
+  mlz_drain_round(&f.d);
+  cr_assert_eq(f.d.total.broken, 4);
+  mlz_trace_close(fake_end(&f));
+}
+
+/* ---- rings that come and go ---- */
+
+Test(drain, a_ring_is_free_again_when_its_thread_is_gone) {
+  fake_begin(&f);
+  struct fake_ring *x = fake_ring(&f, 0, 1);
+  x->r->tid = 0x3fffff; /* beyond pid_max of most machines: nobody */
+  fake_alloc(x, 1, 8);
+  atomic_store(&x->r->allocs_seen, 5);
+  mlz_drain_round(&f.d);
+  cr_assert_eq(atomic_load(&x->r->state), MLZ_RING_LIVE, "not ending yet, and not silent for long");
+  fake_free(x, 1);
+  atomic_store(&x->r->ending, 1);
+  for (int i = 0; i < 3; i++) mlz_drain_round(&f.d);
+  cr_assert_eq(atomic_load(&x->r->state), MLZ_RING_FREE);
+  cr_assert_eq(atomic_load(&x->r->head), 0);
+  cr_assert_eq(mlz_drain_counters(&f.d).seen, 5);
+  x = fake_ring(&f, 0, 1);
+  fake_alloc(x, 2, 8);
+  mlz_drain_round(&f.d);
+  cr_assert_eq(mlz_drain_counters(&f.d).allocs, 2);
+  mlz_trace_close(fake_end(&f));
+}
+
+Test(drain, an_exec_ends_the_image_before) {
+  fake_begin(&f);
+  struct fake_ring *x = fake_ring(&f, 0, 1);
+  fake_alloc(x, 1, 8);
+  mlz_drain_round(&f.d);
+  struct fake_ring *y = fake_ring(&f, 1, 2); /* same pid */
+  fake_alloc(y, 1, 16);
+  for (int i = 0; i < 3; i++) mlz_drain_round(&f.d);
+  cr_assert_eq(atomic_load(&x->r->state), MLZ_RING_FREE);
+  cr_assert_eq(f.d.live_bytes, 16, "the memory of the old image is gone");
+  cr_assert_eq(mlz_image_living(&f.d), 1);
+  struct mlz_trace *t = fake_end(&f);
+  cr_assert_eq(mlz_trace_processes(t), 2);
+  cr_assert_str_eq(json_string_value(json_object_get(mlz_trace_process(t, 0), "end")), "exec");
+  mlz_trace_close(t);
+}
+
+/* ---- a program of several threads against a model ---- */
+
+enum { THREADS = 6, BLOCKS = 200 };
+
+/* Under a GIL (`ordered`) and without: blocks come, go and move between threads, the rounds fall anywhere. Without sequence numbers a round
+ * may swap two allocations of one address, so sizes are compared under the GIL only. */
+static void threads_against_a_model(bool ordered, unsigned seed) {
+  static uint64_t size_of[BLOCKS];
+  memset(size_of, 0, sizeof size_of);
+  fake_domain = ordered ? MLZ_D_OBJ : MLZ_D_MALLOC;
+  fake_begin(&f);
+  for (uint32_t i = 0; i < THREADS; i++) fake_ring(&f, i, 1);
+  uint64_t live = 0, peak = 0, order = 1, blocks = 0;
+  int last = -1;
+  for (int step = 0; step < 60000; step++) {
+    int who = rand_r(&seed) % 4 ? (last < 0 ? 0 : last) : rand_r(&seed) % THREADS;
+    struct fake_ring *x = &f.rings[who];
+    if (ordered && who != last) fake_order(x, order++);
+    last = who;
+    unsigned i = (unsigned)rand_r(&seed) % BLOCKS;
+    if (size_of[i]) {
+      fake_free(x, 1000 + i);
+      live -= size_of[i];
+      size_of[i] = 0;
+      blocks--;
+    } else {
+      size_of[i] = 1 + (uint64_t)step % 5000;
+      fake_alloc(x, 1000 + i, size_of[i]);
+      live += size_of[i];
+      blocks++;
+      if (live > peak) peak = live;
+    }
+    if (rand_r(&seed) % 200 == 0) {
+      mlz_drain_round(&f.d);
+      cr_assert_eq(f.d.images->heap.live, blocks, "step %d", step);
+      if (ordered) cr_assert_eq(f.d.live_bytes, live, "step %d", step);
+    }
+  }
+  mlz_drain_round(&f.d);
+  cr_assert_eq(f.d.images->heap.live, blocks);
+  cr_assert_eq(f.d.total.frees_inferred, 0);
+  cr_assert_eq(f.d.total.frees_foreign, 0);
+  if (ordered) cr_assert_eq(f.d.peak_bytes, peak, "peaks are exact under the GIL");
+  mlz_trace_close(fake_end(&f));
+}
+
+Test(drain, threads_under_a_gil) { threads_against_a_model(true, 3); }
+Test(drain, threads_without) { threads_against_a_model(false, 4); }

@@ -1,0 +1,94 @@
+#include "tracer/recorder/options.h"
+
+#include "shm/control.h"
+
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <string.h>
+
+static char err[512];
+
+static int parse(struct mlz_options *o, char **argv) {
+  int argc = 0;
+  while (argv[argc]) argc++;
+  err[0] = 0;
+  return mlz_options_parse(o, argc, argv, err, sizeof err);
+}
+#define PARSE(o, ...) parse(o, (char *[]){(char[]){"record"}, __VA_ARGS__, NULL})
+#define W(text) ((char[]){text})
+
+Test(options, defaults) {
+  struct mlz_options o;
+  cr_assert_eq(PARSE(&o, W("python"), W("app.py"), W("--quiet"), W("-o"), W("x")), MLZ_OPTIONS_RUN);
+  cr_assert_str_eq(o.output, "trace.mlyze");
+  cr_assert_str_eq(o.command[2], "--quiet", "options of COMMAND are COMMAND's");
+  cr_assert_not(o.quiet);
+  cr_assert_float_eq(o.sample_rate, 1, 0);
+  cr_assert_eq(o.max_stack_depth, 10);
+  cr_assert(o.track_gc && o.python && o.malloc && o.follow && !o.drop && !o.wait_all);
+  cr_assert_eq(mlz_options_slots(&o), 16384);
+  uint64_t s = mlz_options_settings(&o);
+  cr_assert_eq(mlz_settings_rate(s), UINT32_MAX);
+  cr_assert_eq(mlz_settings_depth(s), 10);
+  cr_assert_eq(s & (MLZ_SET_GC | MLZ_SET_PYTHON | MLZ_SET_MALLOC | MLZ_SET_DROP | MLZ_SET_PAUSED),
+               MLZ_SET_GC | MLZ_SET_PYTHON | MLZ_SET_MALLOC);
+}
+
+Test(options, all_given) {
+  struct mlz_options o;
+  cr_assert_eq(PARSE(&o, W("-f"), W("-o"), W("t"), W("--sample-rate=0.1"), W("--sample-over"), W("1.5 KiB"), W("--max-stack-depth"), W("0"),
+                     W("--no-track-gc"), W("--max-events"), W("1"), W("--on-full=drop"), W("--no-malloc"), W("--no-follow"), W("--wait"),
+                     W("all"), W("--quiet"), W("-v"), W("--"), W("prog")),
+               MLZ_OPTIONS_RUN, "%s", err);
+  cr_assert(o.force && o.drop && !o.malloc && !o.follow && o.wait_all && o.quiet && o.verbose && !o.track_gc);
+  cr_assert_eq(o.sample_over, 1536);
+  cr_assert_eq(mlz_options_slots(&o), 1024, "never below 1024");
+  cr_assert_eq(mlz_settings_rate(mlz_options_settings(&o)), 429496730u - 1);
+}
+
+Test(options, a_ring_holds_four_of_the_largest_messages) {
+  struct mlz_options o;
+  cr_assert_eq(PARSE(&o, W("--max-events=1"), W("--max-stack-depth=1024"), W("x")), MLZ_OPTIONS_RUN);
+  cr_assert_geq(mlz_options_slots(&o), 4 * (2 + 512));
+}
+
+Test(options, wrong_ones_say_why) {
+  struct mlz_options o;
+  static const char *const bad[][2] = {
+      {"--sample-rate=0", "sample-rate"},     {"--sample-rate=1.01", "sample-rate"},
+      {"--sample-rate=nan", "sample-rate"},   {"--sample-rate=x", "sample-rate"},
+      {"--max-stack-depth=1025", "1024"},     {"--max-stack-depth=-1", "1024"},
+      {"--max-events=0", "max-events"},       {"--max-events=1e9", "max-events"},
+      {"--on-full=wait", "block or drop"},    {"--wait=some", "command or all"},
+      {"--sample-over=12 parsecs", "size"},   {"--native", "not in this version"},
+      {"--include=x", "not in this version"}, {"--max-size=1MB", "not in this version"},
+      {"--nonsense", "--nonsense"},           {"-x", "-x"},
+      {"--output", "needs a value"},          {"--quiet=1", "takes no value"},
+  };
+  for (unsigned i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+    char option[64];
+    strcpy(option, bad[i][0]);
+    cr_assert_eq(parse(&o, (char *[]){W("record"), option, NULL}), -EINVAL, "%s", option);
+    cr_assert_not_null(strstr(err, bad[i][1]), "%s: %s", option, err);
+    cr_assert_null(strchr(err, '\n'));
+  }
+  cr_assert_eq(PARSE(&o, W("--quiet")), -EINVAL, "no COMMAND");
+  cr_assert_eq(PARSE(&o, W("--no-python"), W("--no-malloc"), W("x")), -EINVAL);
+  cr_assert_eq(PARSE(&o, W("--help")), MLZ_OPTIONS_HELP);
+  cr_assert_eq(PARSE(&o, W("--version")), MLZ_OPTIONS_VERSION);
+}
+
+Test(options, sizes) {
+  uint64_t n;
+  cr_assert(mlz_options_size("24 MB", &n) && n == 24000000);
+  cr_assert(mlz_options_size("12.3 MiB", &n) && n == 12897485);
+  cr_assert(mlz_options_size("4096", &n) && n == 4096);
+  cr_assert(mlz_options_size("1kb", &n) && n == 1000);
+  cr_assert_not(mlz_options_size("", &n));
+  cr_assert_not(mlz_options_size("-1", &n));
+  cr_assert_not(mlz_options_size("MB", &n));
+  cr_assert_not(mlz_options_size("1 MBit", &n));
+  cr_assert_not(mlz_options_size("0x10", &n));
+  cr_assert_not(mlz_options_size("1e40", &n));
+  cr_assert_not(mlz_options_size("inf", &n));
+}
