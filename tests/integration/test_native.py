@@ -1,0 +1,84 @@
+"""Programs without Python: the malloc family, C++ new and delete, threads, mmap; and what the C library allocates for Python."""
+import os
+
+from harness import BUILD, PYTHON, case, execute, record, run, same, tool
+
+HELPERS = os.path.join(BUILD, 'tests', 'integration')
+
+
+def totals(program, *arguments):
+    path = os.path.join(HELPERS, program)
+    result = record([path, *arguments])
+    sites = tool('top', '-n', '0')['sites']
+    plain = execute([path, *arguments])
+    same('output, traced and untraced', (result.returncode, result.stdout), (plain.returncode, plain.stdout))
+    sums = [sum(s[key] for s in sites) for key in ('alloc_count', 'alloc_bytes', 'live_count', 'live_bytes')]
+    return sums, [int(n) for n in result.stdout.split()]
+
+
+def difference(program, full, empty):
+    got, known = totals(program, full)
+    base, nothing = totals(program, empty)
+    same('what the empty run knows', nothing, [0, 0, 0, 0])
+    same('count, bytes, kept count, kept bytes', [a - b for a, b in zip(got, base)], known)
+
+
+@case
+def malloc_family():
+    difference('malloc_family', 'functions', 'none')
+
+
+@case
+def new_and_delete():
+    if not os.path.exists(os.path.join(HELPERS, 'new_delete')):
+        from harness import Skip
+        raise Skip('no C++ compiler')
+    difference('new_delete', 'all', 'none')
+
+
+@case
+def four_threads_that_free_each_other_s_blocks():
+    difference('malloc_family', 'threads', 'no-threads')
+
+
+@case
+def mappings_are_a_domain_of_their_own():
+    path = os.path.join(HELPERS, 'malloc_family')
+    reserved = {}
+    for what in ('mappings', 'none'):
+        record([path, what])
+        heap = tool('top', '-n', '0')['sites']
+        with_mmap = tool('top', '-n', '0', '--include-mmap')['sites']
+        reserved[what] = [sum(s[k] for s in with_mmap) - sum(s[k] for s in heap) for k in ('live_count', 'live_bytes')]
+    mib = 1 << 20
+    same('mappings left, and their bytes', [a - b for a, b in zip(reserved['mappings'], reserved['none'])], [2, (16 + 24) * mib])
+
+
+@case
+def ctypes_calls_malloc_without_the_gil():
+    program = '''
+import ctypes, threading
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+libc.malloc.argtypes = [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+def work():
+    for i in range(500):
+        p = libc.malloc(7777)
+        if i % 5:
+            libc.free(p)
+threads = [threading.Thread(target=work) for _ in range(4)]
+for t in threads: t.start()
+for t in threads: t.join()
+'''
+    with open('threads.py', 'w') as file:
+        file.write(program)
+    # Only the C library's domain: the interpreter's own blocks of that size would be its obj domain's.
+    record([PYTHON, 'threads.py'], '--no-python')
+    sites = tool('top', '-n', '0')['sites']
+    count = sum(s['alloc_count'] for s in sites)
+    held = sum(s['live_bytes'] for s in sites)
+    assert count >= 2000 and held >= 4 * 100 * 7777, 'counted %d allocations, %d live bytes' % (count, held)
+
+
+run(__name__)
