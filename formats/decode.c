@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#define EVENTS MLZ_CHUNK_EVENTS_MAX
 #define ALL_ONES UINT32_MAX
 
 struct column {
@@ -13,34 +12,52 @@ struct column {
   uint8_t form, packing, predictor;
 };
 
-static bool room(void *array, size_t element) {
+/* Lets go of all arrays of a chunk; they grow with the largest chunk seen, so that a small trace needs little. */
+static void drop_arrays(struct mlz_trace *t) {
+  void *all[] = {t->alloc_class, t->ref,      t->scratch, t->wide,  t->classes,   t->ops,        t->classes_of, t->thread,
+                 t->thread_ids,  t->alloc_no, t->time_ns, t->rares, t->run_index, t->run_length, t->old_class,  t->old_ref};
+  for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) free(all[i]);
+  t->alloc_class = t->ref = t->scratch = t->classes_of = t->thread = t->thread_ids = t->run_index = t->run_length = t->old_class = NULL;
+  t->wide = t->old_ref = t->alloc_no = t->time_ns = NULL;
+  t->ops = NULL;
+  t->classes = NULL;
+  t->rares = NULL;
+  t->events_room = 0;
+}
+
+static bool room(const struct mlz_trace *t, void *array, size_t element) {
   void *p;
   memcpy(&p, array, sizeof p);
   if (p == NULL) {
-    p = malloc(EVENTS * element);
+    p = malloc(t->events_room * element);
     memcpy(array, &p, sizeof p);
   }
   return p != NULL;
 }
 
-static bool all_room(struct mlz_trace *t, unsigned want) {
-  return room(&t->alloc_class, sizeof *t->alloc_class) && room(&t->ref, sizeof *t->ref) && room(&t->scratch, sizeof *t->scratch) &&
-         room(&t->wide, sizeof *t->wide) && room(&t->classes, sizeof *t->classes) && room(&t->ops, 1) &&
-         room(&t->classes_of, sizeof *t->classes_of) && room(&t->thread_ids, 2 * sizeof *t->thread_ids) &&
-         room(&t->rares, sizeof *t->rares) && room(&t->run_index, sizeof *t->run_index) && room(&t->run_length, sizeof *t->run_length) &&
-         room(&t->old_class, sizeof *t->old_class) && room(&t->old_ref, sizeof *t->old_ref) &&
-         (!(want & MLZ_WANT_ALLOC_NO) || room(&t->alloc_no, sizeof *t->alloc_no)) &&
-         (!(want & MLZ_WANT_TIME) || room(&t->time_ns, sizeof *t->time_ns)) &&
-         (!(want & MLZ_WANT_THREAD) || room(&t->thread, sizeof *t->thread));
+/* Arrays for a chunk none of whose lists is longer than `need`. */
+static bool all_room(struct mlz_trace *t, size_t need, unsigned want) {
+  if (need > t->events_room) {
+    size_t more = need + need / 2;
+    drop_arrays(t);
+    t->events_room = more < 64 ? 64 : more > MLZ_CHUNK_EVENTS_MAX ? MLZ_CHUNK_EVENTS_MAX : more;
+  }
+  return room(t, &t->alloc_class, sizeof *t->alloc_class) && room(t, &t->ref, sizeof *t->ref) && room(t, &t->scratch, sizeof *t->scratch) &&
+         room(t, &t->wide, sizeof *t->wide) && room(t, &t->classes, sizeof *t->classes) && room(t, &t->ops, 1) &&
+         room(t, &t->classes_of, sizeof *t->classes_of) && room(t, &t->thread_ids, 2 * sizeof *t->thread_ids) &&
+         room(t, &t->rares, sizeof *t->rares) && room(t, &t->run_index, sizeof *t->run_index) &&
+         room(t, &t->run_length, sizeof *t->run_length) && room(t, &t->old_class, sizeof *t->old_class) &&
+         room(t, &t->old_ref, sizeof *t->old_ref) && (!(want & MLZ_WANT_ALLOC_NO) || room(t, &t->alloc_no, sizeof *t->alloc_no)) &&
+         (!(want & MLZ_WANT_TIME) || room(t, &t->time_ns, sizeof *t->time_ns)) &&
+         (!(want & MLZ_WANT_THREAD) || room(t, &t->thread, sizeof *t->thread));
 }
 
 void mlz_decode_close(struct mlz_trace *t) {
-  void *all[] = {t->column,     t->alloc_class, t->ref,     t->scratch, t->wide,      t->classes,    t->ops,       t->classes_of, t->thread,
-                 t->thread_ids, t->alloc_no,    t->time_ns, t->rares,   t->run_index, t->run_length, t->old_class, t->old_ref};
-  for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) free(all[i]);
+  drop_arrays(t);
+  free(t->column);
 }
 
-static int read_directory(struct mlz_cursor *c, struct column columns[MLZ_COL_COUNT]) {
+static int read_directory(struct mlz_cursor *c, struct column columns[MLZ_COL_COUNT], uint32_t *longest) {
   memset(columns, 0, MLZ_COL_COUNT * sizeof columns[0]);
   while (c->p < c->end) {
     const uint8_t *fixed = mlz_get_bytes(c, 4);
@@ -52,7 +69,8 @@ static int read_directory(struct mlz_cursor *c, struct column columns[MLZ_COL_CO
       if (id & MLZ_COL_REQUIRED) return -EBADMSG;
       continue;
     }
-    if (columns[id].data != NULL || count > EVENTS || raw > count * MLZ_VARINT_MAX) return -EBADMSG;
+    if (columns[id].data != NULL || count > MLZ_CHUNK_EVENTS_MAX || raw > count * MLZ_VARINT_MAX) return -EBADMSG;
+    *longest = count > *longest ? (uint32_t)count : *longest;
     columns[id] = (struct column){data, (uint32_t)count, raw, stored, fixed[1], fixed[2], fixed[3]};
   }
   return 0;
@@ -246,7 +264,7 @@ static int decode_runs(struct mlz_trace *t, const struct column *columns, uint32
   out->n = ids->count;
   out->runs = run_thread->count;
   out->ids = t->thread_ids;
-  out->latest = t->thread_ids + EVENTS;
+  out->latest = t->thread_ids + t->events_room;
   memset(out->latest, 0, out->n * sizeof out->latest[0]);
   for (uint32_t i = 0; i < out->n; i++) t->thread_ids[i] = mlz_tables_known_thread(t, t->thread_ids[i]);
   uint64_t sum = 0;
@@ -373,10 +391,11 @@ int mlz_decode_events(struct mlz_trace *t, const uint8_t *p, size_t n, unsigned 
   uint32_t classes, rares;
   int rc;
   if (!mlz_extent_get(&c, x)) return -EBADMSG;
-  if (!all_room(t, want)) return -ENOMEM;
-  if ((rc = read_directory(&c, columns)) != 0 || (rc = check_counts(t, columns, x, &rares)) != 0 ||
-      (rc = decode_classes(t, columns, &classes)) != 0 || (rc = decode_rares(t, &columns[MLZ_COL_RARE], rares, x->first_ns)) != 0 ||
-      (rc = decode_events(t, columns, x, want, classes)) != 0)
+  uint32_t longest = x->events;
+  if ((rc = read_directory(&c, columns, &longest)) != 0) return rc;
+  if (!all_room(t, longest, want)) return -ENOMEM;
+  if ((rc = check_counts(t, columns, x, &rares)) != 0 || (rc = decode_classes(t, columns, &classes)) != 0 ||
+      (rc = decode_rares(t, &columns[MLZ_COL_RARE], rares, x->first_ns)) != 0 || (rc = decode_events(t, columns, x, want, classes)) != 0)
     return rc;
   for (uint32_t i = 0, r = 0; r < rares; i++)
     if (t->ops[i] >= MLZ_OP_RARE) t->rares[r++].op = t->ops[i];

@@ -67,7 +67,8 @@ struct mlz_trace {
   /* One EVENTS chunk. */
   uint8_t *column;
   size_t column_room;
-  uint32_t *alloc_class, *ref, *scratch; /* MLZ_CHUNK_EVENTS_MAX each, as are those below */
+  size_t events_room; /* of each array below; thread_ids has twice that */
+  uint32_t *alloc_class, *ref, *scratch;
   uint32_t *run_index, *run_length, *old_class;
   uint64_t *wide, *old_ref;
   struct mlz_class *classes;

@@ -1,0 +1,109 @@
+/* libFuzzer target: any bytes, opened as a trace and read to the end, once as they are and once with all checksums put right, so that the
+ * fuzzer gets past them. Also a plain program that runs the files it is given (built without libFuzzer, -DMLZ_FUZZ_REPLAY). */
+#include "formats/layout.h"
+#include "formats/trace.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
+
+static volatile uint64_t sink;
+
+static void read_tables(struct mlz_trace *t) {
+  uint64_t sum = 0;
+  for (uint32_t i = 0; i < mlz_trace_strings(t); i++) sum += strlen(mlz_trace_string(t, i));
+  for (uint32_t i = 0; i < mlz_trace_frames(t); i++) {
+    struct mlz_frame f = mlz_trace_frame(t, i);
+    if (f.function >= mlz_trace_strings(t) || f.file >= mlz_trace_strings(t) || f.module >= mlz_trace_strings(t)) abort();
+  }
+  for (uint32_t i = 0; i < mlz_trace_stacks(t); i++) {
+    uint32_t depth;
+    bool truncated;
+    const uint32_t *frames = mlz_trace_stack(t, i, &depth, &truncated);
+    for (uint32_t k = 0; k < depth; k++)
+      if (frames[k] >= mlz_trace_frames(t)) abort();
+  }
+  for (size_t i = 0; i < mlz_trace_processes(t) + mlz_trace_threads(t); i++)
+    sum += json_object_size(i < mlz_trace_processes(t) ? mlz_trace_process(t, i) : mlz_trace_thread(t, i - mlz_trace_processes(t)));
+  sum += json_object_size(mlz_trace_meta(t)) + json_object_size(mlz_trace_summary(t)) + mlz_trace_complete(t);
+  sink += sum;
+}
+
+static void check_block(struct mlz_trace *t, const struct mlz_block *b) {
+  for (uint32_t i = 0; i < b->n_classes; i++)
+    if (b->classes[i].stack >= mlz_trace_stacks(t) || b->classes[i].domain > 4) abort();
+  for (uint32_t i = 0; i < b->n; i++) {
+    uint32_t limit = b->ops[i] >= MLZ_OP_RARE ? b->n_rares : b->n_classes;
+    if (b->ops[i] != MLZ_OP_FREE_FOREIGN && b->classes_of[i] >= limit) abort();
+    if (b->alloc_no != NULL) sink += b->alloc_no[i] + b->time_ns[i] + b->thread[i];
+  }
+  for (uint32_t i = 0; i < b->n_rares; i++)
+    if (b->rares[i].stack >= mlz_trace_stacks(t) || b->rares[i].name >= mlz_trace_strings(t)) abort();
+  uint64_t ns;
+  sink += mlz_trace_alloc_time(t, b->process, b->first_alloc, &ns);
+}
+
+static void read_trace(const uint8_t *data, size_t n) {
+  struct mlz_trace *t;
+  struct mlz_block b;
+  char err[256] = "";
+  int rc = mlz_trace_open_memory(&t, data, n, err, sizeof err);
+  if (rc != 0) {
+    if (err[0] == 0) abort();
+    return;
+  }
+  read_tables(t);
+  while ((rc = mlz_trace_next(t, 0, &b)) == 1) check_block(t, &b);
+  mlz_trace_rewind(t);
+  while ((rc = mlz_trace_next(t, MLZ_WANT_ALL, &b)) == 1) check_block(t, &b);
+  mlz_trace_close(t);
+}
+
+static void mend(uint8_t *p, size_t n) {
+  struct mlz_file_header f;
+  struct mlz_chunk_header h;
+  size_t at = sizeof f;
+  if (n < sizeof f) return;
+  memcpy(&f, p, sizeof f);
+  f.header_bytes = sizeof f;
+  memcpy(p, &f, sizeof f);
+  f.checksum = mlz_header_checksum(p, sizeof f);
+  memcpy(p, &f, sizeof f);
+  while (n - at >= sizeof h) {
+    memcpy(&h, p + at, sizeof h);
+    if (h.magic != MLZ_CHUNK_MAGIC || h.stored > n - at - sizeof h) return;
+    h.checksum = mlz_chunk_checksum(&h, p + at + sizeof h);
+    memcpy(p + at, &h, sizeof h);
+    at += sizeof h + h.stored;
+  }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
+  read_trace(data, n);
+  uint8_t *copy = malloc(n + 1);
+  if (copy != NULL) {
+    memcpy(copy, data, n);
+    mend(copy, n);
+    read_trace(copy, n);
+  }
+  free(copy);
+  return 0;
+}
+
+#ifdef MLZ_FUZZ_REPLAY
+int main(int argc, char **argv) {
+  printf("1..%d\n", argc - 1);
+  for (int i = 1; i < argc; i++) {
+    FILE *f = fopen(argv[i], "rb");
+    static uint8_t bytes[1 << 20];
+    size_t n = f == NULL ? 0 : fread(bytes, 1, sizeof bytes, f);
+    if (f != NULL) {
+      LLVMFuzzerTestOneInput(bytes, n);
+      fclose(f);
+    }
+    printf("%s %d - %s\n", f == NULL ? "not ok" : "ok", i, argv[i]);
+  }
+  return 0;
+}
+#endif
