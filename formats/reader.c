@@ -416,7 +416,13 @@ int mlz_trace_next(struct mlz_trace *t, unsigned want, struct mlz_block *b) {
   return 0;
 }
 
-bool mlz_trace_alloc_time(struct mlz_trace *t, uint32_t process, uint64_t alloc_no, uint64_t *ns) {
+static bool entry_has(const struct mlz_entry *e, uint32_t process, uint64_t alloc_no) {
+  return e->process == process && alloc_no >= e->first_alloc && alloc_no - e->first_alloc < e->allocs;
+}
+
+/* The entry that holds the allocation. Callers ask for old blocks in runs, so the last answer is tried first. */
+static const struct mlz_entry *find_entry(struct mlz_trace *t, uint32_t process, uint64_t alloc_no) {
+  if (t->entry_found < t->entries_n && entry_has(&t->entries[t->entry_found], process, alloc_no)) return &t->entries[t->entry_found];
   size_t low = 0, high = t->entries_n; /* the last entry of the process that begins at or before alloc_no */
   while (low < high) {
     size_t middle = low + (high - low) / 2;
@@ -426,11 +432,15 @@ bool mlz_trace_alloc_time(struct mlz_trace *t, uint32_t process, uint64_t alloc_
     else
       high = middle;
   }
-  if (low == 0) return false;
-  size_t i = t->by_alloc[low - 1];
-  const struct mlz_entry *e = &t->entries[i];
-  if (e->process != process || alloc_no < e->first_alloc || alloc_no - e->first_alloc >= e->allocs) return false;
-  size_t from = e->points, to = i + 1 < t->entries_n ? t->entries[i + 1].points : t->points_n;
+  if (low == 0 || !entry_has(&t->entries[t->by_alloc[low - 1]], process, alloc_no)) return NULL;
+  t->entry_found = t->by_alloc[low - 1];
+  return &t->entries[t->entry_found];
+}
+
+bool mlz_trace_alloc_time(struct mlz_trace *t, uint32_t process, uint64_t alloc_no, uint64_t *ns) {
+  const struct mlz_entry *e = find_entry(t, process, alloc_no);
+  if (e == NULL) return false;
+  size_t from = e->points, to = e + 1 < t->entries + t->entries_n ? e[1].points : t->points_n;
   while (to - from > 1) {
     size_t middle = from + (to - from) / 2;
     if (t->points[middle].alloc <= alloc_no)

@@ -46,6 +46,7 @@ struct mlz_trace {
   struct mlz_point *points;
   size_t points_n, points_room;
   size_t *by_alloc; /* entries by (process, first allocation) */
+  size_t entry_found;
 
   /* Tables: row ids 0..n-1; one row more, id n, stands for lost ones. */
   uint64_t *string_at; /* offset in text; UINT64_MAX: lost */

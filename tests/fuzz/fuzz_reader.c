@@ -102,7 +102,8 @@ int main(int argc, char **argv) {
       LLVMFuzzerTestOneInput(bytes, n);
       fclose(f);
     }
-    printf("%s %d - %s\n", f == NULL ? "not ok" : "ok", i, argv[i]);
+    const char *slash = strrchr(argv[i], '/');
+    printf("%s %d - %s\n", f == NULL ? "not ok" : "ok", i, slash == NULL ? argv[i] : slash + 1);
   }
   return 0;
 }
