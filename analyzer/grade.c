@@ -63,8 +63,8 @@ enum {
   SURVIVORS_MIN = 10,          /* fewer blocks show no trend */
   SURVIVORS_MIN_IMPORT = 1000, /* a module body keeps much, once; it takes more to call it a leak */
   PARTS = 8,
-  PARTS_MIN = 6, /* of PARTS between the first survivor and the end must hold survivors */
-  ENLARGED_MIN = 16, /* sizes at random set a dozen records at most */
+  PARTS_MIN = 6,              /* of PARTS between the first survivor and the end must hold survivors */
+  ENLARGED_MIN = 16,          /* sizes at random set a dozen records at most */
   ENLARGED_SURVIVORS_MAX = 4, /* the buffer, and what else the line holds */
   ENLARGED_BYTES_MIN = 4096,
 };
@@ -120,8 +120,7 @@ static bool is_growing(const struct mlz_leak *leak, enum mlz_stack_kind kind, co
   char text[MLZ_UNITS_MAX];
   double until = place(last, p->run_begin, p->end);
   if (kind == MLZ_STACK_PROGRAM && late && until >= GROWING_UNTIL_TIME && is_enlarged_buffer(leak)) {
-    snprintf(reason, 120, "a buffer enlarged %s times, last at %.0f%% of the run",
-             mlz_units_count(text, leak->highs - 1), 100 * until);
+    snprintf(reason, 120, "a buffer enlarged %s times, last at %.0f%% of the run", mlz_units_count(text, leak->highs - 1), 100 * until);
     return true;
   }
   uint64_t minimum = kind == MLZ_STACK_PROGRAM ? SURVIVORS_MIN : SURVIVORS_MIN_IMPORT;

@@ -201,6 +201,21 @@ static uint32_t find_survivors(struct leak_pass *pass, struct ledger *l, const s
   return top < b->n ? top : b->n;
 }
 
+/* Whatever was allocated before frees were lost may have been freed. */
+static void note_losses(struct ledger *l, const struct mlz_slice *slice) {
+  const struct mlz_block *b = slice->block;
+  uint32_t rare, end;
+  mlz_slice_rares(slice, &rare, &end);
+  if (rare == end || !memchr(b->ops + slice->from, MLZ_OP_LOST, slice->to - slice->from)) return;
+  uint64_t number = b->first_alloc + mlz_scan_count(b->ops, slice->from, MLZ_OP_ALLOC);
+  for (uint32_t i = slice->from; i < slice->to && rare < end; i++) {
+    number += b->ops[i] == MLZ_OP_ALLOC;
+    if (b->ops[i] < MLZ_OP_RARE) continue;
+    if (b->rares[rare].op == MLZ_OP_LOST && b->rares[rare].uncollectable) l->end.lossy_end = number;
+    rare++;
+  }
+}
+
 static void leaks_slice(void *context, const struct mlz_slice *slice) {
   struct leak_pass *pass = context;
   const struct mlz_block *b = slice->block;
@@ -213,10 +228,7 @@ static void leaks_slice(void *context, const struct mlz_slice *slice) {
     uint32_t class = b->classes_of[pass->alive[k] - 1], r = pass->record_of[class];
     if (r) mlz_leak_add(&l->leaks[r - 1], b->first_alloc + k, &b->classes[class]);
   }
-  uint32_t rare, rares_end;
-  mlz_slice_rares(slice, &rare, &rares_end);
-  for (; rare < rares_end; rare++)
-    if (b->rares[rare].op == MLZ_OP_LOST && b->rares[rare].uncollectable) l->end.lossy_end = b->first_alloc + n;
+  note_losses(l, slice);
 }
 
 /* ---- the end of a process ---- */

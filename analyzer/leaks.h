@@ -15,13 +15,13 @@
 struct mlz_leak {
   uint32_t stack;
   uint32_t shift;
-  int32_t *buckets;       /* MLZ_LEAK_BUCKETS; NULL: nothing survived its chunk yet */
-  uint64_t origin;        /* number of the stack's first allocation */
-  uint64_t first, last;   /* of the survivors added, the first and the last; exact unless that one was freed later */
-  uint64_t allocated;     /* allocations of this stack, raw */
+  int32_t *buckets;     /* MLZ_LEAK_BUCKETS; NULL: nothing survived its chunk yet */
+  uint64_t origin;      /* number of the stack's first allocation */
+  uint64_t first, last; /* of the survivors added, the first and the last; exact unless that one was freed later */
+  uint64_t allocated;   /* allocations of this stack, raw */
   uint64_t size_max;    /* largest block that the stack ever allocated */
   uint32_t highs;       /* how often a larger size than ever before came up */
-  uint64_t seen;          /* survivors, raw */
+  uint64_t seen;        /* survivors, raw */
   uint64_t seen_bytes;
   double count, bytes; /* survivors, weighted */
 };

@@ -60,6 +60,7 @@ uint64_t mlz_quantiles_at(struct mlz_quantiles *q, double part) {
     q->sorted = true;
     return q->values[rank - 1];
   }
+  if (rank == q->count) return q->max;
   uint64_t seen = 0;
   for (uint32_t b = 0; b < BUCKETS; b++) {
     seen += q->buckets[b];

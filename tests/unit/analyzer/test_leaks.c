@@ -1,0 +1,88 @@
+#include "analyzer/leaks.h"
+#include "analyzer/report.h"
+#include "analyzer/tally.h"
+
+#include "fixture.h"
+
+#include <string.h>
+
+static void find(struct mlz_input *in, struct mlz_leaks *leaks) { mlz_leaks_find(in, &(struct mlz_leak_options){0}, leaks); }
+
+static const struct mlz_leak_entry *entry_of(struct mlz_input *in, const struct mlz_leaks *leaks, const char *function) {
+  for (size_t i = 0; i < leaks->n; i++)
+    if (!strcmp(mlz_place_of_stack(in, leaks->entries[i].stack).function, function)) return &leaks->entries[i];
+  return NULL;
+}
+
+Test(leaks, what_grows_is_on_top) {
+  struct mlz_input *in = open_scenario("service", NULL, NULL);
+  struct mlz_leaks leaks;
+  find(in, &leaks);
+  const struct mlz_leak_entry *leak = &leaks.entries[0];
+  cr_assert_eq(leak, entry_of(in, &leaks, "remember"));
+  cr_assert_eq(leak->grade, MLZ_GRADE_GROWING);
+  cr_assert_float_eq(leak->count, 3000, 0);
+  cr_assert_float_eq(leak->bytes, 3000000, 0);
+  cr_assert_lt(leak->first_ns, 30000000);
+  cr_assert_gt(leak->last_ns, UINT64_C(2900000000));
+  cr_assert_eq(entry_of(in, &leaks, "append_history")->grade, MLZ_GRADE_GROWING, "its one buffer does");
+  mlz_leaks_clear(&leaks);
+  mlz_input_close(in);
+}
+
+Test(leaks, constant_state_is_none) {
+  struct mlz_input *in = open_scenario("constant", NULL, NULL);
+  struct mlz_leaks leaks;
+  find(in, &leaks);
+  for (size_t i = 0; i < leaks.n; i++) cr_assert_neq(leaks.entries[i].grade, MLZ_GRADE_GROWING);
+  cr_assert_eq(entry_of(in, &leaks, "load_config")->grade, MLZ_GRADE_STARTUP);
+  cr_assert_eq(entry_of(in, &leaks, "exec_module")->grade, MLZ_GRADE_INTERPRETER);
+  cr_assert_eq(entry_of(in, &leaks, "(no stack)")->grade, MLZ_GRADE_INTERPRETER);
+  cr_assert_float_eq(entry_of(in, &leaks, "TemplateCache.get")->count, 200, 0);
+  mlz_leaks_clear(&leaks);
+  mlz_input_close(in);
+}
+
+Test(leaks, the_total_is_what_is_live) {
+  const char *const scenarios[] = {"service", "constant", "sampled", "names", "processes", "bulk"};
+  for (size_t i = 0; i < sizeof scenarios / sizeof *scenarios; i++) {
+    struct mlz_input *in = open_scenario(scenarios[i], "all", NULL);
+    struct mlz_leaks leaks;
+    struct mlz_tally_run run;
+    find(in, &leaks);
+    mlz_tally_scan(&run, in, MLZ_TALLY_STACK, false, NULL, NULL);
+    cr_assert_float_eq(leaks.bytes, run.total.alloc_bytes - run.total.free_bytes, 1e-3, "%s", scenarios[i]);
+    cr_assert_float_eq(leaks.count, run.total.alloc_count - run.total.free_count, 1e-3, "%s", scenarios[i]);
+    for (size_t k = 0; k < leaks.n; k++) {
+      const struct mlz_tally *t = &run.rows[leaks.entries[k].stack];
+      cr_assert_float_eq(leaks.entries[k].bytes, t->alloc_bytes - t->free_bytes, 1e-3);
+    }
+    mlz_tally_clear(&run);
+    mlz_leaks_clear(&leaks);
+    mlz_input_close(in);
+  }
+}
+
+Test(leaks, since_a_mark) {
+  struct mlz_input *in = open_scenario("service", NULL, NULL);
+  struct mlz_leaks leaks;
+  struct mlz_cut warm = {0};
+  struct mlz_when when = mlz_when_parse("warm");
+  mlz_when_resolve(in, &when, &warm);
+  mlz_leaks_find(in, &(struct mlz_leak_options){.since = &warm}, &leaks);
+  cr_assert_float_eq(entry_of(in, &leaks, "remember")->count, 3000 - 751, 0);
+  cr_assert_null(entry_of(in, &leaks, "load_config"));
+  mlz_leaks_clear(&leaks);
+  mlz_cut_clear(&warm);
+  mlz_input_close(in);
+}
+
+Test(leaks, what_spans_a_loss_is_told) {
+  struct mlz_input *in = open_scenario("lost", NULL, NULL);
+  struct mlz_leaks leaks;
+  find(in, &leaks);
+  cr_assert(entry_of(in, &leaks, "before")->spans_loss);
+  cr_assert_not(entry_of(in, &leaks, "after")->spans_loss);
+  mlz_leaks_clear(&leaks);
+  mlz_input_close(in);
+}

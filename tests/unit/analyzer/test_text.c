@@ -1,0 +1,64 @@
+#include "analyzer/text.h"
+
+#include <criterion/criterion.h>
+#include <locale.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void utf8(void) { setlocale(LC_CTYPE, "C.UTF-8"); }
+TestSuite(text, .init = utf8);
+
+static void check(char *got, const char *expected) {
+  cr_assert_str_eq(got, expected);
+  free(got);
+}
+
+Test(text, invalid_utf8_is_replaced) {
+  check(mlz_text_clean("caf\xc3\xa9", true), "caf\xc3\xa9");
+  check(mlz_text_clean("a\xff"
+                       "b",
+                       true),
+        "a\xef\xbf\xbd"
+        "b");
+  check(mlz_text_clean("\xc0\xaf", true), "\xef\xbf\xbd\xef\xbf\xbd");                 /* overlong */
+  check(mlz_text_clean("\xed\xa0\x80", true), "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd"); /* surrogate */
+  check(mlz_text_clean("\xe6\x97", true), "\xef\xbf\xbd\xef\xbf\xbd");                 /* cut */
+}
+
+Test(text, controls_cannot_steer_a_terminal) {
+  check(mlz_text_clean("a\033[31mb\n", true), "a\xef\xbf\xbd[31mb\xef\xbf\xbd");
+  check(mlz_text_clean("a\nb", false), "a\nb");
+  check(mlz_text_clean("a\xe2\x80\xae"
+                       "b",
+                       true),
+        "a\xef\xbf\xbd"
+        "b"); /* right-to-left override */
+}
+
+Test(text, xml_is_escaped) {
+  check(mlz_text_xml("<lambda> & \"x\" 'y'"), "&lt;lambda&gt; &amp; &quot;x&quot; &#39;y&#39;");
+  check(mlz_text_xml("]]>"), "]]&gt;");
+  check(mlz_text_xml("a\001\xff\xef\xbf\xbf"
+                     "b"),
+        "a\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd"
+        "b");
+}
+
+Test(text, widths_are_columns) {
+  cr_assert_eq(mlz_text_width("abc"), 3);
+  cr_assert_eq(mlz_text_width("caf\xc3\xa9"), 4);
+  cr_assert_eq(mlz_text_width("\xe6\x97\xa5\xe6\x9c\xac"), 4);
+}
+
+Test(text, shortening_keeps_what_matters) {
+  check(mlz_text_shorten("short", 10, MLZ_SHORTEN_LEFT), "short");
+  check(mlz_text_shorten("/srv/application/views.py:12", 14, MLZ_SHORTEN_LEFT), "../views.py:12");
+  check(mlz_text_shorten("a_long_function_name", 10, MLZ_SHORTEN_MIDDLE), "a_lo..name");
+  check(mlz_text_shorten("a long sentence", 8, MLZ_SHORTEN_RIGHT), "a long..");
+  for (unsigned width = 1; width < 12; width++)
+    for (int how = 0; how < 3; how++) {
+      char *out = mlz_text_shorten("\xe6\x97\xa5\xe6\x9c\xac/caf\xc3\xa9/abc", width, (enum mlz_shorten)how);
+      cr_assert_leq(mlz_text_width(out), width, "'%s' in %u", out, width);
+      free(out);
+    }
+}
