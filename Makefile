@@ -2,13 +2,14 @@
 PREFIX ?= /usr/local
 BUILD ?= build
 PYTHON ?= /usr/bin/python3
+export PYTHONDONTWRITEBYTECODE = 1
 SETUP = .ci/setup
 SOURCES = $(shell git ls-files '*.c' '*.h' 2>/dev/null || find shm formats tracer analyzer tests benchmarks -name '*.[ch]')
 
 .PHONY: all demo test install bench format check-format clean help
 
 all:
-	@$(SETUP) build
+	@$(SETUP) test
 	@.ci/build $(BUILD)
 
 help:
@@ -20,8 +21,8 @@ help:
 
 demo:
 	@$(SETUP) build
-	@.ci/build $(BUILD)
-	@PYTHON=$(PYTHON) tests/demo/run $(BUILD)
+	@.ci/build $(BUILD)/demo -Dtests=false
+	@PYTHON=$(PYTHON) tests/demo/run $(BUILD)/demo
 
 test:
 	@$(SETUP) test
@@ -30,15 +31,15 @@ test:
 
 # In a build directory of its own: a prefix is part of the configuration.
 install:
-	@$(SETUP) build
+	@$(SETUP) test
 	@.ci/build $(BUILD)/install --prefix=$(abspath $(PREFIX)) --libdir=lib -Dtests=false
 	@meson install -C $(BUILD)/install --no-rebuild --quiet
 	@echo "installed in $(abspath $(PREFIX)); the program is $(abspath $(PREFIX))/bin/memlyze"
 
 bench:
 	@$(SETUP) build
-	@.ci/build $(BUILD)
-	@$(PYTHON) benchmarks/run.py $(BUILD)
+	@.ci/build $(BUILD)/bench -Dtests=false
+	@$(PYTHON) benchmarks/run.py $(BUILD)/bench
 
 format:
 	@$(SETUP) format
