@@ -1,0 +1,135 @@
+/* How many events a second the drain takes: one ring in this process, filled with a synthetic program, drained round by round. Only the rounds are
+ * timed. Prints a line for each pattern, without and with the builders and the writer thread. */
+#include "tracer/recorder/arena.h"
+#include "tracer/recorder/drain.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define SLOTS 16384u
+#define EVENTS 10000000u
+
+static uint64_t now(clockid_t clock) {
+  struct timespec t;
+  clock_gettime(clock, &t);
+  return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+struct program {
+  struct mlz_ring *ring;
+  uint64_t head, seed, events;
+  uint64_t live[1u << 20]; /* granules of live blocks; 0: none */
+  unsigned spread;         /* blocks that may be live at once */
+  unsigned changes;        /* of 256 allocations, so many have another stack than the one before */
+};
+
+static uint64_t random_next(struct program *p) {
+  p->seed ^= p->seed << 13;
+  p->seed ^= p->seed >> 7;
+  return p->seed ^= p->seed << 17;
+}
+
+static void put(struct program *p, uint64_t a, uint64_t b) { mlz_ring_slots(p->ring)[p->head++ & (SLOTS - 1)] = (struct mlz_slot){a, b}; }
+
+/* Blocks of 32 to 80 bytes in a pool of 80-byte cells, freed in random order; a stack of ten frames whose inner ones change:
+ * 4096 different stacks. */
+static void step(struct program *p) {
+  uint64_t r = random_next(p);
+  unsigned i = (unsigned)(r % p->spread);
+  p->events++;
+  if (p->live[i]) {
+    put(p, mlz_head_word(MLZ_K_FREE, 0, MLZ_D_OBJ, p->live[i]), 0);
+    p->live[i] = 0;
+    return;
+  }
+  p->live[i] = UINT64_C(0x7f0000000) + (uint64_t)i * 5;
+  unsigned push = (r >> 32 & 255) < p->changes ? 1 + (unsigned)(r >> 40 & 1) : 0;
+  put(p, mlz_head_word(MLZ_K_ALLOC, 0, MLZ_D_OBJ, p->live[i]), mlz_size_word(32 + (r >> 57 & 3) * 16, push, push));
+  if (push == 1) put(p, MLZ_FRAME(1 + (r >> 53 & 31), (r >> 58 & 7) * 2), 0);
+  if (push == 2) put(p, MLZ_FRAME(1 + (r >> 53 & 15), 2), MLZ_FRAME(1 + (r >> 57 & 31), (r >> 62) * 2));
+}
+
+static void begin(struct program *p, struct mlz_control *c) {
+  p->ring = mlz_arena_ring(c, 0);
+  p->ring->pid = (uint32_t)getpid();
+  p->ring->tid = (uint32_t)gettid();
+  p->ring->image = 1;
+  uint8_t body[128];
+  memset(body, 'x', sizeof body);
+  struct mlz_code_header h = {.file_bytes = 20, .name_bytes = 10, .module_bytes = 10, .lines_bytes = 64, .lines_format = MLZ_LINES_310};
+  for (unsigned id = 1; id <= 33; id++) {
+    h.first_line = (int32_t)id * 100;
+    memcpy(body, &h, sizeof h);
+    for (unsigned i = 0; i < 64; i++) body[sizeof h + 40 + i] = i & 1 ? 1 : 2;
+    uint8_t *side = mlz_ring_side(p->ring, SLOTS) + (id - 1) * 128;
+    memcpy(side, body, 128);
+    put(p, mlz_head_word(MLZ_K_CODE, 0, 0, id), 128);
+  }
+  atomic_store(&p->ring->side_head, 33 * 128);
+  put(p, mlz_head_word(MLZ_K_STACK, MLZ_F_RESET, 0, 0), mlz_size_word(0, 0, 10));
+  for (uint32_t i = 0; i < 5; i++) put(p, MLZ_FRAME(1 + i, 4), MLZ_FRAME(6 + i, 8));
+  atomic_store(&p->ring->state, MLZ_RING_LIVE);
+  c->ring_high = 1;
+}
+
+static int run(const char *name, unsigned spread, unsigned changes, bool write) {
+  struct mlz_arena arena;
+  struct mlz_writer *w = NULL;
+  struct mlz_emit *e = NULL;
+  static struct mlz_drain d;
+  uint64_t settings = UINT64_C(0xffffffff) | UINT64_C(10) << MLZ_SET_DEPTH_SHIFT;
+  if (mlz_arena_make(&arena, "bench", SLOTS, settings, 0, true) < 0) return 1;
+  if (write) {
+    char path[] = "/tmp/bench-drain-XXXXXX";
+    int fd = mkstemp(path);
+    unlink(path);
+    json_t *meta = json_object();
+    if (fd < 0 || mlz_writer_new(&w, fd, meta, 0) < 0 || mlz_emit_new(&e, w) < 0) return 1;
+    json_decref(meta);
+  }
+  if (mlz_drain_init(&d, arena.control, w, e, 1) < 0) return 1;
+  struct program *p = calloc(1, sizeof *p);
+  if (!p) return 1;
+  p->seed = 88172645463325252u;
+  p->spread = spread;
+  p->changes = changes;
+  begin(p, arena.control);
+  uint64_t taken = 0, cpu = now(CLOCK_PROCESS_CPUTIME_ID), filling = 0;
+  while (p->events < EVENTS) {
+    uint64_t t = now(CLOCK_THREAD_CPUTIME_ID);
+    while (p->head + 4 < atomic_load(&p->ring->tail) + SLOTS / 4) step(p);
+    atomic_store(&p->ring->head, p->head);
+    uint64_t u = now(CLOCK_THREAD_CPUTIME_ID);
+    mlz_drain_round(&d);
+    taken += now(CLOCK_THREAD_CPUTIME_ID) - u;
+    filling += u - t;
+  }
+  if (write) {
+    mlz_image_seal(&d);
+    mlz_emit_join(e);
+  }
+  cpu = now(CLOCK_PROCESS_CPUTIME_ID) - cpu - filling;
+  printf("%-34s %s  drain thread %5.1f ns/event (%5.1f M/s), all threads %5.1f ns/event", name, write ? "written" : "counted",
+         (double)taken / (double)p->events, 1e3 * (double)p->events / (double)taken, (double)cpu / (double)p->events);
+  if (write) printf(", %.2f bytes/event", (double)mlz_emit_bytes(e) / (double)p->events);
+  puts("");
+  mlz_emit_free(e);
+  mlz_drain_deinit(&d);
+  mlz_writer_free(w);
+  mlz_arena_unmake(&arena);
+  free(p);
+  return 0;
+}
+
+int main(void) {
+  for (int write = 0; write < 2; write++) {
+    if (run("1 k blocks live, same stack", 1u << 10, 0, write) || run("1 k blocks live, 30% other stacks", 1u << 10, 77, write) ||
+        run("64 k blocks live, 30% other stacks", 1u << 16, 77, write) || run("1 M blocks live, 90% other stacks", 1u << 20, 230, write))
+      return 1;
+  }
+  return 0;
+}
