@@ -160,7 +160,7 @@ enum mlz_grade mlz_grade_judge(const struct mlz_leak *leak, enum mlz_stack_kind 
     snprintf(reason, 120, "all from the last %.0f%% of the run: likely in use", 100 * (1 - from) < 1 ? 1 : 100 * (1 - from));
     return MLZ_GRADE_RECENT;
   }
-  if ((older_freed || leak->allocated >= 2 * leak->seen) && leak->seen >= SURVIVORS_MIN) {
+  if ((older_freed || leak->allocated >= 2 * leak->seen) && leak->seen >= SURVIVORS_MIN && until >= GROWING_UNTIL) {
     snprintf(reason, 120, "%.0f%% of these were freed, the older ones first: a cache or a queue",
              100 * (1 - (double)leak->seen / (double)leak->allocated));
     return MLZ_GRADE_TURNOVER;

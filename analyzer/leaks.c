@@ -305,7 +305,7 @@ void mlz_leaks_find(struct mlz_input *in, const struct mlz_leak_options *options
                                       .on_slice = leaks_slice,
                                       .on_process_end = leaks_process_end,
                                       .context = &pass});
-  qsort(out->entries, out->n, sizeof *out->entries, compare_entries);
+  if (out->n) qsort(out->entries, out->n, sizeof *out->entries, compare_entries);
   for (size_t i = 0; i < pass.n_ledgers; i++) clear_ledger(&pass.ledgers[i]);
   free(pass.ledgers);
   free(pass.kinds);

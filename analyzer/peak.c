@@ -173,7 +173,7 @@ static void release_ended(struct mlz_peak_finder *f) {
 static void finish_group(struct mlz_peak_finder *f) {
   if (!f->several) return;
   release_ended(f);
-  qsort(f->steps, f->n_steps, sizeof *f->steps, compare_steps);
+  if (f->n_steps) qsort(f->steps, f->n_steps, sizeof *f->steps, compare_steps);
   size_t best = SIZE_MAX;
   for (size_t i = 0; i < f->n_steps; i++) {
     const struct step *s = &f->steps[i];

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 /* Values below 128 have a bucket each; above, 64 buckets for each power of two. */
-enum { SUB_BITS = 6, BUCKETS = (64 - SUB_BITS) << SUB_BITS };
+enum { SUB_BITS = 6, BUCKETS = (65 - SUB_BITS) << SUB_BITS };
 
 static uint32_t bucket_of(uint64_t value) {
   if (value < (2u << SUB_BITS)) return (uint32_t)value;
