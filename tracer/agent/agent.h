@@ -28,10 +28,10 @@ _Static_assert(sizeof(struct mlz_seen) == 32, "root is seen[-1]");
 struct mlz_thread {
   struct mlz_producer out;
   uint64_t last_now;        /* published time when this ring last got TIME */
-  uint64_t order_seen;       /* what order_next was when this ring last took a number */
+  uint64_t order_seen;      /* what order_next was when this ring last took a number */
   void *const *tstate_slot; /* 3.12 and later: where this thread's interpreter state is kept */
   uint32_t seen_n;          /* remembered frames, root first */
-  uint32_t hidden;           /* of them, those with MLZ_SEEN_HIDDEN */
+  uint32_t hidden;          /* of them, those with MLZ_SEEN_HIDDEN */
   uint32_t stale_n;         /* entries below this index were filled in this epoch, also those above seen_n */
   uint32_t seen_epoch;      /* code epoch that they are of */
   bool stack_reset;         /* the recorder's frame array is not what we remember: send RESET */
@@ -42,7 +42,6 @@ struct mlz_thread {
   _Atomic uint32_t ended;         /* the thread's last destructor ran: may be reused once its tid is gone */
   struct mlz_thread *next;        /* list of all, newest first */
   uint64_t lost_alloc, lost_free; /* not yet told by LOST */
-  bool lost_pending;
 
   /* Sampling (gate.h). */
   uint64_t window;     /* number of the current window */
@@ -53,10 +52,10 @@ struct mlz_thread {
   uint32_t pop;
   uint32_t push;
   bool reset;
-  bool below; /* as of the last reset: frames lie below the outermost remembered one */
+  bool below;                              /* as of the last reset: frames lie below the outermost remembered one */
   uint64_t words[MLZ_STACK_DEPTH_MAX + 8]; /* pushed frames, outermost first */
   uint8_t scratch[16384];                  /* code.c */
-  struct mlz_seen root;   /* seen[-1]: its frame is what the outermost remembered frame points to */
+  struct mlz_seen root;                    /* seen[-1]: its frame is what the outermost remembered frame points to */
   struct mlz_seen seen[MLZ_SEEN_MAX];
   struct mlz_seen fresh[MLZ_SEEN_MAX]; /* of a walk in progress, innermost first */
 };
@@ -135,6 +134,12 @@ static inline __attribute__((always_inline)) bool mlz_agent_enter(struct mlz_tls
   if (MLZ_LIKELY(t->image != 0 && t->image == atomic_load_explicit(&mlz_wiped_get()->image, memory_order_relaxed) &&
                  t->settings == atomic_load_explicit(&mlz_agent_control()->settings, memory_order_relaxed)))
     return true;
+  return mlz_agent_enter_slow(t);
+}
+
+/* The same for a free, which obeys no settings: a change of them may wait for the next allocation. */
+static inline __attribute__((always_inline)) bool mlz_agent_enter_free(struct mlz_tls *t) {
+  if (MLZ_LIKELY(t->image != 0 && t->image == atomic_load_explicit(&mlz_wiped_get()->image, memory_order_relaxed))) return true;
   return mlz_agent_enter_slow(t);
 }
 

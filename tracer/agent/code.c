@@ -180,6 +180,7 @@ static bool send_code(struct mlz_thread *th, uint32_t id, const char *frame, con
 }
 
 uint32_t mlz_code_register(struct mlz_thread *th, const char *frame, const char *code) {
+  if (*mlz_python.initialized) mlz_python.seen_initialized = true;
   if (!th->interp_known) return 0; /* its index of co_extra is another: names without a life time would mislead */
   if (pointer_at(code, 8) != mlz_python.type_code) return 0;
   uint32_t id = atomic_fetch_add_explicit(&mlz_agent_control()->code_next, 1, memory_order_relaxed);

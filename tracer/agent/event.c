@@ -12,11 +12,10 @@ uint32_t mlz_event_prefix(struct mlz_thread *th, uint64_t now, bool turn, bool g
     if (gil) atomic_store_explicit(&mlz_agent.last_gil, th, memory_order_relaxed);
     *mlz_producer_slot(&th->out, i++) = (struct mlz_slot){mlz_head_word(MLZ_K_ORDER, 0, 0, 0), seq};
   }
-  if (th->lost_pending) {
+  if (th->lost_alloc | th->lost_free) {
     *mlz_producer_slot(&th->out, i++) = (struct mlz_slot){mlz_head_word(MLZ_K_LOST, 0, 0, 0), now};
     *mlz_producer_slot(&th->out, i++) = (struct mlz_slot){th->lost_alloc, th->lost_free};
     th->lost_alloc = th->lost_free = 0;
-    th->lost_pending = false;
   }
   return i;
 }
@@ -31,8 +30,8 @@ void mlz_event_lost(struct mlz_thread *th, bool is_free) {
     th->lost_free++;
   else
     th->lost_alloc++;
-  th->lost_pending = true;
-  th->stack_reset = true; /* the difference that was captured never arrives */
+  th->last_now = UINT64_MAX; /* the next message begins with TIME and LOST */
+  th->stack_reset = true;    /* the difference that was captured never arrives */
   if (mlz_recorder_died(mlz_agent_control())) {
     atomic_store_explicit(&mlz_agent.attach, MLZ_AGENT_OFF, memory_order_relaxed);
     atomic_store_explicit(&mlz_wiped_get()->image, 0, memory_order_relaxed);

@@ -26,7 +26,7 @@ static inline __attribute__((always_inline)) int32_t mlz_event_open(struct mlz_t
   /* Under the GIL: another ring wrote last. Without it: somebody took a number since, so what we know of the order is old. */
   bool turn = gil ? atomic_load_explicit(&mlz_agent.last_gil, memory_order_relaxed) != th
                   : atomic_load_explicit(&mlz_agent_control()->order_next, memory_order_relaxed) != th->order_seen;
-  if (MLZ_UNLIKELY((now != th->last_now) | turn | th->lost_pending)) return (int32_t)mlz_event_prefix(th, now, turn, gil);
+  if (MLZ_UNLIKELY((now != th->last_now) | turn)) return (int32_t)mlz_event_prefix(th, now, turn, gil);
   return 0;
 }
 static inline __attribute__((always_inline)) struct mlz_slot *mlz_event_slot(struct mlz_thread *th, int32_t i) {

@@ -181,7 +181,7 @@ EXPORT int posix_memalign(void **out, size_t alignment, size_t size) {
     struct mlz_tls *t = &mlz_tls;                                                                                                          \
     if (!ready()) return NULL;                                                                                                             \
     if (!reports(t)) return next.name(alignment, size);                                                                                    \
-    busy(t, MLZ_BUSY_INNER);                                                                                                                              \
+    busy(t, MLZ_BUSY_INNER);                                                                                                               \
     return after_alloc(t, next.name(alignment, size), size);                                                                               \
   }
 ALIGNED(aligned_alloc)
@@ -192,7 +192,7 @@ ALIGNED(memalign)
     struct mlz_tls *t = &mlz_tls;                                                                                                          \
     if (!ready()) return NULL;                                                                                                             \
     if (!reports(t)) return next.name(size);                                                                                               \
-    busy(t, MLZ_BUSY_INNER);                                                                                                                              \
+    busy(t, MLZ_BUSY_INNER);                                                                                                               \
     return after_alloc(t, next.name(size), recorded);                                                                                      \
   }
 PAGED(valloc, size)

@@ -28,41 +28,45 @@ extern bool mlz_marks_atomic[2] __attribute__((visibility("hidden"))); /* by map
 /* Maps the piece of `address`; NULL: no memory. Any thread. */
 struct mlz_marks_piece *mlz_marks_make(uintptr_t address);
 
-static inline __attribute__((always_inline)) struct mlz_marks_piece *mlz_marks_find(uintptr_t address) {
-  if (address >> 47) return NULL;
-  return atomic_load_explicit(&mlz_marks[address >> MLZ_MARKS_PIECE_SHIFT], memory_order_acquire);
-}
-static inline __attribute__((always_inline)) uint32_t mlz_marks_word(uintptr_t address) {
-  return (uint32_t)(address >> 10) & (MLZ_MARKS_WORDS - 1);
-}
-static inline __attribute__((always_inline)) uint64_t mlz_marks_bit(uintptr_t address) { return UINT64_C(1) << (address >> 4 & 63); }
+#define MLZ_MARKS_INLINE static inline __attribute__((always_inline))
 
-static inline __attribute__((always_inline)) bool mlz_marks_test(const void *block, enum mlz_marks_map map) {
+/* `address` is a user-space one (below 2^47): every block that an allocator gave is. */
+MLZ_MARKS_INLINE struct mlz_marks_piece *mlz_marks_find(uintptr_t address) {
+  return atomic_load_explicit(&mlz_marks[address >> MLZ_MARKS_PIECE_SHIFT & (MLZ_MARKS_PIECES - 1)], memory_order_acquire);
+}
+MLZ_MARKS_INLINE uint32_t mlz_marks_word(uintptr_t address) { return (uint32_t)(address >> 10) & (MLZ_MARKS_WORDS - 1); }
+MLZ_MARKS_INLINE uint64_t mlz_marks_bit(uintptr_t address) { return UINT64_C(1) << (address >> 4 & 63); }
+
+MLZ_MARKS_INLINE bool mlz_marks_test(const void *block, enum mlz_marks_map map) {
   uintptr_t a = (uintptr_t)block;
   struct mlz_marks_piece *p = mlz_marks_find(a);
   return p && (atomic_load_explicit(&p->map[map][mlz_marks_word(a)], memory_order_relaxed) & mlz_marks_bit(a));
 }
 /* False: there is no memory for the mark: do not record the block. */
-static inline __attribute__((always_inline)) bool mlz_marks_set(const void *block, enum mlz_marks_map map) {
+MLZ_MARKS_INLINE bool mlz_marks_set(const void *block, enum mlz_marks_map map) {
   uintptr_t a = (uintptr_t)block;
   struct mlz_marks_piece *p = mlz_marks_find(a);
   if (__builtin_expect(!p, 0) && !(p = mlz_marks_make(a))) return false;
   _Atomic uint64_t *w = &p->map[map][mlz_marks_word(a)];
-  if (mlz_marks_atomic[map])
+  if (__builtin_expect(mlz_marks_atomic[map], 0))
     atomic_fetch_or_explicit(w, mlz_marks_bit(a), memory_order_relaxed);
   else
     atomic_store_explicit(w, atomic_load_explicit(w, memory_order_relaxed) | mlz_marks_bit(a), memory_order_relaxed);
   return true;
 }
-static inline __attribute__((always_inline)) void mlz_marks_clear(const void *block, enum mlz_marks_map map) {
+/* Takes the mark off; false: there was none. */
+MLZ_MARKS_INLINE bool mlz_marks_take(const void *block, enum mlz_marks_map map) {
   uintptr_t a = (uintptr_t)block;
   struct mlz_marks_piece *p = mlz_marks_find(a);
-  if (!p) return;
+  if (__builtin_expect(!p, 0)) return false;
   _Atomic uint64_t *w = &p->map[map][mlz_marks_word(a)];
-  if (mlz_marks_atomic[map])
-    atomic_fetch_and_explicit(w, ~mlz_marks_bit(a), memory_order_relaxed);
+  uint64_t bit = mlz_marks_bit(a), old = atomic_load_explicit(w, memory_order_relaxed);
+  if (!(old & bit)) return false;
+  if (__builtin_expect(mlz_marks_atomic[map], 0))
+    atomic_fetch_and_explicit(w, ~bit, memory_order_relaxed);
   else
-    atomic_store_explicit(w, atomic_load_explicit(w, memory_order_relaxed) & ~mlz_marks_bit(a), memory_order_relaxed);
+    atomic_store_explicit(w, old & ~bit, memory_order_relaxed);
+  return true;
 }
 
 #endif

@@ -55,7 +55,7 @@ struct mlz_python {
   void *(*tstate_own)(void); /* PyGILState_GetThisThreadState */
   int (*is_initialized)(void);
   const void *main_interp;
-  bool seen_initialized;
+  bool seen_initialized;         /* it was initialised when code was last seen for the first time: 0 is the end then, not the beginning */
   _Atomic uint32_t wrap_pending; /* look, in malloc, whether pre-initialisation replaced our hooks */
   long extra_index;
   bool extra_ready;
@@ -132,10 +132,7 @@ static inline __attribute__((always_inline)) unsigned mlz_python_stack(struct ml
 
 /* Has the interpreter begun to finalise? One load; the first yes sends FINALIZE. */
 static inline __attribute__((always_inline)) void mlz_python_look_finalize(struct mlz_tls *t) {
-  if (MLZ_LIKELY(*mlz_python.initialized)) {
-    mlz_python.seen_initialized = true;
-    return;
-  }
+  if (MLZ_LIKELY(*mlz_python.initialized)) return;
   if (mlz_python.seen_initialized && !atomic_load_explicit(&mlz_agent.finalized, memory_order_relaxed)) {
     mlz_gc_finalize(t);
     mlz_process_finalize(t);

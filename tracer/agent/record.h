@@ -43,7 +43,7 @@ MLZ_INLINE bool mlz_record_alloc(struct mlz_tls *t, unsigned kind, unsigned doma
     return false;
   }
   if (MLZ_UNLIKELY(!mlz_event_alloc(t, kind, flags, domain, block, size, ts != NULL))) {
-    mlz_marks_clear(block, mlz_domain_map(domain));
+    mlz_marks_take(block, mlz_domain_map(domain));
     return false;
   }
   t->last_block = block;
@@ -51,16 +51,10 @@ MLZ_INLINE bool mlz_record_alloc(struct mlz_tls *t, unsigned kind, unsigned doma
   return true;
 }
 
-/* Takes the mark off; true: the block was a recorded one. */
+/* Takes the mark off; true: the block was a recorded one. Mostly its own layer's map has it. */
 MLZ_INLINE bool mlz_record_unmark(void *block, unsigned domain) {
   enum mlz_marks_map own = mlz_domain_map(domain), other = own == MLZ_MARKS_PLAIN ? MLZ_MARKS_SHARED : MLZ_MARKS_PLAIN;
-  if (MLZ_LIKELY(mlz_marks_test(block, own))) {
-    mlz_marks_clear(block, own);
-    return true;
-  }
-  if (MLZ_LIKELY(!mlz_marks_test(block, other))) return false;
-  mlz_marks_clear(block, other);
-  return true;
+  return MLZ_LIKELY(mlz_marks_take(block, own)) || mlz_marks_take(block, other);
 }
 MLZ_INLINE bool mlz_record_marked(const void *block, unsigned domain) {
   enum mlz_marks_map own = mlz_domain_map(domain), other = own == MLZ_MARKS_PLAIN ? MLZ_MARKS_SHARED : MLZ_MARKS_PLAIN;
@@ -71,9 +65,8 @@ MLZ_INLINE bool mlz_record_gil(struct mlz_thread *th, unsigned domain) { return 
 
 /* Before the real free. Takes care of t->busy itself. */
 MLZ_INLINE void mlz_record_free(struct mlz_tls *t, unsigned domain, void *block) {
-  if (MLZ_LIKELY(!mlz_record_marked(block, domain))) return;
-  if (MLZ_UNLIKELY(!mlz_agent_enter(t))) return;
-  mlz_record_unmark(block, domain);
+  if (!mlz_record_unmark(block, domain)) return;
+  if (MLZ_UNLIKELY(!mlz_agent_enter_free(t))) return;
   if (mlz_domain_gil(domain)) mlz_python_look_finalize(t);
   mlz_event_free(t, MLZ_K_FREE, domain, block, mlz_record_gil(t->thread, domain));
 }

@@ -103,7 +103,8 @@ static inline void FN(_done)(struct mlz_thread *th, uint32_t n, uint32_t pop, ui
 }
 
 /* Fills the entry from the frame; the id is that of `same`, when that is of the same code and still true. */
-static inline void FN(_enter)(struct mlz_thread *th, struct mlz_seen *e, const char *frame, const char *code, uint64_t instr, bool id_true) {
+static inline void FN(_enter)(struct mlz_thread *th, struct mlz_seen *e, const char *frame, const char *code, uint64_t instr,
+                              bool id_true) {
   uint32_t id = id_true && e->code == code ? MLZ_FRAME_CODE(e->word) : 0;
   if (MLZ_UNLIKELY(id == 0 || id == MLZ_FRAME_CODE(MLZ_SEEN_HIDDEN))) id = FN(_id)(th, frame, code);
   *e = (struct mlz_seen){frame, code, instr, MLZ_FRAME(id, FN(_offset)(code, instr))};
