@@ -187,7 +187,11 @@ uint32_t mlz_code_register(struct mlz_thread *th, const char *frame, const char 
   if (!send_code(th, id, frame, code)) return 0;
   void *type = NULL, *value = NULL, *traceback = NULL;
   mlz_python.err_fetch(&type, &value, &traceback);
+  /* The entry's memory comes from under our hook, whoever sits on top: tracemalloc may have called us with its lock held. */
+  struct mlz_py_allocator top;
+  bool covered = mlz_python_uncover(&top);
   int failed = mlz_python.extra_set((void *)(uintptr_t)code, mlz_python.extra_index, (void *)(uintptr_t)id);
+  if (covered) mlz_python.mem_set(MLZ_D_MEM, &top);
   if (failed) mlz_python.err_clear();
   mlz_python.err_restore(type, value, traceback);
   return failed ? 0 : id;

@@ -38,7 +38,7 @@ static struct {
   void *(*new_function)(struct method_def *, void *, void *);
   int (*append)(void *, void *);
   void *(*new_list)(long);
-  void *(*dict_get_string)(void *, const char *);
+  void *key_generation, *key_collected, *key_uncollectable; /* interned: looking a value up allocates nothing */
   long (*as_ssize)(void *);
   void (*inc)(void *);
   void (*dec)(void *);
@@ -84,8 +84,8 @@ bool mlz_gc_hides(bool obj_domain, size_t size) {
   return due;
 }
 
-static uint64_t number(void *info, const char *key) {
-  void *v = gc.dict_get_string(info, key);
+static uint64_t number(void *info, void *key) {
+  void *v = mlz_python.dict_get(info, key);
   long n = v ? gc.as_ssize(v) : 0;
   return n > 0 ? (uint64_t)n : 0;
 }
@@ -102,7 +102,7 @@ static void let_go(void) {
 static void on_start(struct mlz_tls *t, void *info) {
   struct mlz_thread *th = t->thread;
   gc.phase = RUNNING;
-  gc.generation = (unsigned)number(info, "generation") % 3;
+  gc.generation = (unsigned)number(info, gc.key_generation) % 3;
   gc.collections_at_start = collections(gc.generation);
   unsigned none = mlz_python_stack(t, mlz_python_tstate(th));
   if (!none) {
@@ -119,7 +119,7 @@ static void on_start(struct mlz_tls *t, void *info) {
 
 static void on_stop(struct mlz_tls *t, void *info) {
   uint64_t now = mlz_peer_clock(&mlz_agent.peer);
-  struct mlz_slot payload = {number(info, "collected"), number(info, "uncollectable")};
+  struct mlz_slot payload = {number(info, gc.key_collected), number(info, gc.key_uncollectable)};
   mlz_event_rare(t->thread, MLZ_K_GC_STOP, 0, gc.generation, now, &payload, 1, true);
   gc.phase = DONE;
   gc.calls++;
@@ -134,7 +134,7 @@ static void *callback(void *self, void *const *args, long n) {
     t->busy = 1;
     const char *phase = gc.as_utf8(args[0]);
     bool start = phase && phase[0] == 's' && phase[1] == 't' && phase[2] == 'a';
-    if (start && number(args[1], "generation") >= 2) {
+    if (start && number(args[1], gc.key_generation) >= 2) {
       t->busy = 0; /* a dict out of the free list is a recorded block of the program's: its free must be seen */
       let_go();
       t->busy = 1;
@@ -160,8 +160,12 @@ static int install(void *unused) {
   struct mlz_tls *t = &mlz_tls;
   if (t->busy || gc.installed) return 0;
   t->busy = 1;
-  char *list = callbacks();
-  if (!list && gc.new_list) { /* 3.8 makes it when gc is imported */
+  gc.key_generation = mlz_python.intern("generation");
+  gc.key_collected = mlz_python.intern("collected");
+  gc.key_uncollectable = mlz_python.intern("uncollectable");
+  if (!gc.key_generation || !gc.key_collected || !gc.key_uncollectable) mlz_python.err_clear();
+  char *list = gc.key_generation && gc.key_collected && gc.key_uncollectable ? callbacks() : NULL;
+  if (!list && gc.new_list && gc.key_uncollectable) { /* 3.8 makes it when gc is imported */
     list = gc.new_list(0);
     if (list) memcpy((char *)(uintptr_t)gc.base + mlz_python.layout->gc_callbacks, &list, sizeof(list));
   }
@@ -183,14 +187,13 @@ void mlz_gc_prepare(void) {
   FIND(new_function, "PyCFunction_NewEx");
   FIND(append, "PyList_Append");
   FIND(new_list, "PyList_New");
-  FIND(dict_get_string, "PyDict_GetItemString");
   FIND(as_ssize, "PyLong_AsSsize_t");
   FIND(inc, "Py_IncRef");
   FIND(dec, "Py_DecRef");
   FIND(as_utf8, "PyUnicode_AsUTF8");
   FIND(none, "_Py_NoneStruct");
 #undef FIND
-  if (!gc.new_function || !gc.append || !gc.dict_get_string || !gc.as_ssize || !gc.inc || !gc.dec || !gc.as_utf8 || !gc.none) return;
+  if (!gc.new_function || !gc.append || !gc.as_ssize || !gc.inc || !gc.dec || !gc.as_utf8 || !gc.none) return;
   const struct mlz_py_layout *l = mlz_python.layout;
   gc.base = (l->gc_in_runtime ? mlz_python.runtime : (const char *)mlz_python.main_interp) + l->gc_base;
   mlz_python.collecting = (const int *)(const void *)(gc.base + l->gc_collecting);

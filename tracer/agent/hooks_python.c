@@ -6,6 +6,7 @@
 /* Two generations: those installed before the interpreter starts, and those put on top when pre-initialisation
  * (PYTHONMALLOC, -X dev) has replaced them. Constant once installed. */
 static struct mlz_py_allocator inner[2][3];
+static unsigned generation_now;
 
 MLZ_INLINE void *after_alloc(struct mlz_tls *t, void *block, size_t size, unsigned domain) {
   t->busy = MLZ_BUSY_EVENT;
@@ -77,12 +78,20 @@ static const struct mlz_py_allocator hooks[3] = {
 };
 
 static void install(unsigned generation) {
+  generation_now = generation;
   for (int d = 0; d < 3; d++) {
     struct mlz_py_allocator a = hooks[d];
     mlz_python.mem_get(d, &inner[generation][d]);
     a.ctx = &inner[generation][d];
     mlz_python.mem_set(d, &a);
   }
+}
+
+bool mlz_python_uncover(struct mlz_py_allocator *top) {
+  mlz_python.mem_get(MLZ_D_MEM, top);
+  if (top->malloc == mem_malloc) return false;
+  mlz_python.mem_set(MLZ_D_MEM, &inner[generation_now][MLZ_D_MEM]);
+  return true;
 }
 
 bool mlz_python_install(void) {
