@@ -108,8 +108,11 @@ static __attribute__((noinline)) uint32_t class_add(struct mlz_builder *b, uint3
   if ((b->classes_n + 1) * 2 > b->hash_mask + 1 && b->hash_mask + 1 < MLZ_BUILDER_HASH_MAX) hash_grow(b);
   uint64_t h = class_hash(stack, size, domain);
   while (b->hash[h & b->hash_mask] != 0) h++;
+  /* Readers refuse a chunk with a class beyond the format's limits; one odd event must not cost all others. */
+  if (size >> 48 != 0) size = (UINT64_C(1) << 48) - 1;
+  if (!(weight >= 1 && weight <= 0x1p33)) weight = 1;
   uint32_t i = b->classes_n++;
-  b->classes[i] = (struct mlz_class){.size = size, .weight = weight, .stack = stack, .domain = domain};
+  b->classes[i] = (struct mlz_class){.size = size, .weight = weight, .stack = stack, .domain = domain <= 4 ? domain : 0};
   b->hash[h & b->hash_mask] = i + 1;
   uint32_t w = 0;
   while (w < b->weights_n && b->weights[w] != weight) w++;

@@ -82,7 +82,8 @@ struct mlz_trace {
 /* Makes room for `need` elements. *array is a pointer to some element type. false: out of memory. */
 bool mlz_grow(void *array, size_t *room, size_t need, size_t element);
 
-/* A table chunk's decompressed payload into the tables. 0, -EBADMSG: its content is wrong (nothing of it was kept), -ENOMEM. */
+/* A table chunk's decompressed payload into the tables. 0, -EBADMSG: its content is wrong (of JSON the good objects
+ * were kept, of others nothing), -ENOMEM. */
 int mlz_tables_load(struct mlz_trace *t, unsigned kind, uint64_t count, const uint8_t *p, size_t n);
 int mlz_tables_begin(struct mlz_trace *t); /* the rows with id 0 */
 int mlz_tables_end(struct mlz_trace *t);   /* the rows for lost ids */

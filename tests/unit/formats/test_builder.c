@@ -216,3 +216,23 @@ Test(builder, rare_rows_fill_a_chunk_before_they_overflow) {
   cr_assert(n > 100 && n < 1000);
   mlz_builder_free(b);
 }
+
+Test(builder, values_beyond_the_format_cost_no_chunk) {
+  struct world o;
+  begin(&o, 10);
+  mlz_builder_alloc(o.b, 1, UINT64_MAX, 77, 0.0 / 0.0);
+  char path[64], err[256];
+  snprintf(path, sizeof path, "/proc/self/fd/%d", o.keep);
+  seal(&o);
+  struct mlz_trace *t;
+  struct mlz_block b;
+  cr_assert_eq(mlz_trace_open(&t, path, err, sizeof err), 0);
+  cr_assert_eq(mlz_trace_next(t, 0, &b), 1);
+  cr_assert(b.classes[0].size == (UINT64_C(1) << 48) - 1 && b.classes[0].weight == 1 && b.classes[0].domain == 0);
+  mlz_trace_close(t);
+  mlz_writer_free(o.w);
+  mlz_builder_free(o.b);
+  free(o.events);
+  free(o.live);
+  close(o.keep);
+}

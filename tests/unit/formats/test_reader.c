@@ -194,3 +194,22 @@ Test(reader, a_process_whose_object_was_lost_is_still_there) {
   mlz_trace_close(t);
   free(bytes);
 }
+
+Test(reader, a_file_cut_while_it_is_read_is_damaged_and_nothing_worse) {
+  size_t n;
+  uint8_t *bytes = sample_bytes(1, &n);
+  char path[] = "/tmp/mlz_reader.XXXXXX";
+  struct mlz_block b;
+  int fd = mkstemp(path);
+  cr_assert_eq(write(fd, bytes, n), (ssize_t)n);
+  cr_assert_eq(mlz_trace_open(&t, path, err, sizeof err), 0);
+  cr_assert_eq(mlz_trace_next(t, MLZ_WANT_ALL, &b), 1);
+  cr_assert_eq(ftruncate(fd, 1500), 0);
+  cr_assert_eq(mlz_trace_next(t, MLZ_WANT_ALL, &b), 0);
+  cr_assert_eq(mlz_trace_damage(t)->chunks_bad, 2);
+  cr_assert_eq(mlz_trace_damage(t)->events_bad, 48);
+  mlz_trace_close(t);
+  close(fd);
+  unlink(path);
+  free(bytes);
+}
