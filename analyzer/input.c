@@ -137,7 +137,8 @@ static bool settings_sampled(const json_t *settings) {
 
 static void read_meta(struct mlz_input *in) {
   const json_t *meta = mlz_trace_meta(in->trace), *summary = mlz_trace_summary(in->trace);
-  const json_t *rate = json_object_get(meta, "sample_rate");
+  const json_t *rate = json_object_get(json_object_get(meta, "settings"), "sample_rate");
+  if (!rate) rate = json_object_get(meta, "sample_rate");
   in->sample_rate = json_is_number(rate) ? json_number_value(rate) : 1;
   in->estimated = in->sample_rate < 1 || settings_sampled(meta) || settings_sampled(summary);
   in->duration_ns = mlz_input_uint(summary, "duration_ns", 0);
@@ -191,6 +192,12 @@ uint64_t mlz_input_duration(struct mlz_input *in) {
   return in->duration_ns;
 }
 
+uint64_t mlz_input_thread_dropped(const json_t *thread) {
+  const json_t *parts = json_object_get(thread, "dropped");
+  if (json_is_object(parts)) return mlz_input_uint(parts, "allocs", 0) + mlz_input_uint(parts, "frees", 0);
+  return mlz_input_uint(thread, "dropped", 0);
+}
+
 uint64_t mlz_input_dropped(const struct mlz_input *in) {
   uint64_t lost = in->lost_allocs + in->lost_frees, counted = 0;
   size_t n = mlz_trace_threads(in->trace);
@@ -198,7 +205,7 @@ uint64_t mlz_input_dropped(const struct mlz_input *in) {
     const json_t *row = mlz_trace_thread(in->trace, i);
     uint64_t id = mlz_input_uint(row, "process", 0);
     for (size_t k = 0; k < in->n_processes; k++)
-      if (in->processes[k]->id == id && in->processes[k]->chosen) counted += mlz_input_uint(row, "dropped", 0);
+      if (in->processes[k]->id == id && in->processes[k]->chosen) counted += mlz_input_thread_dropped(row);
   }
   return counted > lost ? counted : lost;
 }
@@ -233,9 +240,9 @@ static void warn_untraced(const struct mlz_input *in) {
       {"unaligned", "blocks that are not 16-byte aligned were not traced"},
       {"unmarked", "blocks could not be marked for lack of address space and were not traced"},
       {"gc_missed", "garbage collections ran unseen"},
-      {"frees_inferred", "frees were not seen: their blocks end where their address was allocated again"},
+      {"free_inferred", "frees were not seen: their blocks end where their address was allocated again"},
   };
-  const json_t *losses = json_object_get(mlz_trace_summary(in->trace), "losses");
+  const json_t *losses = json_object_get(mlz_trace_summary(in->trace), "counters");
   for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
     uint64_t n = mlz_input_uint(losses, kinds[i].key, 0);
     if (n) mlz_input_warn(in, "%" PRIu64 " %s", n, kinds[i].what);
@@ -250,7 +257,7 @@ int mlz_input_finish(struct mlz_input *in) {
     mlz_input_warn(in, "no event could be read");
     return 2;
   }
-  if (!in->events_read) warn_empty(in);
+  if (!in->events_read || *mlz_input_text(mlz_trace_summary(in->trace), "untraced_cause")) warn_empty(in);
   uint64_t dropped = mlz_input_dropped(in);
   if (dropped)
     mlz_input_warn(

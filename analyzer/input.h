@@ -47,6 +47,8 @@ uint64_t mlz_input_duration(struct mlz_input *in); /* ns; reads the file once if
  * if nothing could be read. */
 int mlz_input_finish(struct mlz_input *in);
 
+/* Records of this THREAD row that its full ring had no room for. */
+uint64_t mlz_input_thread_dropped(const json_t *thread);
 /* Losses of the chosen processes: what LOST events say, or the recorder's counters where those say more. */
 uint64_t mlz_input_dropped(const struct mlz_input *in);
 

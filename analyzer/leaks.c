@@ -57,7 +57,7 @@ static void classify_stacks(struct leak_pass *pass) {
         (uint8_t)((is_main ? IS_MAIN : 0) | (is_body ? IS_BODY : 0) | (is_import_file(mlz_trace_string(t, f.file)) ? IS_IMPORT : 0));
   }
   /* With --max-stack-depth 0 no stack says anything. */
-  bool no_stacks = !mlz_input_uint(mlz_trace_meta(t), "max_stack_depth", 1);
+  bool no_stacks = !mlz_input_uint(json_object_get(mlz_trace_meta(t), "settings"), "max_stack_depth", 1);
   for (uint32_t s = 0; s < pass->n_stacks; s++) {
     uint32_t n;
     bool truncated;

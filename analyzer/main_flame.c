@@ -30,8 +30,9 @@ static const struct mlz_tool tool = {
     .purpose = "A flame graph of the stacks as one SVG file, on standard output.",
     .options = options,
     .has_json = false,
-    .notes = "In the picture: a click zooms, Ctrl-F or / searches with a regular expression, i ignores case,\n"
-             "arrows and Enter move and zoom, Escape and r go back; the address keeps the state.\n"
+    .notes = "In the picture: a click zooms, Ctrl-F or / searches (a regular expression), i\n"
+             "ignores case, arrows and Enter move and zoom, Escape and r go back; the address\n"
+             "keeps the state. Inner frames are functions, the allocating ones are lines.\n"
              "TIME: 1.5s, 200ms, 90%, peak, end, or the name of a mark or snapshot.\n",
 };
 

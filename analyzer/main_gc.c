@@ -26,9 +26,9 @@ static const struct mlz_tool tool = {
     .purpose = "Garbage collections: pauses by generation, what triggers them, when they happen.",
     .options = options,
     .has_json = true,
-    .notes = "A pause is the time from the start to the stop of one collection. Quantiles are exact up to\n"
-             "100,000 pauses of a generation and within 1 % beyond. A trigger is the stack whose\n"
-             "allocation started the collection.\n"
+    .notes = "A pause is the time from the start to the stop of one collection. Quantiles are\n"
+             "exact up to 100,000 pauses of a generation and within 1 % beyond. A trigger is\n"
+             "the stack whose allocation started the collection.\n"
              "TIME: 1.5s, 200ms, 90%, peak, end, or the name of a mark or snapshot.\n",
 };
 

@@ -24,8 +24,7 @@ static const struct mlz_option options[] = {
     {"at-exit", 0, MLZ_OPT_FLAG, NULL, "count what the interpreter frees while it finalises, too", AT(at_exit)},
     {"min-size", 0, MLZ_OPT_SIZE, "SIZE", "leave out stacks that hold less than SIZE", AT(min_size)},
     {"suppress", 0, MLZ_OPT_TEXT, "FILE",
-     "leave out stacks that match a line leak:PATTERN of FILE\n(LeakSanitizer's syntax: a part of a function or file, * ^ $)",
-     AT(suppress)},
+     "leave out stacks that match a line leak:PATTERN of FILE (LeakSanitizer's syntax: a part of a function or file, * ^ $)", AT(suppress)},
     {"number", 'n', MLZ_OPT_COUNT, "N", "show N stacks (default 20; 0: all; with --json: all)", AT(n)},
     {"all", 'a', MLZ_OPT_FLAG, NULL, "show start-up and interpreter blocks one by one as well", AT(all)},
     {"stacks", 's', MLZ_OPT_FLAG, NULL, "show the callers below each line", AT(stacks)},
@@ -37,15 +36,16 @@ static const struct mlz_tool tool = {
     .options = options,
     .has_json = true,
     .notes = "Grades, most important first:\n"
-             "  growing      survivors were added until the end, in most parts of the run; or one buffer\n"
-             "               was enlarged again and again. This is what a leak looks like\n"
+             "  growing      survivors were added until the end, in most parts of the run, or\n"
+             "               one buffer was enlarged again and again: what a leak looks like\n"
              "  recent       all from the last tenth of the run: likely in use when it ended\n"
-             "  turnover     older ones were freed, newer ones stand in for them: a cache or a queue\n"
+             "  turnover     older ones were freed, newer ones stand for them: cache, queue\n"
              "  constant     no trend: few blocks, or allocated in one stretch\n"
-             "  startup      allocated at the beginning (or by a module being imported), none since\n"
+             "  startup      allocated at the beginning, or by a module being imported\n"
              "  interpreter  the import machinery's, or no Python frame on the stack\n"
-             "The end of a process is the instant its interpreter begins to finalise, after its atexit\n"
-             "callbacks. A run is measured in allocations, from the first that a frame of __main__ made.\n"
+             "The end of a process is the instant at which its interpreter begins to\n"
+             "finalise, after its atexit callbacks. A run is measured in allocations, from\n"
+             "the first that a frame of __main__ made.\n"
              "TIME: 1.5s, 200ms, 90%, peak, end, or the name of a mark or snapshot.\n",
 };
 

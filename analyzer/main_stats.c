@@ -20,11 +20,12 @@ static const struct mlz_option options[] = {
 };
 static const struct mlz_tool tool = {
     .name = "stats",
-    .purpose = "What is in a trace: events, bytes, peak, threads, processes, sizes, lifetimes, losses.",
+    .purpose = "What is in a trace: events, bytes, peak, threads, sizes, lifetimes, losses.",
     .options = options,
     .has_json = true,
-    .notes = "Event counts are raw counts of everything in the file. Bytes, sizes and lifetimes are those of the\n"
-             "chosen processes up to their end: the instant at which the interpreter begins to finalise.\n"
+    .notes = "Event counts are raw counts of everything in the file. Bytes, sizes and\n"
+             "lifetimes are those of the chosen processes up to their end: the instant at\n"
+             "which the interpreter begins to finalise.\n"
              "TIME: 1.5s, 200ms, 90%, peak, end, or the name of a mark or snapshot.\n",
 };
 
@@ -44,7 +45,7 @@ static json_t *threads_json(struct mlz_input *in, const struct mlz_stats *s) {
     json_array_append_new(list, json_pack("{s:I, s:o, s:I, s:I, s:I, s:I}", "tid", (json_int_t)mlz_input_uint(row, "tid", 0), "name",
                                           mlz_json_text(mlz_input_text(row, "name")), "process", (json_int_t)pid, "events",
                                           (json_int_t)(id < s->n_threads ? s->thread_events[id] : 0), "dropped",
-                                          (json_int_t)mlz_input_uint(row, "dropped", 0), "blocked_ns",
+                                          (json_int_t)mlz_input_thread_dropped(row), "blocked_ns",
                                           (json_int_t)mlz_input_uint(row, "blocked_ns", 0)));
   }
   return list;
@@ -112,7 +113,7 @@ static void set_copy(json_t *document, const char *key, const json_t *from, cons
 static json_t *events_json(const struct mlz_input *in, const struct mlz_stats *s) {
   uint64_t dropped = 0;
   size_t n = mlz_trace_threads(in->trace);
-  for (size_t i = 0; i < n; i++) dropped += mlz_input_uint(mlz_trace_thread(in->trace, i), "dropped", 0);
+  for (size_t i = 0; i < n; i++) dropped += mlz_input_thread_dropped(mlz_trace_thread(in->trace, i));
   uint64_t told = mlz_input_uint(mlz_trace_summary(in->trace), "events_dropped", 0);
   return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "written", (json_int_t)(s->allocs + s->frees + s->gc + s->marks + s->snapshots),
                    "dropped", (json_int_t)(told > dropped ? told : dropped), "allocs", (json_int_t)s->allocs, "frees", (json_int_t)s->frees,
@@ -120,7 +121,7 @@ static json_t *events_json(const struct mlz_input *in, const struct mlz_stats *s
 }
 
 static void print_json(struct mlz_input *in, const struct mlz_stats *s, FILE *out) {
-  const json_t *meta = mlz_trace_meta(in->trace), *summary = mlz_trace_summary(in->trace);
+  const json_t *meta = mlz_trace_meta(in->trace), *summary = mlz_trace_summary(in->trace), *settings = json_object_get(meta, "settings");
   json_t *document = mlz_json_document(in), *domains = json_object();
   char *command = mlz_input_command(meta);
   json_object_set_new(document, "command", mlz_json_text(command));
@@ -131,7 +132,7 @@ static void print_json(struct mlz_input *in, const struct mlz_stats *s, FILE *ou
   json_object_set_new(document, "duration_ns", json_integer((json_int_t)mlz_input_duration(in)));
   json_object_set_new(document, "complete", json_boolean(mlz_trace_complete(in->trace)));
   json_object_set_new(document, "sample_rate", json_real(in->sample_rate));
-  set_copy(document, "max_stack_depth", meta, "max_stack_depth");
+  set_copy(document, "max_stack_depth", settings, "max_stack_depth");
   const char *python = "";
   for (size_t i = 0; i < in->n_processes && !*python; i++)
     if (in->processes[i]->chosen) python = in->processes[i]->python;
@@ -155,7 +156,7 @@ static void print_json(struct mlz_input *in, const struct mlz_stats *s, FILE *ou
   json_object_set_new(document, "sizes", sizes_json(s));
   json_object_set_new(document, "lifetimes", lifetimes_json(in, s));
   json_object_set_new(document, "largest_time_gap_ns", json_integer((json_int_t)in->gap_ns));
-  set_copy(document, "losses", summary, "losses");
+  set_copy(document, "counters", summary, "counters");
   if (!in->events_read) set_copy(document, "untraced_cause", summary, "untraced_cause");
   mlz_json_add_losses(in, document);
   mlz_json_print(document, out);
@@ -317,7 +318,7 @@ static void print_threads(struct mlz_input *in, const struct mlz_stats *s, FILE 
     mlz_table_cell(t, tid);
     free(tid);
     mlz_table_cell(t, mlz_units_count(a, id < s->n_threads ? (double)s->thread_events[id] : 0));
-    mlz_table_cell(t, mlz_units_count(a, (double)mlz_input_uint(row, "dropped", 0)));
+    mlz_table_cell(t, mlz_units_count(a, (double)mlz_input_thread_dropped(row)));
     mlz_table_cell(t, mlz_units_time(a, (double)mlz_input_uint(row, "blocked_ns", 0)));
   }
   if (n > 1) fputc('\n', out), mlz_table_print(t, out, width, color);

@@ -24,7 +24,7 @@ static const struct mlz_option options[] = {
     {"from", 0, MLZ_OPT_TEXT, "TIME", "only blocks allocated after TIME", AT(from)},
     {"to", 0, MLZ_OPT_TEXT, "TIME", "only what happened until TIME", AT(to)},
     {"filter", 0, MLZ_OPT_TEXT, "RE",
-     "only sites whose \"module.function file:line\" matches the POSIX\nextended regular expression; with --group stack: any frame",
+     "only sites whose \"module.function file:line\" matches the POSIX extended regular expression; with --group stack: any frame",
      AT(filter)},
     {NULL, 0, 0, NULL, NULL, 0},
 };
@@ -38,7 +38,8 @@ static const struct mlz_tool tool = {
              "peak-bytes                 live at the instant of the highest total\n"
              "temporary                  blocks freed before the thread's next allocation\n"
              "TIME: 1.5s, 200ms, 90%, peak, end, or the name of a mark or snapshot.\n"
-             "By thread, a block counts for the thread that allocated it, its free for the thread that freed it.\n",
+             "With --group thread a block counts for the thread that allocated it, and its\n"
+             "free for the thread that freed it.\n",
 };
 
 struct results {

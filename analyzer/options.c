@@ -153,34 +153,46 @@ int mlz_options_read(const struct mlz_tool *tool, int argc, char **argv, void *s
   return -1;
 }
 
+enum { HELP_COLUMN = 28, HELP_WIDTH = 80 };
+
+/* Words from column HELP_COLUMN on; a line break in the text is kept. Pieces of a list end with '|'. */
+static void print_words(const char *text, char end_of_word, FILE *out) {
+  unsigned column = HELP_COLUMN;
+  while (*text) {
+    size_t n = strcspn(text, end_of_word == '|' ? "|" : " \n");
+    if (end_of_word == '|' && text[n]) n++;
+    if (column > HELP_COLUMN && column + n > HELP_WIDTH) column = HELP_COLUMN, fprintf(out, "\n%*s", HELP_COLUMN, "");
+    fprintf(out, "%.*s", (int)n, text);
+    column += (unsigned)n;
+    text += n;
+    if (*text == '\n') {
+      column = HELP_COLUMN, fprintf(out, "\n%*s", HELP_COLUMN, "");
+      text++;
+    } else if (*text == ' ') {
+      if (column + 1 + strcspn(text + 1, " \n") <= HELP_WIDTH)
+        fputc(' ', out), column++;
+      else
+        column = HELP_COLUMN, fprintf(out, "\n%*s", HELP_COLUMN, "");
+      text++;
+    }
+  }
+  fputc('\n', out);
+}
+
 static void print_option(const struct mlz_option *o, FILE *out) {
   char left[80];
   int n = o->letter ? snprintf(left, sizeof left, "  -%c, --%s", o->letter, o->name) : snprintf(left, sizeof left, "  --%s", o->name);
   /* Long choices stand below, so that the second column stays where it is. */
   bool below = o->kind == MLZ_OPT_CHOICE && strlen(o->argument) > 24;
   if (o->argument) n += snprintf(left + n, sizeof left - (size_t)n, " %s", below ? "WHAT" : o->argument);
-  if (n > 26)
-    fprintf(out, "%s\n%-28s", left, "");
+  if (n > HELP_COLUMN - 2)
+    fprintf(out, "%s\n%*s", left, HELP_COLUMN, "");
   else
-    fprintf(out, "%-28s", left);
-  for (const char *line = o->help; line;) {
-    const char *end = strchrnul(line, '\n');
-    fprintf(out, "%.*s\n", (int)(end - line), line);
-    line = *end ? end + 1 : NULL;
-    if (line) fprintf(out, "%-28s", "");
-  }
+    fprintf(out, "%-*s", HELP_COLUMN, left);
+  print_words(o->help, ' ', out);
   if (!below) return;
-  fprintf(out, "%-28s", "");
-  unsigned column = 28;
-  for (const char *p = o->argument; *p;) {
-    const char *end = strchrnul(p, '|');
-    unsigned length = (unsigned)(end - p) + (*end ? 1 : 0);
-    if (column + length > 80) column = 28, fprintf(out, "\n%-28s", "");
-    fprintf(out, "%.*s", (int)length, p);
-    column += length;
-    p += length;
-  }
-  fputc('\n', out);
+  fprintf(out, "%*s", HELP_COLUMN, "");
+  print_words(o->argument, '|', out);
 }
 
 void mlz_options_help(const struct mlz_tool *tool, FILE *out) {

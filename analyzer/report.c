@@ -71,7 +71,7 @@ void mlz_json_add_losses(const struct mlz_input *in, json_t *document) {
 }
 
 void mlz_json_print(json_t *document, FILE *out) {
-  json_dumpf(document, out, JSON_INDENT(1));
+  json_dumpf(document, out, JSON_INDENT(1) | JSON_REAL_PRECISION(15));
   fputc('\n', out);
   json_decref(document);
 }

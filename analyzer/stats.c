@@ -40,22 +40,29 @@ static void count_threads(struct mlz_stats *s, const struct mlz_block *b) {
   }
 }
 
+/* Bookkeeping (a thread's start, an end, a loss) is no event of the program: taken away again, so that the sums agree with events.written. */
+static void discount(struct mlz_stats *s, const struct mlz_block *b) {
+  for (uint32_t i = 0; i < b->n; i++)
+    if (b->ops[i] > MLZ_OP_SNAPSHOT && b->thread[i] < s->n_threads) s->thread_events[b->thread[i]]--;
+}
+
 static void stats_block(void *context, const struct mlz_block *b, struct mlz_process *process) {
   struct mlz_stats *s = ((struct stats_pass *)context)->out;
-  uint64_t rare = 0;
+  uint64_t bookkeeping = 0;
   for (uint32_t i = 0; i < b->n_rares; i++) {
     uint32_t op = b->rares[i].op;
     s->gc += op == MLZ_OP_GC;
     s->marks += op == MLZ_OP_MARK;
     s->snapshots += op == MLZ_OP_SNAPSHOT;
-    rare++;
+    bookkeeping += op > MLZ_OP_SNAPSHOT;
   }
   uint64_t allocs = mlz_scan_count(b->ops, b->n, MLZ_OP_ALLOC);
   s->allocs += allocs;
-  s->frees += b->n - allocs - rare;
+  s->frees += b->n - allocs - b->n_rares;
   s->process_events = grown(s->process_events, &s->n_processes, process->index);
-  s->process_events[process->index] += b->n;
+  s->process_events[process->index] += b->n - bookkeeping;
   count_threads(s, b);
+  if (bookkeeping) discount(s, b);
 }
 
 static unsigned size_class(uint64_t size) {

@@ -73,8 +73,8 @@ static void flush(struct maker *m, struct process *processes, size_t n) {
 static void begin(struct maker *m, const char *path, double rate) {
   int fd = open(path, O_CREAT | O_TRUNC | O_RDWR | O_CLOEXEC, 0644);
   must(fd < 0 ? -2 : 0, path);
-  json_t *meta = json_pack("{s:[sss], s:i, s:f, s:i, s:s, s:{}}", "command", "python3", "service.py", "--fast", "pid", 4711, "sample_rate",
-                           rate, "max_stack_depth", 10, "python_version", "3.11.2", "settings");
+  json_t *meta = json_pack("{s:[sss], s:i, s:{s:f, s:i, s:b}}", "command", "python3", "service.py", "--fast", "pid", 4711, "settings",
+                           "sample_rate", rate, "max_stack_depth", 10, "track_gc", 1);
   must(mlz_writer_new(&m->writer, fd, meta, 0), "writer");
   json_decref(meta);
   m->random = 88172645463325252ull;

@@ -99,5 +99,6 @@ Test(options, help_lists_every_option_in_80_columns) {
   const char *const names[] = {"-n, --number N", "--min-size SIZE",   "--by bytes|count|peak", "-a, --all", "--at TIME",
                                "--json",         "--process PID|all", "-o, --output FILE",     "--color"};
   for (size_t i = 0; i < sizeof names / sizeof *names; i++) cr_assert(strstr(text, names[i]), "%s in\n%s", names[i], text);
+  for (const char *line = text; *line; line = strchr(line, '\n') + 1) cr_assert_leq(strcspn(line, "\n"), 80, "%s", line);
   free(text);
 }

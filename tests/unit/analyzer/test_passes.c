@@ -189,7 +189,9 @@ Test(passes, statistics) {
   cr_assert_geq(s.lifetimes[4], 2800);
   uint64_t events = 0;
   for (size_t i = 0; i < s.n_threads; i++) events += s.thread_events[i];
-  cr_assert_eq(events, in->events_read);
+  cr_assert_eq(events, s.allocs + s.frees + s.gc + s.marks + s.snapshots);
+  cr_assert_eq(events, s.process_events[0]);
+  cr_assert_eq(events + 1, in->events_read, "the end of the process is no event of it");
   cr_assert_eq(s.gc_count[2], 8);
   mlz_stats_clear(&s);
   mlz_input_close(in);
