@@ -45,7 +45,7 @@ def search(model, defines, directory):
     # NOREDUCE: `provided` and partial order reduction do not go together. -E: Env asserts what the end must be.
     subprocess.run(['gcc', '-O2', '-w', '-DSAFETY', '-DNOREDUCE', '-DCOLLAPSE', '-DVECTORSZ=1024', '-DMEMLIM=2500', '-o', 'pan', 'pan.c'],
                    cwd=directory, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    run = subprocess.run(['./pan', '-E', '-n', '-m100000'], cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=240,
+    run = subprocess.run(['./pan', '-E', '-n', '-m100000'], cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=1200,
                          universal_newlines=True)
     out = run.stdout
     errors = re.search(r'errors: (\d+)', out)
