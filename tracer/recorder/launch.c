@@ -89,6 +89,13 @@ static char **environment(const char *preload) {
   return copy;
 }
 
+static void environment_free(char **env) {
+  size_t last = 0;
+  while (env[last + 1]) last++;
+  free(env[last]); /* the only line that is ours */
+  free(env);
+}
+
 static void run(char **command, char **env, int gate, int report) {
   char go;
   if (read(gate, &go, 1) != 1) _exit(125); /* all signals are blocked: no EINTR */
@@ -107,19 +114,23 @@ int mlz_launch_fork(struct mlz_launch *l, char **command, const char *preload) {
   int gate[2], report[2];
   char **env = environment(preload);
   if (!env) return -ENOMEM;
-  if (pipe2(gate, O_CLOEXEC) < 0) return -errno;
-  if (pipe2(report, O_CLOEXEC) < 0) {
-    int r = -errno;
+  int r = pipe2(gate, O_CLOEXEC) < 0 ? -errno : 0;
+  if (r == 0 && pipe2(report, O_CLOEXEC) < 0) {
+    r = -errno;
     close(gate[0]);
     close(gate[1]);
+  }
+  if (r < 0) {
+    environment_free(env);
     return r;
   }
   l->pid = fork();
-  int r = l->pid < 0 ? -errno : 0;
+  r = l->pid < 0 ? -errno : 0;
   if (l->pid == 0) {
     close(gate[1]);
     run(command, env, gate[0], report[1]);
   }
+  environment_free(env);
   close(gate[0]);
   close(report[1]);
   l->gate = gate[1];

@@ -8,9 +8,12 @@
 
 static char err[512];
 
-static int parse(struct mlz_options *o, char **argv) {
+/* The options keep pointers into argv: it must outlive the caller's assertion. */
+static int parse(struct mlz_options *o, char **given) {
+  static char words[32][64], *argv[33];
   int argc = 0;
-  while (argv[argc]) argc++;
+  for (; given[argc]; argc++) argv[argc] = strcpy(words[argc], given[argc]);
+  argv[argc] = NULL;
   err[0] = 0;
   return mlz_options_parse(o, argc, argv, err, sizeof err);
 }
