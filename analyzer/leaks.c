@@ -285,9 +285,12 @@ static void leaks_process_end(void *context, const struct mlz_process_end *end) 
   clear_ledger(l);
 }
 
+/* What grows, then what might, then what is constant; within each the largest first. */
+static int rank(enum mlz_grade grade) { return grade == MLZ_GRADE_GROWING ? 0 : grade < MLZ_GRADE_STARTUP ? 1 : 2; }
+
 static int compare_entries(const void *a, const void *b) {
   const struct mlz_leak_entry *x = a, *y = b;
-  if (x->grade != y->grade) return x->grade < y->grade ? -1 : 1;
+  if (rank(x->grade) != rank(y->grade)) return rank(x->grade) < rank(y->grade) ? -1 : 1;
   if (x->bytes != y->bytes) return x->bytes > y->bytes ? -1 : 1;
   return x->stack < y->stack ? -1 : x->stack > y->stack;
 }

@@ -62,7 +62,7 @@ struct mlz_leak_entry {
 };
 
 struct mlz_leaks {
-  struct mlz_leak_entry *entries;
+  struct mlz_leak_entry *entries; /* growing first, startup and interpreter last, largest first */
   size_t n;
   double count, bytes; /* of all */
   uint64_t duration_ns;

@@ -149,17 +149,14 @@ static void add_callers(struct mlz_input *in, struct mlz_table *t, uint32_t stac
   }
 }
 
-static void add_entry(struct mlz_input *in, const struct settings *s, struct mlz_table *t, const struct mlz_leak_entry *e, uint64_t end) {
-  char text[MLZ_UNITS_MAX], from[MLZ_UNITS_MAX];
-  (void)end;
+static void add_entry(struct mlz_input *in, const struct settings *s, struct mlz_table *t, const struct mlz_leak_entry *e) {
+  char text[MLZ_UNITS_MAX];
   mlz_table_cell(t, mlz_units_size(text, e->bytes));
   mlz_table_cell(t, mlz_units_count(text, e->count));
   if (in->estimated) mlz_table_cell(t, mlz_units_count(text, (double)e->seen));
   mlz_table_cell(t, mlz_grade_name(e->grade));
   mlz_table_style(t, e->grade == MLZ_GRADE_GROWING ? MLZ_STYLE_RED : e->grade < MLZ_GRADE_CONSTANT ? MLZ_STYLE_YELLOW : MLZ_STYLE_PLAIN);
-  char *when = mlz_text_format("%s", mlz_units_time(from, (double)e->last_ns));
-  mlz_table_cell(t, when);
-  free(when);
+  mlz_table_cell(t, mlz_units_time(text, (double)e->last_ns));
   struct mlz_place p = mlz_place_of_stack(in, e->stack);
   char *where = mlz_place_text(&p);
   mlz_table_cell(t, p.function);
@@ -181,7 +178,7 @@ static void print_growing(struct mlz_input *in, const struct mlz_leaks *leaks, c
     struct mlz_place p = mlz_place_of_stack(in, e->stack);
     char *where = mlz_place_text(&p), *name = mlz_text_clean(p.function, true);
     uint64_t rate = growth_per_second(e);
-    fprintf(out, "  %s (%s)\n    %s", name, where, e->reason);
+    fprintf(out, "  %s%s%s%s\n    %s", name, *where ? " (" : "", where, *where ? ")" : "", e->reason);
     if (in->estimated) fprintf(out, "; seen %s, estimated %s", mlz_units_count(a, (double)e->seen), mlz_units_count(b, e->count));
     if (rate && e->last_ns - e->first_ns >= UINT64_C(1000000000)) fprintf(out, "; %s/s", mlz_units_size(c, (double)rate));
     fputc('\n', out);
@@ -230,7 +227,7 @@ static void print_text(struct mlz_input *in, const struct settings *s, const str
     if (shown == limit)
       more++;
     else
-      add_entry(in, s, t, e, leaks->duration_ns), shown++;
+      add_entry(in, s, t, e), shown++;
   }
   if (shown) fputc('\n', out), mlz_table_print(t, out, mlz_term_width(out), color);
   if (more) fprintf(out, "%zu more (-n 0 shows all)\n", more);

@@ -70,16 +70,6 @@ static unsigned size_class(uint64_t size) {
   return c < MLZ_SIZE_CLASSES ? c : MLZ_SIZE_CLASSES - 1;
 }
 
-static void add(struct mlz_tally *t, const struct mlz_class *class, const uint32_t *counts) {
-  double w = class->weight, bytes = w * (double)class->size, frees = (double)counts[MLZ_COUNT_FREE] + counts[MLZ_COUNT_TEMP];
-  t->alloc_count += w * counts[MLZ_COUNT_ALLOC];
-  t->alloc_bytes += bytes * counts[MLZ_COUNT_ALLOC];
-  t->free_count += w * frees;
-  t->free_bytes += bytes * frees;
-  t->temp_count += w * counts[MLZ_COUNT_TEMP];
-  t->temp_bytes += bytes * counts[MLZ_COUNT_TEMP];
-}
-
 static void add_classes(struct stats_pass *pass, const struct mlz_slice *slice) {
   const struct mlz_block *b = slice->block;
   struct mlz_stats *s = pass->out;
@@ -88,10 +78,10 @@ static void add_classes(struct stats_pass *pass, const struct mlz_slice *slice) 
     const uint32_t *counts = mlz_counter_of(&pass->counter, c);
     const struct mlz_class *class = &b->classes[c];
     if (!(counts[0] | counts[1] | counts[2])) continue;
-    if (class->domain < MLZ_D_COUNT) add(&s->domains[class->domain], class, counts);
+    if (class->domain < MLZ_D_COUNT) mlz_tally_add(&s->domains[class->domain], class, counts);
     if (class->domain == MLZ_D_MMAP && !pass->include_mmap) continue;
-    add(&s->total, class, counts);
-    add(&s->sizes[size_class(class->size)], class, counts);
+    mlz_tally_add(&s->total, class, counts);
+    mlz_tally_add(&s->sizes[size_class(class->size)], class, counts);
   }
 }
 

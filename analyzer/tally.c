@@ -48,7 +48,7 @@ void mlz_counter_clear(struct mlz_counter *counter) {
   *counter = (struct mlz_counter){0};
 }
 
-static void add(struct mlz_tally *row, const struct mlz_class *class, const uint32_t *counts) {
+void mlz_tally_add(struct mlz_tally *row, const struct mlz_class *class, const uint32_t *counts) {
   double weight = class->weight, bytes = weight * (double)class->size;
   double frees = (double)counts[MLZ_COUNT_FREE] + counts[MLZ_COUNT_TEMP];
   row->alloc_count += weight * counts[MLZ_COUNT_ALLOC];
@@ -69,8 +69,8 @@ static void by_thread(struct mlz_tally_run *run, const struct mlz_slice *slice) 
     if (class->domain == MLZ_D_MMAP && !run->include_mmap) continue;
     uint32_t counts[4] = {0};
     counts[kind] = 1;
-    if (b->thread[i] < run->n) add(&run->rows[b->thread[i]], class, counts);
-    add(&run->total, class, counts);
+    if (b->thread[i] < run->n) mlz_tally_add(&run->rows[b->thread[i]], class, counts);
+    mlz_tally_add(&run->total, class, counts);
   }
 }
 
@@ -93,8 +93,8 @@ void mlz_tally_slice(void *context, const struct mlz_slice *slice) {
     const struct mlz_class *class = &b->classes[c];
     bool counted = class->domain != MLZ_D_MMAP || run->include_mmap;
     size_t row = run->key == MLZ_TALLY_STACK ? class->stack : run->key == MLZ_TALLY_DOMAIN ? class->domain : slice->process->index;
-    if (row < run->n && (counted || run->key == MLZ_TALLY_DOMAIN)) add(&run->rows[row], class, counts);
-    if (counted) add(&run->total, class, counts);
+    if (row < run->n && (counted || run->key == MLZ_TALLY_DOMAIN)) mlz_tally_add(&run->rows[row], class, counts);
+    if (counted) mlz_tally_add(&run->total, class, counts);
   }
 }
 

@@ -28,6 +28,9 @@ static inline const uint32_t *mlz_counter_of(const struct mlz_counter *counter, 
 }
 void mlz_counter_clear(struct mlz_counter *counter);
 
+/* Adds a class's counts to a row: multiplied once, whatever they are. */
+void mlz_tally_add(struct mlz_tally *row, const struct mlz_class *class, const uint32_t *counts);
+
 struct mlz_tally_run {
   struct mlz_input *in;
   enum mlz_tally_key key;
