@@ -37,9 +37,7 @@ static const struct mlz_tool tool = {
              "live-bytes                 allocated and not freed at the end (or at --at)\n"
              "peak-bytes                 live at the instant of the highest total\n"
              "temporary                  blocks freed before the thread's next allocation\n"
-             "TIME: 1.5s, 200ms, 90%, peak, end, or the name of a mark or snapshot.\n"
-             "With --group thread a block counts for the thread that allocated it, and its\n"
-             "free for the thread that freed it.\n",
+             "TIME: 1.5s, 200ms, 90%, peak, end, or the name of a mark or snapshot.\n",
 };
 
 struct results {

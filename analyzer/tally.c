@@ -59,19 +59,42 @@ void mlz_tally_add(struct mlz_tally *row, const struct mlz_class *class, const u
   row->temp_bytes += bytes * counts[MLZ_COUNT_TEMP];
 }
 
+/* The thread that allocated the block of event i; frees by others count for it all the same. */
+static uint32_t owner_of(struct mlz_tally_run *run, const struct mlz_slice *slice, uint32_t i) {
+  const struct mlz_block *b = slice->block;
+  uint8_t op = b->ops[i];
+  if (op >= MLZ_OP_FREE_OLD) {
+    uint32_t thread = mlz_owners_take(&run->owners, slice->process->index, b->alloc_no[i]);
+    return thread == MLZ_OWNER_UNKNOWN ? b->thread[i] : thread;
+  }
+  uint64_t k = b->alloc_no[i] - b->first_alloc;
+  uint32_t *owner = &run->chunk_owners[k < b->n ? k : b->n], thread = b->thread[i];
+  if (op != MLZ_OP_ALLOC) thread = *owner == MLZ_OWNER_UNKNOWN ? thread : *owner;
+  *owner = op == MLZ_OP_ALLOC ? thread : MLZ_OWNER_UNKNOWN;
+  return thread;
+}
+
 /* Threads are known for each event only. */
 static void by_thread(struct mlz_tally_run *run, const struct mlz_slice *slice) {
   const struct mlz_block *b = slice->block;
+  if (b->n >= run->owners_room) {
+    run->owners_room = b->n + 1;
+    run->chunk_owners = mlz_text_realloc(run->chunk_owners, run->owners_room, sizeof *run->chunk_owners);
+  }
+  memset(run->chunk_owners, 0xff, ((size_t)b->n + 1) * sizeof *run->chunk_owners); /* MLZ_OWNER_UNKNOWN */
   for (uint32_t i = slice->from; i < slice->to; i++) {
     uint32_t kind = kind_of_op[b->ops[i]];
-    if (kind == MLZ_COUNT_NONE || (slice->from_alloc && b->alloc_no[i] < slice->from_alloc)) continue;
+    if (kind == MLZ_COUNT_NONE || b->alloc_no[i] < slice->from_alloc) continue;
     const struct mlz_class *class = &b->classes[b->classes_of[i]];
+    uint32_t counts[4] = {0}, thread = owner_of(run, slice, i);
     if (class->domain == MLZ_D_MMAP && !run->include_mmap) continue;
-    uint32_t counts[4] = {0};
     counts[kind] = 1;
-    if (b->thread[i] < run->n) mlz_tally_add(&run->rows[b->thread[i]], class, counts);
+    if (thread < run->n) mlz_tally_add(&run->rows[thread], class, counts);
     mlz_tally_add(&run->total, class, counts);
   }
+  for (uint32_t k = 0; k < b->n; k++)
+    if (run->chunk_owners[k] != MLZ_OWNER_UNKNOWN)
+      mlz_owners_put(&run->owners, slice->process->index, b->first_alloc + k, run->chunk_owners[k]);
 }
 
 void mlz_tally_slice(void *context, const struct mlz_slice *slice) {
@@ -108,12 +131,15 @@ void mlz_tally_begin(struct mlz_tally_run *run, struct mlz_input *in, enum mlz_t
 }
 
 unsigned mlz_tally_want(const struct mlz_tally_run *run, bool lower_limit) {
-  return (run->key == MLZ_TALLY_THREAD ? MLZ_WANT_THREAD : 0) | (lower_limit ? MLZ_WANT_ALLOC_NO : 0);
+  return (run->key == MLZ_TALLY_THREAD ? MLZ_WANT_THREAD | MLZ_WANT_ALLOC_NO : 0) | (lower_limit ? MLZ_WANT_ALLOC_NO : 0);
 }
 
 void mlz_tally_clear(struct mlz_tally_run *run) {
   free(run->rows);
   mlz_counter_clear(&run->counter);
+  mlz_owners_clear(&run->owners);
+  free(run->chunk_owners);
+  run->chunk_owners = NULL;
   run->rows = NULL;
 }
 

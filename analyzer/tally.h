@@ -5,6 +5,7 @@
 #ifndef MLZ_ANALYZER_TALLY_H
 #define MLZ_ANALYZER_TALLY_H
 
+#include "analyzer/owners.h"
 #include "analyzer/scan.h"
 
 struct mlz_tally {
@@ -39,6 +40,10 @@ struct mlz_tally_run {
   size_t n;
   struct mlz_tally total;
   struct mlz_counter counter;
+  /* by thread only */
+  struct mlz_owners owners;
+  uint32_t *chunk_owners; /* of the chunk's allocations */
+  uint32_t owners_room;
 };
 void mlz_tally_begin(struct mlz_tally_run *run, struct mlz_input *in, enum mlz_tally_key key, bool include_mmap);
 void mlz_tally_slice(void *run, const struct mlz_slice *slice);

@@ -21,6 +21,7 @@ struct block {
 struct process {
   uint32_t id;
   struct mlz_builder *builder;
+  uint32_t thread;
   uint64_t allocs, frees;
 };
 
@@ -56,6 +57,11 @@ static uint32_t stack(struct maker *m, bool truncated, const uint32_t *frames, u
 }
 #define STACK(m, ...) stack(m, false, (const uint32_t[]){__VA_ARGS__}, sizeof((const uint32_t[]){__VA_ARGS__}) / sizeof(uint32_t))
 
+static void on_thread(struct process *p, uint32_t thread) {
+  p->thread = thread;
+  mlz_builder_thread(p->builder, thread);
+}
+
 static void flush(struct maker *m, struct process *processes, size_t n) {
   struct mlz_bytes tables;
   must(mlz_writer_take_tables(m->writer, &tables), "tables");
@@ -64,6 +70,7 @@ static void flush(struct maker *m, struct process *processes, size_t n) {
   for (size_t i = 0; i < n; i++) {
     must(mlz_writer_append_events(m->writer, processes[i].builder), "events");
     mlz_builder_begin(processes[i].builder, processes[i].id, processes[i].allocs, m->now);
+    if (processes[i].thread) on_thread(&processes[i], processes[i].thread);
   }
   json_t *state = json_pack("{s:I}", "duration_ns", (json_int_t)m->now);
   must(mlz_writer_append_group(m->writer, m->now, state), "group");
@@ -170,7 +177,7 @@ static struct service service_stacks(struct maker *m) {
 }
 
 static void service_startup(struct maker *m, struct process *p, const struct service *s) {
-  mlz_builder_thread(p->builder, 1);
+  on_thread(p, 1);
   for (unsigned i = 0; i < 20000; i++) { /* the interpreter and imports: a third stays */
     struct block b = allocate(m, p, i % 5 ? s->import : 0, 32 + next_random(m) % 20 * 16, 2, 1);
     if (i % 3) release(m, p, &b, true);
@@ -184,7 +191,7 @@ static void service_run(struct maker *m, struct process *p, const struct service
   enum { CACHE = 200, HELD = 300 };
   struct block cache[CACHE], history = {0}, *held = calloc(HELD, sizeof *held);
   for (unsigned i = 0; i < rounds; i++) {
-    mlz_builder_thread(p->builder, 1 + i % 3);
+    on_thread(p, 1 + i % 3);
     for (unsigned k = 0; k < 40; k++) {
       struct block b = allocate(m, p, s->churn, 48 + next_random(m) % 8 * 16, 2, 1), c = allocate(m, p, s->churn2, 120, 1, 1);
       release(m, p, &c, true);
@@ -241,7 +248,7 @@ static void make_processes(struct maker *m, const char *path) {
   begin(m, path, 1.0);
   uint32_t a = STACK(m, frame(m, "parent", "/srv/app/parent.py", "__main__", 3)),
            b = STACK(m, frame(m, "child", "/srv/app/child.py", "__main__", 4));
-  for (uint32_t i = 0; i < 3; i++) start(m, &p[i], i + 1), mlz_builder_thread(p[i].builder, i + 1);
+  for (uint32_t i = 0; i < 3; i++) start(m, &p[i], i + 1), on_thread(&p[i], i + 1);
   for (unsigned i = 0; i < 3; i++) mlz_builder_time(p[i].builder, 1000000);
   m->now = 1000000;
   struct block first = allocate(m, &p[0], a, 1000, 2, 1);
@@ -281,7 +288,7 @@ static void make_names(struct maker *m, const char *path) {
   struct process p;
   begin(m, path, 1.0);
   start(m, &p, 1);
-  mlz_builder_thread(p.builder, 1);
+  on_thread(&p, 1);
   uint32_t top = frame(m, "<module>", "/srv/a & b/<main>.py", "__main__", 1);
   for (unsigned i = 0; i < sizeof names / sizeof *names; i++) {
     uint32_t s = STACK(m, frame(m, names[i], names[i], "__main__", 10 + i), top);
@@ -300,7 +307,7 @@ static void make_sampled(struct maker *m, const char *path) {
   struct process p;
   begin(m, path, 0.1);
   start(m, &p, 1);
-  mlz_builder_thread(p.builder, 1);
+  on_thread(&p, 1);
   uint32_t s = STACK(m, frame(m, "f", "/srv/f.py", "__main__", 2));
   for (unsigned i = 0; i < 1000; i++) {
     struct block b = allocate(m, &p, s, 100, 2, 10);
@@ -331,7 +338,7 @@ static void make_bulk(struct maker *m, const char *path, uint64_t events) {
   struct block *live = calloc(LIVE_MAX, sizeof *live);
   for (uint64_t i = 0; i < events; i += 2) {
     uint64_t r = next_random(m);
-    if (i % 512 == 0) mlz_builder_thread(p.builder, 1 + r % 4);
+    if (i % 512 == 0) on_thread(&p, 1 + r % 4);
     uint32_t of = (uint32_t)(r >> 8) % 2000;
     of = stacks[of * of / 2000]; /* some stacks are busier */
     if (r % 10 < 6) {            /* short-lived */
@@ -359,7 +366,7 @@ static void make_lost(struct maker *m, const char *path) {
   struct block blocks[100];
   begin(m, path, 1.0);
   start(m, &p, 1);
-  mlz_builder_thread(p.builder, 1);
+  on_thread(&p, 1);
   uint32_t before = STACK(m, frame(m, "before", "/srv/f.py", "__main__", 2)),
            after = STACK(m, frame(m, "after", "/srv/f.py", "__main__", 5));
   for (unsigned i = 0; i < 100; i++) blocks[i] = allocate(m, &p, before, 100, 2, 1);
