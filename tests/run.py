@@ -20,9 +20,12 @@ PLAN_SKIP = re.compile(r'^1\.\.0\s*#\s*skip\b:?\s*(.*)$', re.I)
 
 
 def cases_of(stdout):
-    """(passed, [failed names], [skipped]) of a TAP stream."""
-    passed, failed, skipped = 0, [], []
+    """(passed, [failed cases with what they say], [skipped]) of a TAP stream."""
+    passed, failed, skipped, verdict = 0, [], [], ''
     for line in stdout.splitlines():
+        if failed and verdict == 'not ok' and line.lstrip().startswith('#'):
+            failed[-1] += '\n    ' + line.strip()
+            continue
         plan = PLAN_SKIP.match(line.strip())
         if plan:
             skipped.append(plan.group(1))

@@ -83,7 +83,7 @@ def run(module):
 
 def clean_env(**more):
     """The environment for a program under test, without what the sanitizers of this build or the user's Python settings add."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith('PYTHON') and k not in ('LD_PRELOAD',)}
+    env = {k: v for k, v in os.environ.items() if not k.startswith('PYTHON') and k not in ('LD_PRELOAD', 'MALLOC_PERTURB_')}
     env.update({k: str(v) for k, v in more.items()})
     return env
 
