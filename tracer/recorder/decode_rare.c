@@ -237,7 +237,6 @@ bool mlz_decode_rare(struct mlz_drain *d, struct mlz_feed *f, uint64_t a, uint64
     mlz_feed_settings(d, f, b);
     break;
   case MLZ_K_LOST:
-    f->lost += s->a + s->b;
     mlz_account_rare(d, f, &(struct mlz_rare){.op = MLZ_OP_LOST, .start_ns = b, .collected = s->a, .uncollectable = s->b});
     break;
   default:

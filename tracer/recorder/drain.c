@@ -48,6 +48,7 @@ void mlz_drain_deinit(struct mlz_drain *d) {
   free(d->feeds);
   free(d->weights);
   free(d->scratch);
+  free(d->process_of);
   *d = (struct mlz_drain){0};
 }
 
@@ -127,6 +128,7 @@ uint64_t mlz_drain_round(struct mlz_drain *d) {
       mlz_feed_publish(f, UINT64_MAX);
   }
   d->slots_taken = after - before;
+  d->slots_total += d->slots_taken;
   mlz_feed_sweep(d);
   close_dead(d);
   return d->slots_taken;

@@ -62,7 +62,8 @@ struct mlz_feed {
   uint8_t *code;   /* pieces of a CODE message so far */
   size_t code_bytes;
 
-  uint64_t start_ns, end_ns, events, lost;
+  uint64_t start_ns, end_ns, events;
+  uint64_t lost_told;  /* losses that the thread's last row shows */
   uint64_t checked_ns; /* when the thread was last looked for */
   char *name;
 };
@@ -128,7 +129,9 @@ struct mlz_drain {
   uint32_t feeds_high;         /* no feed at or above */
   struct mlz_image *images;    /* newest first */
   uint32_t processes, threads; /* ids given */
-  double *weights;             /* distinct weights; [0] is 1 */
+  uint32_t *process_of;        /* image number -> process id; images that have ended are forgotten */
+  uint32_t process_of_size;
+  double *weights; /* distinct weights; [0] is 1 */
   uint32_t weights_used;
   double rate;      /* as configured, so that 1/rate is exact */
   uint8_t *scratch; /* side bytes made contiguous */
@@ -137,6 +140,7 @@ struct mlz_drain {
   uint64_t gap_ns;                  /* largest gap between two published times while events flowed */
   uint64_t live_bytes, peak_bytes, peak_ns;
   uint64_t first_ring;  /* rings ever seen */
+  uint64_t slots_total; /* ever taken */
   uint64_t slots_taken; /* in this round */
   uint32_t fill;        /* highest fill of a ring seen in this round, in 1/256 of its slots */
   uint64_t polled_ns;   /* when processes were last looked at */

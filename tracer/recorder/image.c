@@ -16,6 +16,18 @@ static void image_dead(struct mlz_image *m, enum mlz_ending ending) {
   m->ending = ending;
 }
 
+static void process_note(struct mlz_drain *d, uint32_t number, uint32_t process) {
+  if (number >= d->process_of_size) {
+    uint32_t size = number < 64 ? 128 : number * 2;
+    uint32_t *grown = number < UINT32_MAX / 8 ? reallocarray(d->process_of, size, sizeof *grown) : NULL;
+    if (!grown) return;
+    memset(grown + d->process_of_size, 0, (size - d->process_of_size) * sizeof *grown);
+    d->process_of = grown;
+    d->process_of_size = size;
+  }
+  d->process_of[number] = process;
+}
+
 struct mlz_image *mlz_image_of(struct mlz_drain *d, uint32_t number, uint32_t pid) {
   for (struct mlz_image *m = d->images; m; m = m->next) {
     if (m->number == number) return m;
@@ -32,6 +44,7 @@ struct mlz_image *mlz_image_of(struct mlz_drain *d, uint32_t number, uint32_t pi
     if (o->pid == pid && o->number < number) image_dead(o, MLZ_END_EXEC); /* one image at a time lives in a process */
   }
   m->process = ++d->processes;
+  process_note(d, number, m->process);
   m->next = d->images;
   d->images = m;
   mlz_image_row(d, m);
@@ -124,10 +137,7 @@ void mlz_image_row(struct mlz_drain *d, struct mlz_image *m) {
   json_object_set_new(j, "id", number(m->process));
   json_object_set_new(j, "pid", number(m->pid));
   json_object_set_new(j, "parent", number(m->parent_pid));
-  uint32_t parent = 0;
-  for (const struct mlz_image *o = d->images; o && m->parent_image; o = o->next) {
-    if (o->number == m->parent_image) parent = o->process;
-  }
+  uint32_t parent = m->parent_image < d->process_of_size ? d->process_of[m->parent_image] : 0;
   json_object_set_new(j, "parent_process", number(parent));
   json_object_set_new(j, "origin", json_string(m->origin == MLZ_ORIGIN_FORK ? "fork" : "exec"));
   json_object_set_new(j, "command", command_json(m));
@@ -147,6 +157,11 @@ void mlz_image_row(struct mlz_drain *d, struct mlz_image *m) {
   mlz_writer_process(d->symbols.writer, j);
 }
 
+static uint64_t thread_lost(const struct mlz_feed *f) {
+  return atomic_load_explicit(&f->ring->dropped_alloc, memory_order_relaxed) +
+         atomic_load_explicit(&f->ring->dropped_free, memory_order_relaxed);
+}
+
 void mlz_image_thread_row(struct mlz_drain *d, struct mlz_feed *f) {
   if (!d->symbols.writer) return;
   const struct mlz_ring *r = f->ring;
@@ -160,9 +175,8 @@ void mlz_image_thread_row(struct mlz_drain *d, struct mlz_feed *f) {
   if (f->end_ns) json_object_set_new(j, "end_ns", number(f->end_ns));
   json_object_set_new(j, "events", number(f->events));
   json_object_set_new(j, "allocs_seen", number(atomic_load_explicit(&r->allocs_seen, memory_order_relaxed)));
-  json_object_set_new(
-      j, "dropped",
-      number(atomic_load_explicit(&r->dropped_alloc, memory_order_relaxed) + atomic_load_explicit(&r->dropped_free, memory_order_relaxed)));
+  f->lost_told = thread_lost(f);
+  json_object_set_new(j, "dropped", number(f->lost_told));
   json_object_set_new(j, "blocked_ns", number(atomic_load_explicit(&r->blocked_ns, memory_order_relaxed)));
   json_object_set_new(j, "nested", number(atomic_load_explicit(&r->nested, memory_order_relaxed)));
   mlz_writer_thread(d->symbols.writer, j);
@@ -170,8 +184,32 @@ void mlz_image_thread_row(struct mlz_drain *d, struct mlz_feed *f) {
 
 /* ---- groups ---- */
 
+/* Thousands of processes may come and go: what has ended and is in the file is forgotten. */
+static void forget_closed(struct mlz_drain *d) {
+  for (struct mlz_image **at = &d->images; *at;) {
+    struct mlz_image *m = *at;
+    if (!m->closed || m->n_feeds || m->builder) {
+      at = &m->next;
+      continue;
+    }
+    *at = m->next;
+    d->total.allocs += m->allocs;
+    d->total.frees += m->frees;
+    mlz_image_free(m);
+  }
+}
+
+/* Threads that have lost records since their last row: a recorder that is killed later has told it. */
+static void tell_losses(struct mlz_drain *d) {
+  for (uint32_t i = 0; i < d->feeds_high; i++) {
+    struct mlz_feed *f = d->feeds[i];
+    if (f && thread_lost(f) != f->lost_told) mlz_image_thread_row(d, f);
+  }
+}
+
 void mlz_image_seal(struct mlz_drain *d) {
   if (!d->emit) return;
+  tell_losses(d);
   unsigned n = 0, size = 0;
   for (struct mlz_image *m = d->images; m; m = m->next) size += m->builder != NULL;
   struct mlz_builder **builders = calloc(size + 1, sizeof(struct mlz_builder *));
@@ -187,4 +225,5 @@ void mlz_image_seal(struct mlz_drain *d) {
   }
   mlz_emit_group(d->emit, builders, n, d->now_ns, mlz_report_state(d));
   free(builders);
+  forget_closed(d);
 }

@@ -28,7 +28,7 @@ struct recording {
   struct mlz_writer *writer;
   struct mlz_emit *emit;
   struct mlz_drain drain;
-  uint64_t group_ns, progress_ns;
+  uint64_t group_ns, group_slots, progress_ns;
   bool progress;
   char memfd[48];
 };
@@ -39,10 +39,11 @@ static int fail(const char *text) {
 }
 
 static json_t *settings_json(const struct mlz_options *o) {
-  return json_pack("{s:f,s:I,s:i,s:b,s:I,s:s,s:b,s:b,s:b,s:b,s:[],s:[],s:s}", "sample_rate", o->sample_rate, "sample_over",
+  return json_pack("{s:f,s:I,s:i,s:b,s:I,s:I,s:s,s:b,s:b,s:b,s:b,s:[],s:[],s:s}", "sample_rate", o->sample_rate, "sample_over",
                    (json_int_t)o->sample_over, "max_stack_depth", (int)o->max_stack_depth, "track_gc", o->track_gc, "max_events",
-                   (json_int_t)mlz_options_slots(o), "on_full", o->drop ? "drop" : "block", "native", false, "python", o->python, "malloc",
-                   o->malloc, "follow", o->follow, "include", "exclude", "wait", o->wait_all ? "all" : "command");
+                   (json_int_t)o->max_events, "ring_records", (json_int_t)mlz_options_slots(o), "on_full", o->drop ? "drop" : "block",
+                   "native", false, "python", o->python, "malloc", o->malloc, "follow", o->follow, "include", "exclude", "wait",
+                   o->wait_all ? "all" : "command");
 }
 
 static json_t *text_json(const char *text) {
@@ -150,6 +151,7 @@ static int start(struct recording *r) {
 
 static void seal(struct recording *r) {
   r->group_ns = r->drain.now_ns;
+  r->group_slots = r->drain.slots_total;
   r->drain.group_wanted = false;
   mlz_image_seal(&r->drain);
 }
@@ -164,7 +166,8 @@ static void drain_until_end(struct recording *r) {
   for (unsigned idle = 0;;) {
     bool stop = mlz_launch_poll(&r->launch);
     idle = mlz_drain_round(d) ? 0 : idle + 1;
-    if (d->group_wanted || d->now_ns - r->group_ns >= GROUP_NS) seal(r);
+    bool due = d->now_ns - r->group_ns >= GROUP_NS && d->slots_total != r->group_slots; /* an idle program's file does not grow */
+    if (d->group_wanted || due) seal(r);
     if (r->progress) mlz_report_progress(d, mlz_emit_bytes(r->emit), &r->progress_ns);
     if (r->launch.exited && (!r->options.wait_all || all_gone(r, idle))) return;
     if (stop) {
