@@ -4,7 +4,7 @@ import os
 import re
 import xml.etree.ElementTree
 
-from harness import MEMLYZE, PROGRAMS, PYTHON, TESTS, TOOLS, case, clean_env, execute, record, run, same, tool
+from harness import BUILD, MEMLYZE, PROGRAMS, PYTHON, TESTS, TOOLS, case, clean_env, execute, record, run, same, tool
 
 MAN = os.path.join(os.path.dirname(TESTS), 'docs', 'man')
 PROGRAM = os.path.join(PROGRAMS, 'exact.py')
@@ -162,6 +162,21 @@ def colour(variables, options, wanted):
     env = {k: v for k, v in clean_env(**variables).items() if k not in ('NO_COLOR', 'CLICOLOR_FORCE') or k in variables}
     out = execute([MEMLYZE, 'top', 'trace.mlyze', *options], env=env).stdout
     same('escape sequences', '\x1b[' in out, wanted)
+
+
+@case
+def an_installed_copy_works_wherever_it_is_moved():
+    execute(['meson', 'install', '-C', BUILD, '--no-rebuild', '--quiet', '--destdir', os.path.abspath('first')])
+    programs = [os.path.join(d, 'memlyze') for d, _, files in os.walk('first') if 'memlyze' in files and d.endswith('/bin')]
+    same('installed programs', len(programs), 1)
+    prefix = os.path.dirname(os.path.dirname(programs[0]))
+    os.rename(prefix, 'moved')
+    memlyze = os.path.abspath('moved/bin/memlyze')
+    result = execute([memlyze, 'record', '--quiet', '-f', '-o', 'trace.mlyze', '--', PYTHON, PROGRAM])
+    same('exit status and stderr', (result.returncode, result.stderr), (0, ''))
+    stats = json.loads(execute([memlyze, 'stats', '--json', 'trace.mlyze']).stdout)
+    assert stats['events']['allocs'] > 10000, stats['events']
+    same('the same by the tool of its own name', json.loads(execute(['moved/bin/memlyze-stats', '--json', 'trace.mlyze']).stdout), stats)
 
 
 @case

@@ -68,9 +68,9 @@ def with_limits(command, **limits):
 @case
 def full_disk():
     # A small file system, in a mount namespace of our own where we are not root.
-    wanted = execute([PYTHON, STEADY, '0', '6000']).stdout
+    wanted = execute([PYTHON, STEADY, '0', '20000']).stdout
     os.mkdir('small')
-    inner = 'mount -t tmpfs -o size=64k tmpfs small && "%s" record -f -o small/t.mlyze "%s" "%s" 0 6000; s=$?; cp small/t.mlyze t.mlyze; exit $s' % (
+    inner = 'mount -t tmpfs -o size=256k tmpfs small && "%s" record -f -o small/t.mlyze "%s" "%s" 0 20000; s=$?; cp small/t.mlyze t.mlyze; exit $s' % (
         MEMLYZE, PYTHON, STEADY)
     result = execute(['unshare', '-rm', '/bin/sh', '-c', inner])
     if 'unshare' in result.stderr or 'mount' in result.stderr:
