@@ -38,7 +38,7 @@ char *mlz_input_command(const json_t *object) {
   return line ? line : mlz_text_format("%s", "");
 }
 
-static void say(const struct mlz_input *in, const char *format, va_list args) {
+static void __attribute__((format(printf, 2, 0))) say(const struct mlz_input *in, const char *format, va_list args) {
   fprintf(stderr, "memlyze-%s: %s: ", in->tool, in->path);
   vfprintf(stderr, format, args);
   fputc('\n', stderr);
