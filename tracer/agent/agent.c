@@ -46,7 +46,9 @@ static void attach(void) {
 static bool image_begin(void) {
   struct mlz_control *c = mlz_agent_control();
   bool forked = mlz_agent.last_image != 0;
-  if (mlz_recorder_died(c) || (forked && !c->follow)) {
+  /* Without --follow: the command itself and what its exec chain becomes, which stays the recorder's child. */
+  bool followed = c->follow || (!forked && (uint32_t)mlz_sys3(SYS_getppid, 0, 0, 0) == c->recorder_pid);
+  if (mlz_recorder_died(c) || !followed) {
     atomic_store(&mlz_agent.attach, MLZ_AGENT_OFF);
     return false;
   }
