@@ -204,11 +204,13 @@ static void print_text(struct mlz_input *in, const struct settings *s, const str
   struct sum sums[MLZ_GRADE_COUNT] = {{0}};
   bool color = mlz_term_color(out, (enum mlz_color)s->common.color);
   sum_up(leaks, sums);
-  fprintf(out, "%s in %s blocks were not freed by %s%s\n", mlz_units_size(a, leaks->bytes), mlz_units_count(b, leaks->count),
+  char of[40] = "";
+  if (in->n_chosen > 1) snprintf(of, sizeof of, " of %zu processes, each its own", in->n_chosen);
+  fprintf(out, "%s in %s blocks were not freed by %s%s%s\n", mlz_units_size(a, leaks->bytes), mlz_units_count(b, leaks->count),
           s->at_exit          ? "the exit"
           : s->at || in->mark ? "then"
                               : "the end",
-          in->estimated ? " (estimated from a sample)" : "");
+          s->at || in->mark ? "" : of, in->estimated ? " (estimated from a sample)" : "");
   print_growing(in, leaks, &sums[MLZ_GRADE_GROWING], out, color);
   struct mlz_table *t = mlz_table_new();
   mlz_table_column(t, "kept", MLZ_COL_NUMBER);
