@@ -204,7 +204,7 @@ static void print_text(struct mlz_input *in, const struct settings *s, const str
   struct sum sums[MLZ_GRADE_COUNT] = {{0}};
   bool color = mlz_term_color(out, (enum mlz_color)s->common.color);
   sum_up(leaks, sums);
-  char of[40] = "";
+  char of[64] = "";
   if (in->n_chosen > 1) snprintf(of, sizeof of, " of %zu processes, each its own", in->n_chosen);
   fprintf(out, "%s in %s blocks were not freed by %s%s%s\n", mlz_units_size(a, leaks->bytes), mlz_units_count(b, leaks->count),
           s->at_exit          ? "the exit"
