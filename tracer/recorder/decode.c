@@ -244,6 +244,7 @@ static enum verdict take_map(struct mlz_drain *d, struct mlz_feed *f, uint64_t a
   uint64_t start = mlz_word_value(a), granules = (b & MLZ_SIZE_MASK) >> MLZ_GRANULE_SHIFT;
   if (mapped(f->image, start, granules) && block(f, MLZ_K_MMAP, start)) return STOPPED;
   if (b >> 48 || flags & MLZ_F_RESET) stack_change(d, f, flags, b, push, f->pos + 1 + slots);
+  f->maps++;
   mlz_account_map(d, f, start, granules, stack_now(d, f, flags), flags & MLZ_F_CERTAIN ? 0 : f->weight);
   f->pos += 1 + slots;
   return taken(d, f, MLZ_K_MMAP, start);

@@ -78,20 +78,22 @@ static void ring_reset(struct mlz_ring *r) {
   atomic_store_explicit(&r->state, MLZ_RING_FREE, memory_order_release);
 }
 
-static void counters_add(struct mlz_counters *t, struct mlz_image *m, const struct mlz_ring *r) {
-  t->seen += atomic_load_explicit(&r->allocs_seen, memory_order_relaxed);
+uint64_t mlz_feed_seen(const struct mlz_feed *f) { return atomic_load_explicit(&f->ring->allocs_seen, memory_order_relaxed) + f->maps; }
+
+static void counters_add(struct mlz_counters *t, const struct mlz_feed *f) {
+  const struct mlz_ring *r = f->ring;
+  t->seen += mlz_feed_seen(f);
   t->dropped_alloc += atomic_load_explicit(&r->dropped_alloc, memory_order_relaxed);
   t->dropped_free += atomic_load_explicit(&r->dropped_free, memory_order_relaxed);
   t->blocked_ns += atomic_load_explicit(&r->blocked_ns, memory_order_relaxed);
   t->blocked_count += atomic_load_explicit(&r->blocked_count, memory_order_relaxed);
   t->nested += atomic_load_explicit(&r->nested, memory_order_relaxed);
-  if (m) m->seen += atomic_load_explicit(&r->allocs_seen, memory_order_relaxed);
 }
 
 struct mlz_counters mlz_drain_counters(const struct mlz_drain *d) {
   struct mlz_counters t = d->total;
   for (uint32_t i = 0; i < d->feeds_high; i++) {
-    if (d->feeds[i]) counters_add(&t, NULL, d->feeds[i]->ring);
+    if (d->feeds[i]) counters_add(&t, d->feeds[i]);
   }
   for (const struct mlz_image *m = d->images; m; m = m->next) {
     t.allocs += m->allocs;
@@ -105,7 +107,8 @@ void mlz_feed_release(struct mlz_drain *d, struct mlz_feed *f) {
   if (!f->end_ns) f->end_ns = f->ns;
   if (f->ns > m->last_ns) m->last_ns = f->ns;
   mlz_image_thread_row(d, f);
-  counters_add(&d->total, m, f->ring);
+  counters_add(&d->total, f);
+  m->seen += mlz_feed_seen(f);
   for (struct mlz_feed **at = &m->feeds; *at; at = &(*at)->next) {
     if (*at != f) continue;
     *at = f->next;

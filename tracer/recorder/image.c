@@ -174,7 +174,7 @@ void mlz_image_thread_row(struct mlz_drain *d, struct mlz_feed *f) {
   json_object_set_new(j, "start_ns", number(f->start_ns));
   if (f->end_ns) json_object_set_new(j, "end_ns", number(f->end_ns));
   json_object_set_new(j, "events", number(f->events));
-  json_object_set_new(j, "allocs_seen", number(atomic_load_explicit(&r->allocs_seen, memory_order_relaxed)));
+  json_object_set_new(j, "allocs_seen", number(mlz_feed_seen(f)));
   f->lost_told = thread_lost(f);
   json_object_set_new(j, "dropped", number(f->lost_told));
   json_object_set_new(j, "blocked_ns", number(atomic_load_explicit(&r->blocked_ns, memory_order_relaxed)));
