@@ -42,8 +42,9 @@ if not %r:
 print("done")
 ''' % (daemon, daemon))
     same('output', record([PYTHON, 'many.py']).stdout, 'done\n')
-    found = blocks(tool('top', '-n', '0'), 'many.py')
-    same('blocks of the threads', found.get(7), (200, 200))
+    answer = tool('top', '-n', '0')
+    found = blocks(answer, 'many.py')
+    same('blocks of the threads (%s)' % answer['_stderr'], found.get(7), (200, 200))
     if not daemon:
         same('passing blocks of the threads', found.get(10), (4000, 0))
 
