@@ -158,7 +158,7 @@ static void seal(struct recording *r) {
 
 /* For --wait all: nothing that we know of runs, and nothing that we do not know of. */
 static bool all_gone(struct recording *r, unsigned idle) {
-  return idle > 0 && mlz_image_living(&r->drain) == 0 && !mlz_survivors_any(r->memfd);
+  return idle > 0 && mlz_image_living(&r->drain) == 0 && !mlz_survivors_map(r->memfd);
 }
 
 static void drain_until_end(struct recording *r) {
@@ -194,6 +194,7 @@ static unsigned drain_rest(struct recording *r) {
   }
   for (struct mlz_image *m = d->images; m; m = m->next) {
     for (const struct mlz_feed *f = m->feeds; f; f = f->next) {
+      m->seen += mlz_feed_seen(f);
       if (f->ns > m->last_ns) m->last_ns = f->ns;
     }
     cut += !m->dead;
@@ -247,7 +248,7 @@ static int record(struct recording *r) {
   }
   r->progress = !r->options.quiet && isatty(2);
   drain_until_end(r);
-  mlz_session_remove(&r->session); /* a child that execs from now on runs untraced */
+  mlz_session_leave(&r->session);
   finish(r);
   mlz_emit_free(r->emit);
   mlz_drain_deinit(&r->drain);

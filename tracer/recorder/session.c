@@ -1,6 +1,7 @@
 #include "tracer/recorder/session.h"
 
 #include "shm/control.h"
+#include "tracer/recorder/survivors.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -61,7 +62,7 @@ static void sweep(int base) {
     if (e->d_name[0] == '.') continue;
     int fd = openat(base, e->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0) continue;
-    if (flock(fd, LOCK_EX | LOCK_NB) == 0) empty_and_remove(base, e->d_name, fd);
+    if (flock(fd, LOCK_EX | LOCK_NB) == 0 && !mlz_survivors_preload(e->d_name)) empty_and_remove(base, e->d_name, fd);
     close(fd);
   }
   closedir(dir);
@@ -106,6 +107,16 @@ int mlz_session_link(struct mlz_session *s, const char *agent, int arena_fd) {
 
 void mlz_session_remove(struct mlz_session *s) {
   empty_and_remove(s->base, s->id, s->fd);
+  close(s->fd);
+  close(s->base);
+}
+
+void mlz_session_leave(struct mlz_session *s) {
+  if (!mlz_survivors_preload(s->id)) {
+    mlz_session_remove(s);
+    return;
+  }
+  unlinkat(s->fd, MLZ_ARENA_NAME, 0);
   close(s->fd);
   close(s->base);
 }

@@ -15,11 +15,14 @@ struct mlz_session {
   char path[256]; /* of the session's directory: no colon, no space, so LD_PRELOAD can hold it */
 };
 
-/* Makes the directory, sweeps those of dead recorders. Negative errno; `err` holds one line. */
+/* Makes the directory, sweeps those of dead recorders that no process names any more. Negative errno; `err` holds one line. */
 int mlz_session_make(struct mlz_session *s, char *err, size_t err_size);
 /* Makes both links: `agent` is an absolute path. */
 int mlz_session_link(struct mlz_session *s, const char *agent, int arena_fd);
 void mlz_session_remove(struct mlz_session *s);
+/* Removes it, unless processes live on that name the agent's link in LD_PRELOAD: then the link stays (a later recorder sweeps it), because the
+ * loader would print a warning at each of their execs. Whatever they exec finds no arena and runs untraced. */
+void mlz_session_leave(struct mlz_session *s);
 
 /* The agent that belongs to this program: ../lib/memlyze beside an installed one, ../agent in the build tree. -ENOENT. */
 int mlz_session_find_agent(char out[PATH_MAX]);

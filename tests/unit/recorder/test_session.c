@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static char dir[] = "/tmp/memlyze-test-XXXXXX", err[8192];
@@ -68,6 +69,46 @@ Test(session, those_of_the_dead_are_swept) {
   cr_assert_eq(access(dead.path, F_OK), -1);
   mlz_session_remove(&living);
   mlz_session_remove(&mine);
+}
+
+/* A process that outlives its recorder and execs must not be told by the loader that the agent is gone. */
+Test(session, left_while_a_process_names_it) {
+  struct mlz_session s, other;
+  char preload[600], link[600];
+  struct stat st;
+  int go[2];
+  cr_assert_eq(mlz_session_make(&s, err, sizeof err), 0);
+  cr_assert_eq(mlz_session_link(&s, "/somewhere/libmemlyze.so", 7), 0);
+  snprintf(preload, sizeof preload, "LD_PRELOAD_OF_TEST=%s/libmemlyze.so", s.path);
+  snprintf(link, sizeof link, "%s/libmemlyze.so", s.path);
+  cr_assert_eq(pipe(go), 0);
+  pid_t child = fork();
+  if (child == 0) {
+    close(go[1]);
+    dup2(go[0], 0);
+    execle("/bin/cat", "cat", NULL, (char *[]){preload, NULL});
+    _exit(1);
+  }
+  close(go[0]);
+  char path[64], comm[32] = "";
+  snprintf(path, sizeof path, "/proc/%d/comm", (int)child);
+  for (int i = 0; i < 1000 && strcmp(comm, "cat\n") != 0; i++) { /* until it has execed */
+    usleep(1000);
+    FILE *f = fopen(path, "r");
+    if (f && !fgets(comm, sizeof comm, f)) comm[0] = 0;
+    if (f) fclose(f);
+  }
+  mlz_session_leave(&s);
+  cr_assert_eq(lstat(link, &st), 0);
+  cr_assert_eq(mlz_session_make(&other, err, sizeof err), 0);
+  cr_assert_eq(lstat(link, &st), 0, "not swept while it is named");
+  mlz_session_remove(&other);
+  close(go[1]);
+  waitpid(child, NULL, 0);
+  cr_assert_eq(mlz_session_make(&other, err, sizeof err), 0);
+  cr_assert_eq(lstat(link, &st), -1, "swept by the next");
+  mlz_session_leave(&other);
+  cr_assert_eq(sessions(), 0);
 }
 
 /* Somebody else's link in the place of our directory is not followed; the other place is taken. */
