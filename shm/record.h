@@ -69,7 +69,7 @@ enum mlz_record_flag {
   MLZ_F_FAILED = 16, /* REALLOC_END: out of memory, nothing happened */
   MLZ_F_MORE = 32,   /* CODE: not the last piece */
   MLZ_F_ZERO = 64,   /* REALLOC_END: realloc(p, 0) freed the block and there is no new one */
-  MLZ_F_BELOW = 128,  /* with RESET: frames lie below the outermost one sent, the stack is deeper than max_stack_depth */
+  MLZ_F_BELOW = 128, /* with RESET: frames lie below the outermost one sent, the stack is deeper than max_stack_depth */
 };
 
 enum mlz_origin { MLZ_ORIGIN_EXEC = 0, MLZ_ORIGIN_FORK = 1 };

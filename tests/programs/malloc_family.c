@@ -10,9 +10,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-static struct {
-  unsigned long count, bytes, kept_count, kept_bytes;
-} known;
+static struct { unsigned long count, bytes, kept_count, kept_bytes; } known;
 static volatile int failures;
 
 static void tell(unsigned long bytes, int kept) {
