@@ -2,7 +2,6 @@
 
 #include "analyzer/tally.h"
 #include "analyzer/text.h"
-#include "shm/record.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -137,7 +136,7 @@ static unsigned add_classes(struct leak_pass *pass, struct ledger *l, const stru
     const uint32_t *counts = mlz_counter_of(&pass->counter, c);
     const struct mlz_class *class = &b->classes[c];
     pass->record_of[c] = 0;
-    if (!(counts[0] | counts[1] | counts[2]) || (class->domain == MLZ_D_MMAP && !pass->include_mmap) || class->stack >= pass->n_stacks)
+    if (!(counts[0] | counts[1] | counts[2]) || (class->domain == MLZ_BLOCK_MMAP && !pass->include_mmap) || class->stack >= pass->n_stacks)
       continue;
     uint32_t r = record_for(l, class->stack);
     struct mlz_leak *leak = &l->leaks[r];

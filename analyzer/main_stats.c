@@ -151,7 +151,7 @@ static void print_json(struct mlz_input *in, const struct mlz_stats *s, FILE *ou
                                 mlz_json_number(s->total.temp_count), "foreign_frees", mlz_json_number(s->foreign)));
   json_object_set_new(document, "threads", threads_json(in, s));
   json_object_set_new(document, "processes", processes_json(in, s));
-  for (unsigned d = 0; d < MLZ_D_COUNT; d++) json_object_set_new(domains, domain_names[d], tally_json(&s->domains[d]));
+  for (unsigned d = 0; d < MLZ_BLOCK_DOMAINS; d++) json_object_set_new(domains, domain_names[d], tally_json(&s->domains[d]));
   json_object_set_new(document, "domains", domains);
   json_object_set_new(document, "sizes", sizes_json(s));
   json_object_set_new(document, "lifetimes", lifetimes_json(in, s));
@@ -280,10 +280,10 @@ static void print_domains(const struct mlz_stats *s, FILE *out, unsigned width, 
   mlz_table_column(t, "blocks", MLZ_COL_NUMBER);
   mlz_table_column(t, "allocated", MLZ_COL_NUMBER);
   mlz_table_column(t, "live", MLZ_COL_NUMBER);
-  for (unsigned d = 0; d < MLZ_D_COUNT; d++) {
+  for (unsigned d = 0; d < MLZ_BLOCK_DOMAINS; d++) {
     const struct mlz_tally *row = &s->domains[d];
     if (!(row->alloc_count > 0)) continue;
-    mlz_table_cell(t, d == MLZ_D_MMAP ? "mmap (reserved, not in the totals)" : domain_names[d]);
+    mlz_table_cell(t, d == MLZ_BLOCK_MMAP ? "mmap (reserved, not in the totals)" : domain_names[d]);
     mlz_table_cell(t, mlz_units_count(a, row->alloc_count));
     mlz_table_cell(t, mlz_units_size(a, row->alloc_bytes));
     mlz_table_cell(t, mlz_units_size(a, row->alloc_bytes - row->free_bytes));

@@ -1,7 +1,6 @@
 #include "analyzer/peak.h"
 
 #include "analyzer/text.h"
-#include "shm/record.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -62,7 +61,7 @@ static const int64_t *class_values(struct mlz_peak_finder *f, const struct mlz_b
   for (uint32_t c = 0; c < b->n_classes; c++) {
     const struct mlz_class *class = &b->classes[c];
     double value = (double)class->size * class->weight * SCALE;
-    bool counted = class->domain != MLZ_D_MMAP || f->include_mmap;
+    bool counted = class->domain != MLZ_BLOCK_MMAP || f->include_mmap;
     f->values[c] = !counted ? 0 : value < VALUE_MAX ? llround(value) : (int64_t)VALUE_MAX;
   }
   f->values[b->n_classes] = 0;

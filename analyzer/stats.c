@@ -78,8 +78,8 @@ static void add_classes(struct stats_pass *pass, const struct mlz_slice *slice) 
     const uint32_t *counts = mlz_counter_of(&pass->counter, c);
     const struct mlz_class *class = &b->classes[c];
     if (!(counts[0] | counts[1] | counts[2])) continue;
-    if (class->domain < MLZ_D_COUNT) mlz_tally_add(&s->domains[class->domain], class, counts);
-    if (class->domain == MLZ_D_MMAP && !pass->include_mmap) continue;
+    if (class->domain < MLZ_BLOCK_DOMAINS) mlz_tally_add(&s->domains[class->domain], class, counts);
+    if (class->domain == MLZ_BLOCK_MMAP && !pass->include_mmap) continue;
     mlz_tally_add(&s->total, class, counts);
     mlz_tally_add(&s->sizes[size_class(class->size)], class, counts);
   }

@@ -5,7 +5,6 @@
 
 #include "analyzer/peak.h"
 #include "analyzer/tally.h"
-#include "shm/record.h"
 
 enum { MLZ_SIZE_CLASSES = 49, MLZ_LIFETIMES = 9, MLZ_GENERATIONS = 3 };
 
@@ -18,7 +17,7 @@ struct mlz_stats {
   size_t n_processes;
   /* of the chosen processes up to their end */
   struct mlz_tally total;
-  struct mlz_tally domains[MLZ_D_COUNT];
+  struct mlz_tally domains[MLZ_BLOCK_DOMAINS];
   struct mlz_tally sizes[MLZ_SIZE_CLASSES]; /* [0]: 0 and 1 bytes; [i]: up to 2^i bytes and more than half of it */
   double lifetimes[MLZ_LIFETIMES];          /* freed blocks; [i] lived for less than mlz_lifetime_bound(i), the last: longer */
   double foreign;                           /* frees of blocks that the process inherited, or whose allocation is not in the trace */

@@ -1,7 +1,6 @@
 #include "analyzer/tally.h"
 
 #include "analyzer/text.h"
-#include "shm/record.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -87,7 +86,7 @@ static void by_thread(struct mlz_tally_run *run, const struct mlz_slice *slice) 
     if (kind == MLZ_COUNT_NONE || b->alloc_no[i] < slice->from_alloc) continue;
     const struct mlz_class *class = &b->classes[b->classes_of[i]];
     uint32_t counts[4] = {0}, thread = owner_of(run, slice, i);
-    if (class->domain == MLZ_D_MMAP && !run->include_mmap) continue;
+    if (class->domain == MLZ_BLOCK_MMAP && !run->include_mmap) continue;
     counts[kind] = 1;
     if (thread < run->n) mlz_tally_add(&run->rows[thread], class, counts);
     mlz_tally_add(&run->total, class, counts);
@@ -114,7 +113,7 @@ void mlz_tally_slice(void *context, const struct mlz_slice *slice) {
     const uint32_t *counts = mlz_counter_of(&run->counter, c);
     if (!(counts[0] | counts[1] | counts[2])) continue;
     const struct mlz_class *class = &b->classes[c];
-    bool counted = class->domain != MLZ_D_MMAP || run->include_mmap;
+    bool counted = class->domain != MLZ_BLOCK_MMAP || run->include_mmap;
     size_t row = run->key == MLZ_TALLY_STACK ? class->stack : run->key == MLZ_TALLY_DOMAIN ? class->domain : slice->process->index;
     if (row < run->n && (counted || run->key == MLZ_TALLY_DOMAIN)) mlz_tally_add(&run->rows[row], class, counts);
     if (counted) mlz_tally_add(&run->total, class, counts);
@@ -125,7 +124,7 @@ void mlz_tally_begin(struct mlz_tally_run *run, struct mlz_input *in, enum mlz_t
   *run = (struct mlz_tally_run){.in = in, .key = key, .include_mmap = include_mmap};
   run->n = key == MLZ_TALLY_STACK    ? mlz_trace_stacks(in->trace)
            : key == MLZ_TALLY_THREAD ? in->n_threads
-           : key == MLZ_TALLY_DOMAIN ? MLZ_D_COUNT
+           : key == MLZ_TALLY_DOMAIN ? MLZ_BLOCK_DOMAINS
                                      : in->n_processes;
   run->rows = mlz_text_calloc(run->n, sizeof *run->rows);
 }

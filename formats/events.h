@@ -45,11 +45,22 @@ struct mlz_rare {
   uint32_t op;            /* enum mlz_op */
 };
 
+/* The outermost layer that was called for a block: the interpreter's three, the C library's, address space. The recorder
+ * asserts that it equals enum mlz_domain of shm/record.h. */
+enum mlz_block_domain {
+  MLZ_BLOCK_RAW = 0,
+  MLZ_BLOCK_MEM = 1,
+  MLZ_BLOCK_OBJ = 2,
+  MLZ_BLOCK_MALLOC = 3,
+  MLZ_BLOCK_MMAP = 4,
+  MLZ_BLOCK_DOMAINS
+};
+
 struct mlz_class {
   uint64_t size;   /* bytes */
   double weight;   /* how many allocations of the program this one stands for: 1/rate, or 1 */
   uint32_t stack;  /* stack id; 0: the empty stack */
-  uint32_t domain; /* enum mlz_domain in shm/record.h: 0 raw, 1 mem, 2 obj, 3 malloc, 4 mmap */
+  uint32_t domain; /* enum mlz_block_domain */
 };
 
 enum mlz_language { MLZ_LANG_PYTHON = 0, MLZ_LANG_NATIVE = 1 };

@@ -1,5 +1,10 @@
 #include "tracer/recorder/account.h"
 
+_Static_assert((int)MLZ_D_RAW == (int)MLZ_BLOCK_RAW && (int)MLZ_D_MEM == (int)MLZ_BLOCK_MEM && (int)MLZ_D_OBJ == (int)MLZ_BLOCK_OBJ &&
+                   (int)MLZ_D_MALLOC == (int)MLZ_BLOCK_MALLOC && (int)MLZ_D_MMAP == (int)MLZ_BLOCK_MMAP &&
+                   (int)MLZ_D_COUNT == (int)MLZ_BLOCK_DOMAINS,
+               "the ring's domains are the file's");
+
 void mlz_account_room(struct mlz_drain *d, struct mlz_image *m, struct mlz_feed *f) {
   if (d->emit && m->builder && mlz_builder_full(m->builder)) mlz_image_seal(d);
   m->room = 7; /* a builder that is not full has room for 8 */

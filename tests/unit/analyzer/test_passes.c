@@ -109,8 +109,8 @@ Test(passes, threads_processes_and_domains) {
   }
   mlz_tally_clear(&run);
   mlz_tally_scan(&run, in, MLZ_TALLY_DOMAIN, false, NULL, NULL);
-  cr_assert_float_eq(run.rows[MLZ_D_MALLOC].alloc_count, 3300, 0);
-  cr_assert_float_eq(run.rows[MLZ_D_MEM].alloc_count, 120000, 0);
+  cr_assert_float_eq(run.rows[MLZ_BLOCK_MALLOC].alloc_count, 3300, 0);
+  cr_assert_float_eq(run.rows[MLZ_BLOCK_MEM].alloc_count, 120000, 0);
   mlz_tally_clear(&run);
   mlz_input_close(in);
 }
