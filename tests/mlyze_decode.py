@@ -304,17 +304,30 @@ def column_values(form, packing, predictor, count, raw, data):
     return v, predictor
 
 
-def columns_of(c):
+def columns_of(c, wanted=range(1, 16)):
     out = {}
     while not c.done():
         ident, form, packing, predictor = c.take(4)
         count, raw, stored = c.varint(), c.varint(), c.varint()
         data = c.take(stored)
-        if 1 <= ident <= 15:
+        if ident in wanted:
             out[ident] = column_values(form, packing, predictor, count, raw, data)
         elif ident >= 128:
             raise Damaged('column')
     return out
+
+
+def class_table(columns):
+    """[(stack, size, domain, weight)] of a chunk, from its columns 2 to 5."""
+    stacks, sizes, kinds, weights = (columns.get(i, ([], 0))[0] for i in (2, 3, 4, 5))
+    return [(stack, size, kind & 7, weights[kind >> 3]) for stack, size, kind in zip(stacks, sizes, kinds)]
+
+
+def decode_classes(payload):
+    """The class table of an EVENTS chunk alone: much less to read than its events."""
+    c = Cursor(payload)
+    extent(c)
+    return class_table(columns_of(c, range(2, 6)))
 
 
 def decode_events(payload):
@@ -327,8 +340,7 @@ def decode_events(payload):
     def values(ident):
         return columns.get(ident, ([], 0))[0]
 
-    weights = values(5)
-    classes = [(stack, size, kind & 7, weights[kind >> 3]) for stack, size, kind in zip(values(2), values(3), values(4))]
+    classes = class_table(columns)
     threads = []
     for index, length in zip(values(11), values(12)):
         threads += [values(10)[index]] * length

@@ -47,6 +47,12 @@ def deep(n):
     bytes(stop(here()))
 
 
+def straight(n):
+    if n:
+        straight(n - 1)
+    bytes(stop(here()))
+
+
 def loop(n):
     for i in range(3):
         bytes(stop(here())); bytes(stop(here()))
@@ -152,7 +158,7 @@ def main(out, rounds):
         step(rng.choice([4, 9, 16, 25]))
         if len(stops) > 150000:
             break
-    deep(300)
+    straight(300)
     with open(out, "w", encoding="utf-8") as f:
         json.dump(stops, f)
 

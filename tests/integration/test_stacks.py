@@ -1,0 +1,83 @@
+"""Every frame of every stack: programs whose block sizes say which line, and which whole stack, each block must be blamed on.
+
+The trace is read by the second reader (mlyze_decode.py), so the answer does not lean on the analyzers."""
+import json
+import os
+import sys
+
+from harness import PROGRAMS, PYTHON, PYTHONS, TESTS, case, clean_env, record, run, same
+
+sys.path.insert(0, TESTS)
+from mlyze_decode import EVENTS, Trace, decode_classes  # noqa: E402
+
+BYTES = 33  # of a bytes object beside its content
+OBJ = 2
+
+
+class Stacks:
+    """The classes of a trace with their stacks in words."""
+
+    def __init__(self, path='trace.mlyze'):
+        with open(path, 'rb') as f:
+            self.trace = Trace(f.read())
+
+    def classes(self):
+        """(size, truncated, [[function, line], ...]) of each class of blocks of the obj domain, chunk by chunk."""
+        t = self.trace
+        for at, _, _ in t.events:
+            chunk = t.chunk(at)
+            assert chunk is not None and chunk[0] == EVENTS, 'a damaged chunk'
+            for stack, size, domain, _ in decode_classes(chunk[5]):
+                if domain == OBJ:
+                    truncated, frames = t.stacks[stack]
+                    yield size, truncated, [[t.strings[t.frames[f][0]], t.frames[f][3]] for f in frames]
+
+
+def lines_are_right(python, arguments=(), variables=None, depth=10):
+    made = record([python, *arguments, os.path.join(PROGRAMS, 'lines.py'), '25'], '--max-stack-depth', depth, env=clean_env(**(variables or {})))
+    base, found, wrong = 200000 + BYTES, set(), []
+    for size, _, frames in Stacks().classes():
+        if base <= size < base + 400:
+            found.add(size - base)
+            if not frames or frames[0][1] != size - base:
+                wrong.append('line %d blamed on %r' % (size - base, frames[:1]))
+    assert not wrong, '%d wrong, such as %s' % (len(wrong), wrong[0])
+    assert int(made.stdout) > 2500 and len(found) > 60, '%s blocks, %d lines' % (made.stdout, len(found))
+
+
+@case(each=PYTHONS)
+def each_allocation_has_its_own_line(python):
+    lines_are_right(python)
+
+
+@case(each=[('PYTHONMALLOC=malloc', [], {'PYTHONMALLOC': 'malloc'}), ('PYTHONMALLOC=debug', [], {'PYTHONMALLOC': 'debug'}),
+            ('-X dev', ['-X', 'dev'], {}), ('-X tracemalloc', ['-X', 'tracemalloc=3'], {})])
+def and_with_other_allocators(arguments, variables):
+    lines_are_right(PYTHON, arguments, variables)
+
+
+@case(each=[('%s, %d frames' % (label, depth), python, depth) for label, python in PYTHONS for depth in (1, 4, 10, 300)])
+def every_frame_of_the_stack(python, depth):
+    record([python, os.path.join(PROGRAMS, 'stacks.py'), 'stops.json', '12'], '--max-stack-depth', depth)
+    with open('stops.json', encoding='utf-8') as f:
+        stops = json.load(f)
+    base, checked, wrong = 1000000 + BYTES, set(), []
+    for size, truncated, frames in Stacks().classes():
+        stop = size - base
+        if not 0 <= stop < len(stops):
+            continue
+        checked.add(stop)
+        if depth <= 64 or len(stops[stop]) < 64:  # the program remembers 64 frames
+            if frames != stops[stop][:depth] or bool(truncated) != (len(stops[stop]) > depth):
+                wrong.append('stop %d: got %r, wanted %r' % (stop, frames, stops[stop][:depth]))
+    assert not wrong, '%d of %d wrong, such as %s' % (len(wrong), len(stops), wrong[0])
+    same('stops found', len(checked), len(stops))
+
+
+@case
+def without_frames():
+    record([PYTHON, os.path.join(PROGRAMS, 'lines.py'), '2'], '--max-stack-depth', 0)
+    assert all(not frames for _, _, frames in Stacks().classes())
+
+
+run(__name__)
