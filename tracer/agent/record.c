@@ -7,6 +7,11 @@ void mlz_record_refuse(struct mlz_tls *t, _Atomic uint64_t *counter) {
 
 /* The old block is gone and there is no new recorded one (ZERO), or it lives on (FAILED). */
 void mlz_record_realloc_close(struct mlz_tls *t, unsigned domain, void *old, unsigned flag) {
+  struct mlz_thread *th = t->thread;
   if (flag == MLZ_F_FAILED && !mlz_marks_set(old, mlz_domain_map(domain))) flag = MLZ_F_ZERO;
-  mlz_event_alloc(t, MLZ_K_REALLOC_END, flag | MLZ_F_NOSTACK, domain, old, 0, mlz_record_gil(t->thread, domain));
+  int32_t i = mlz_event_open(th, 1, mlz_record_gil(th, domain), MLZ_ROOM_BLOCK, true); /* as a free: never dropped for want of waiting */
+  if (i < 0) return;
+  *mlz_event_slot(th, i++) =
+      (struct mlz_slot){mlz_head_word(MLZ_K_REALLOC_END, flag | MLZ_F_NOSTACK, domain, (uintptr_t)old >> MLZ_GRANULE_SHIFT), 0};
+  mlz_event_close(th, i);
 }
