@@ -179,20 +179,47 @@ static bool send_code(struct mlz_thread *th, uint32_t id, const char *frame, con
   return !s.broken;
 }
 
+/* Stores the id in the code object's co_extra: {int64_t size; void *extras[size]}, CPython Objects/codeobject.c, the same in 3.8-3.14.
+ * The interpreter's own setter would make room for every user of co_extra, and so have the free functions of others called
+ * for code objects that they never saw; ours makes room for ours alone. */
+static bool store_id(const char *code, uint32_t id) {
+  long index = mlz_python.extra_index;
+  char *place = (char *)(uintptr_t)code + mlz_python.layout->code_extra, *entry;
+  memcpy(&entry, place, sizeof(entry));
+  int64_t size = entry ? (int64_t)word_at(entry, 0) : 0;
+  uint64_t value = id;
+  if (!entry) {
+    size_t bytes = 8 + 8 * ((size_t)index + 1);
+    entry = mlz_python_mem_alloc(bytes);
+    if (!entry) return false;
+    memset(entry, 0, bytes);
+    size = index + 1;
+    memcpy(entry, &size, sizeof(size));
+    memcpy(entry + 8 + 8 * index, &value, sizeof(value));
+    memcpy(place, &entry, sizeof(entry));
+    return true;
+  }
+  if (size > index) {
+    memcpy(entry + 8 + 8 * index, &value, sizeof(value));
+    return true;
+  }
+  /* Another user's smaller entry. Its memory must come from under our hook, whoever sits on top: tracemalloc may have called us
+   * with its lock held. */
+  void *type = NULL, *error = NULL, *traceback = NULL;
+  struct mlz_py_allocator top;
+  mlz_python.err_fetch(&type, &error, &traceback);
+  bool covered = mlz_python_uncover(&top);
+  int failed = mlz_python.extra_set((void *)(uintptr_t)code, index, (void *)(uintptr_t)id);
+  if (covered) mlz_python.mem_set(MLZ_D_MEM, &top);
+  if (failed) mlz_python.err_clear();
+  mlz_python.err_restore(type, error, traceback);
+  return !failed;
+}
+
 uint32_t mlz_code_register(struct mlz_thread *th, const char *frame, const char *code) {
   if (*mlz_python.initialized) mlz_python.seen_initialized = true;
   if (!th->interp_known) return 0; /* its index of co_extra is another: names without a life time would mislead */
   if (pointer_at(code, 8) != mlz_python.type_code) return 0;
   uint32_t id = atomic_fetch_add_explicit(&mlz_agent_control()->code_next, 1, memory_order_relaxed);
-  if (!send_code(th, id, frame, code)) return 0;
-  void *type = NULL, *value = NULL, *traceback = NULL;
-  mlz_python.err_fetch(&type, &value, &traceback);
-  /* The entry's memory comes from under our hook, whoever sits on top: tracemalloc may have called us with its lock held. */
-  struct mlz_py_allocator top;
-  bool covered = mlz_python_uncover(&top);
-  int failed = mlz_python.extra_set((void *)(uintptr_t)code, mlz_python.extra_index, (void *)(uintptr_t)id);
-  if (covered) mlz_python.mem_set(MLZ_D_MEM, &top);
-  if (failed) mlz_python.err_clear();
-  mlz_python.err_restore(type, value, traceback);
-  return failed ? 0 : id;
+  return send_code(th, id, frame, code) && store_id(code, id) ? id : 0;
 }

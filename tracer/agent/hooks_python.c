@@ -94,6 +94,11 @@ bool mlz_python_uncover(struct mlz_py_allocator *top) {
   return true;
 }
 
+void *mlz_python_mem_alloc(size_t size) {
+  struct mlz_py_allocator *under = &inner[generation_now][MLZ_D_MEM];
+  return under->malloc(under->ctx, size);
+}
+
 bool mlz_python_install(void) {
   struct mlz_py_allocator now;
   mlz_python.mem_get(MLZ_D_OBJ, &now);

@@ -85,6 +85,7 @@ void mlz_python_rewrap(void); /* from malloc, while wrap_pending */
 /* Where another hook lies on top of ours in the mem domain: puts what lies under ours there, and the other into *top for putting it
  * back. False: ours is the top one, nothing was changed. The GIL is held. */
 bool mlz_python_uncover(struct mlz_py_allocator *top);
+void *mlz_python_mem_alloc(size_t size); /* a block that PyMem_Free may free, unseen by every hook; the GIL is held */
 
 /* The first event with a frame: checks the layout, sends PYTHON, prepares GC and code ids. The GIL is held. */
 MLZ_COLD void mlz_python_check(struct mlz_tls *t, const char *tstate);
