@@ -14,34 +14,38 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* A directory that is ours alone, made if need be. A link that somebody planted in its place is not followed. */
+/* Everybody may pass through, by a name that nobody can list: a program that becomes another user (su, a server that drops its
+ * rights) must still find the library, or the loader would write into its stderr. The arena stays closed to it: /proc/PID/fd asks
+ * for the recorder's own user. */
+#define PASSABLE 0711
+
+/* A directory that only we can change, made if need be. A link that somebody planted in its place is not followed. */
 static int own_directory(int at, const char *path) {
-  if (mkdirat(at, path, 0700) < 0 && errno != EEXIST) return -errno;
+  if (mkdirat(at, path, PASSABLE) < 0 && errno != EEXIST) return -errno;
   int fd = openat(at, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
   if (fd < 0) return -errno;
   struct stat st;
   int r = fstat(fd, &st) < 0 ? -errno : st.st_uid != geteuid() ? -EPERM : 0;
-  if (r == 0 && (st.st_mode & 077) && fchmod(fd, 0700) < 0) r = -errno;
+  if (r == 0 && (st.st_mode & 07777) != PASSABLE && fchmod(fd, PASSABLE) < 0) r = -errno;
   if (r == 0) return fd;
   close(fd);
   return r;
 }
 
+/* /tmp, which every user can pass; $XDG_RUNTIME_DIR, which only its owner can, where somebody else took our name in /tmp. */
 static int open_base(char *path, size_t size, char *err, size_t err_size) {
-  const char *runtime = getenv("XDG_RUNTIME_DIR");
-  if (runtime && runtime[0] == '/' && !strpbrk(runtime, ": \t\n") && strlen(runtime) + 64 < size) {
-    struct stat st; /* only a directory of ours is "usable": sudo keeps the variable of another user */
-    if (stat(runtime, &st) == 0 && st.st_uid == geteuid()) {
-      snprintf(path, size, "%s/memlyze", runtime);
-      int fd = own_directory(AT_FDCWD, path);
-      if (fd >= 0) return fd;
-    }
-  }
   snprintf(path, size, "/tmp/memlyze-%u", (unsigned)geteuid());
   int fd = own_directory(AT_FDCWD, path);
-  if (fd < 0)
-    snprintf(err, err_size, "%s: %s; it must be a directory of your own", path, fd == -EPERM ? "belongs to another user" : strerror(-fd));
-  return fd;
+  if (fd >= 0) return fd;
+  snprintf(err, err_size, "%s: %s; it must be a directory of your own", path, fd == -EPERM ? "belongs to another user" : strerror(-fd));
+  const char *runtime = getenv("XDG_RUNTIME_DIR");
+  struct stat st; /* sudo keeps the variable of another user */
+  if (!runtime || runtime[0] != '/' || strpbrk(runtime, ": \t\n") || strlen(runtime) + 64 >= size || stat(runtime, &st) < 0 ||
+      st.st_uid != geteuid())
+    return fd;
+  snprintf(path, size, "%s/memlyze", runtime);
+  int other = own_directory(AT_FDCWD, path);
+  return other >= 0 ? other : fd;
 }
 
 static void empty_and_remove(int base, const char *id, int fd) {
@@ -73,11 +77,11 @@ static int make_once(struct mlz_session *s) {
   uint64_t random;
   if (getrandom(&random, sizeof random, 0) != sizeof random) return -EIO;
   snprintf(s->id, sizeof s->id, "%016llx", (unsigned long long)random);
-  if (mkdirat(s->base, s->id, 0700) < 0) return errno == EEXIST ? -EAGAIN : -errno;
+  if (mkdirat(s->base, s->id, PASSABLE) < 0) return errno == EEXIST ? -EAGAIN : -errno;
   s->fd = openat(s->base, s->id, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
   if (s->fd < 0) return errno == ENOENT ? -EAGAIN : -errno;
   struct stat st;
-  if (flock(s->fd, LOCK_EX | LOCK_NB) == 0 && fstat(s->fd, &st) == 0 && st.st_nlink > 0) return 0;
+  if (flock(s->fd, LOCK_EX | LOCK_NB) == 0 && fchmod(s->fd, PASSABLE) == 0 && fstat(s->fd, &st) == 0 && st.st_nlink > 0) return 0;
   close(s->fd);
   return -EAGAIN;
 }
