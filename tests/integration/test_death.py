@@ -9,7 +9,7 @@ import time
 from harness import MEMLYZE, PROGRAMS, PYTHON, PYTHONS, SLOW, case, clean_env, every_tool_reads, execute, record, run, same, tool
 
 STEADY = os.path.join(PROGRAMS, 'steady.py')
-ROUNDS = '4000'
+ROUNDS = '8000'
 seed = int(os.environ.get('MEMLYZE_TEST_SEED') or random.SystemRandom().randrange(1 << 30))
 print('# seed %d (MEMLYZE_TEST_SEED)' % seed)
 dice = random.Random(seed)
@@ -108,9 +108,11 @@ def result_of(*arguments):
 
 @case(each=[('time %d' % i, i) for i in range(4)])
 def recorder_killed(_):
+    began = time.monotonic()
     wanted = result_of('0', ROUNDS)
+    alone = time.monotonic() - began
     with Recording('0', ROUNDS) as r:
-        time.sleep(dice.random() * 0.5)
+        time.sleep(dice.random() * alone * 0.7)  # while the program is at work
         os.kill(r.process.pid, signal.SIGKILL)
         gone(r.child)
         out = r.finish()[1]
