@@ -80,7 +80,8 @@ struct mlz_control {
   _Atomic uint64_t unmarked;                    /* blocks whose mark could not be stored (no address space) */
   _Atomic uint64_t images_refused;              /* interpreters that the agent does not know: traced without stacks */
   _Atomic uint64_t gc_missed;                   /* collections that passed without the callback being called */
-  uint64_t reserved5[3];
+  _Atomic uint64_t execs_untraced;              /* programs started without our LD_PRELOAD: a cleared or replaced environment */
+  uint64_t reserved5[2];
 
   /* Line 6: a robust, process-shared mutex that the recorder holds as long as it lives. Its first word is a
    * futex in which the kernel sets FUTEX_OWNER_DIED (bit 30) when the recorder dies: one load tells. */

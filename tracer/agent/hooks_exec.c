@@ -1,0 +1,79 @@
+/* The exec family, watched only: a program that is started without our LD_PRELOAD goes on untraced, and the reports must say so.
+ *
+ * May run in a vfork's child, on its parent's memory: nothing but atomic counters in the arena is touched. */
+#include "agent.h"
+
+#include <dlfcn.h>
+#include <spawn.h>
+#include <string.h>
+#include <unistd.h>
+
+#define EXPORT __attribute__((visibility("default")))
+
+extern char **environ;
+
+/* Does the environment load this very session's agent? */
+static bool carries_agent(char *const envp[]) {
+  static const char name[] = "LD_PRELOAD=";
+  for (char *const *e = envp; e && *e; e++) {
+    if (strncmp(*e, name, sizeof(name) - 1) == 0 && strstr(*e, mlz_agent.session)) return true;
+  }
+  return false;
+}
+
+/* Counts an exec that leaves us; taken back when it fails. */
+static bool leaves(char *const envp[]) {
+  if (atomic_load_explicit(&mlz_agent.attach, memory_order_relaxed) != MLZ_AGENT_ON || carries_agent(envp)) return false;
+  atomic_fetch_add_explicit(&mlz_agent_control()->execs_untraced, 1, memory_order_relaxed);
+  return true;
+}
+static void stayed(bool left) {
+  if (left) atomic_fetch_sub_explicit(&mlz_agent_control()->execs_untraced, 1, memory_order_relaxed);
+}
+
+#define NEXT(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
+
+EXPORT int execve(const char *path, char *const argv[], char *const envp[]) {
+  bool left = leaves(envp);
+  int r = NEXT(execve)(path, argv, envp);
+  stayed(left);
+  return r;
+}
+EXPORT int fexecve(int fd, char *const argv[], char *const envp[]) {
+  bool left = leaves(envp);
+  int r = NEXT(fexecve)(fd, argv, envp);
+  stayed(left);
+  return r;
+}
+EXPORT int execv(const char *path, char *const argv[]) {
+  bool left = leaves(environ);
+  int r = NEXT(execv)(path, argv);
+  stayed(left);
+  return r;
+}
+EXPORT int execvp(const char *file, char *const argv[]) {
+  bool left = leaves(environ);
+  int r = NEXT(execvp)(file, argv);
+  stayed(left);
+  return r;
+}
+EXPORT int execvpe(const char *file, char *const argv[], char *const envp[]) {
+  bool left = leaves(envp);
+  int r = NEXT(execvpe)(file, argv, envp);
+  stayed(left);
+  return r;
+}
+EXPORT int posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions, const posix_spawnattr_t *attributes,
+                       char *const argv[], char *const envp[]) {
+  bool left = leaves(envp);
+  int r = NEXT(posix_spawn)(pid, path, actions, attributes, argv, envp);
+  if (r != 0) stayed(left);
+  return r;
+}
+EXPORT int posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_actions_t *actions, const posix_spawnattr_t *attributes,
+                        char *const argv[], char *const envp[]) {
+  bool left = leaves(envp);
+  int r = NEXT(posix_spawnp)(pid, file, actions, attributes, argv, envp);
+  if (r != 0) stayed(left);
+  return r;
+}
