@@ -6,7 +6,7 @@ import signal
 import subprocess
 import time
 
-from harness import MEMLYZE, PROGRAMS, PYTHON, PYTHONS, SLOW, case, clean_env, every_tool_reads, execute, record, run, same, tool
+from harness import MEMLYZE, PROGRAMS, PYTHON, PYTHONS, SLOW, TOOLS, case, clean_env, every_tool_reads, execute, record, run, same, tool
 
 STEADY = os.path.join(PROGRAMS, 'steady.py')
 ROUNDS = '8000'
@@ -106,6 +106,33 @@ def result_of(*arguments):
     return execute([PYTHON, STEADY, *arguments]).stdout
 
 
+def reads_or_says_that_nothing_is_in_it():
+    """True: every tool reads the trace. A recorder that was killed before its first whole group of chunks leaves a file without events."""
+    text = execute([MEMLYZE, 'stats', 'trace.mlyze'])
+    if text.returncode == 2:
+        for name in TOOLS:
+            empty = execute([MEMLYZE, name, 'trace.mlyze'])
+            same('exit status of ' + name, empty.returncode, 2)
+            assert 'trace.mlyze: ' in empty.stderr, empty.stderr
+        return False
+    every_tool_reads()
+    return True
+
+
+@case
+def recorder_killed_late():
+    # Long enough for groups of chunks to be there: all but the last second is readable.
+    with Recording('2.5') as r:
+        time.sleep(2.2)
+        os.kill(r.process.pid, signal.SIGKILL)
+        gone(r.child)
+        r.finish()
+    every_tool_reads()
+    stats = tool('stats')
+    same('complete', stats['complete'], False)
+    assert stats['events']['allocs'] > 10000, stats['events']
+
+
 @case(each=[('time %d' % i, i) for i in range(4)])
 def recorder_killed(_):
     began = time.monotonic()
@@ -117,8 +144,7 @@ def recorder_killed(_):
         gone(r.child)
         out = r.finish()[1]
     same('result of the program', out, wanted)
-    if os.path.getsize('trace.mlyze'):
-        every_tool_reads()
+    if reads_or_says_that_nothing_is_in_it():
         same('complete', tool('stats')['complete'], False)
 
 
@@ -176,8 +202,7 @@ def both_killed():
         os.kill(r.process.pid, signal.SIGKILL)
         os.kill(r.child, signal.SIGKILL)
         r.finish()
-    if os.path.getsize('trace.mlyze'):
-        every_tool_reads()
+    reads_or_says_that_nothing_is_in_it()
 
 
 @case
