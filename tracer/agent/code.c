@@ -218,6 +218,7 @@ static bool store_id(const char *code, uint32_t id) {
 
 uint32_t mlz_code_register(struct mlz_thread *th, const char *frame, const char *code) {
   if (*mlz_python.initialized) mlz_python.seen_initialized = true;
+  if (MLZ_UNLIKELY(mlz_python.ended) && !mlz_python_again(th)) return 0;
   if (!th->interp_known) return 0; /* its index of co_extra is another: names without a life time would mislead */
   if (pointer_at(code, 8) != mlz_python.type_code) return 0;
   uint32_t id = atomic_fetch_add_explicit(&mlz_agent_control()->code_next, 1, memory_order_relaxed);

@@ -205,9 +205,12 @@ void mlz_gc_prepare(void) {
   if (mlz_python.add_pending) mlz_python.add_pending(install, NULL);
 }
 
-void mlz_gc_finalize(struct mlz_tls *t) {
-  (void)t;
-  if (!gc.installed || !gc.base) return;
+void mlz_gc_finalize(void) {
+  static const int zero = 0;
+  mlz_python.collecting = &zero; /* the interpreter's state is freed soon, on 3.9 and 3.10 for good */
+  if (!gc.installed) return;
+  gc.installed = false;
+  gc.kept_n = 0;
   uint64_t passed = all_collections() - gc.before;
   if (passed > gc.calls) atomic_fetch_add_explicit(&mlz_agent_control()->gc_missed, passed - gc.calls, memory_order_relaxed);
 }

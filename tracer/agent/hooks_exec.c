@@ -31,7 +31,18 @@ static void stayed(bool left) {
   if (left) atomic_fetch_sub_explicit(&mlz_agent_control()->execs_untraced, 1, memory_order_relaxed);
 }
 
-#define NEXT(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
+#define FAMILY(X) X(execve) X(fexecve) X(execv) X(execvp) X(execvpe) X(posix_spawn) X(posix_spawnp)
+#define MEMBER(name) __typeof__(&name) name;
+static struct {
+  FAMILY(MEMBER)
+} next;
+#define NEXT(name) (next.name ? next.name : (__typeof__(&name))dlsym(RTLD_NEXT, #name))
+
+void mlz_process_resolve_exec(void) {
+#define FIND(name) next.name = (__typeof__(&name))dlsym(RTLD_NEXT, #name);
+  FAMILY(FIND)
+#undef FIND
+}
 
 EXPORT int execve(const char *path, char *const argv[], char *const envp[]) {
   bool left = leaves(envp);

@@ -366,6 +366,22 @@ void mlz_python_check(struct mlz_tls *t, const char *tstate) {
   if (mlz_agent.trace_gc) mlz_gc_prepare();
 }
 
+/* An interpreter that was finalised and begun again (embedding): what was taken from the old one is taken anew. */
+bool mlz_python_again(struct mlz_thread *th) {
+  if (!*mlz_python.initialized) return false; /* still the end, or not yet the beginning */
+  mlz_python.ended = false;
+  mlz_python.main_interp = th->interp;
+  mlz_python.extra_ready = false;
+  atomic_fetch_add_explicit(&mlz_agent.code_epoch, 1, memory_order_relaxed);
+  if (!mlz_code_prepare()) {
+    atomic_store(&mlz_python.state, MLZ_PY_UNKNOWN);
+    return false;
+  }
+  th->interp_known = true;
+  if (mlz_agent.trace_gc) mlz_gc_prepare();
+  return true;
+}
+
 /* Tells a forked image's interpreter, which was checked before the fork. */
 void mlz_python_retell(struct mlz_thread *th) {
   uint32_t state = atomic_load(&mlz_python.state);

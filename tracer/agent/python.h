@@ -57,6 +57,7 @@ struct mlz_python {
   const void *main_interp;
   bool seen_initialized;         /* it was initialised when code was last seen for the first time: 0 is the end then, not the beginning */
   _Atomic uint32_t wrap_pending; /* look, in malloc, whether pre-initialisation replaced our hooks */
+  bool ended; /* it has begun to finalise; true until it is begun again */
   long extra_index;
   bool extra_ready;
   char version[32];
@@ -90,6 +91,7 @@ void *mlz_python_mem_alloc(size_t size); /* a block that PyMem_Free may free, un
 /* The first event with a frame: checks the layout, sends PYTHON, prepares GC and code ids. The GIL is held. */
 MLZ_COLD void mlz_python_check(struct mlz_tls *t, const char *tstate);
 void mlz_python_retell(struct mlz_thread *th);
+MLZ_COLD bool mlz_python_again(struct mlz_thread *th);
 MLZ_COLD void mlz_python_find_slot(struct mlz_thread *th);
 /* The interpreter of this thread changed: is it one that we can take code ids from? */
 MLZ_COLD bool mlz_python_interp(struct mlz_thread *th, const void *interp);
@@ -102,7 +104,7 @@ bool mlz_code_prepare(void);
 void mlz_gc_prepare(void);
 /* collecting != 0: true if this allocation is made only because our callback exists. */
 MLZ_COLD bool mlz_gc_hides(bool obj_domain, size_t size);
-void mlz_gc_finalize(struct mlz_tls *t);
+void mlz_gc_finalize(void);
 
 /* stack.c */
 mlz_capture_function *mlz_stack_capture_for(unsigned minor);
@@ -138,7 +140,8 @@ static inline __attribute__((always_inline)) unsigned mlz_python_stack(struct ml
 static inline __attribute__((always_inline)) void mlz_python_look_finalize(struct mlz_tls *t) {
   if (MLZ_LIKELY(*mlz_python.initialized)) return;
   if (mlz_python.seen_initialized && !atomic_load_explicit(&mlz_agent.finalized, memory_order_relaxed)) {
-    mlz_gc_finalize(t);
+    mlz_python.ended = true;
+    mlz_gc_finalize();
     mlz_process_finalize(t);
   }
 }
