@@ -63,11 +63,12 @@ def the_agent_exports_what_it_interposes_and_no_more():
     out = subprocess.run(['readelf', '--dyn-syms', '-W', AGENT], stdout=subprocess.PIPE, universal_newlines=True, check=True).stdout
     names = {line.split()[7].partition('@')[0] for line in out.splitlines()
              if len(line.split()) > 7 and line.split()[4] in ('GLOBAL', 'WEAK') and line.split()[6] != 'UND'}
-    family = {'malloc', 'calloc', 'realloc', 'reallocarray', 'free', 'posix_memalign', 'aligned_alloc', 'memalign', 'valloc', 'pvalloc', 'mmap', 'mmap64',
+    family = {'execve', 'fexecve', 'execv', 'execvp', 'execvpe', 'posix_spawn', 'posix_spawnp',
+              'malloc', 'calloc', 'realloc', 'reallocarray', 'free', 'posix_memalign', 'aligned_alloc', 'memalign', 'valloc', 'pvalloc', 'mmap', 'mmap64',
               'munmap', 'mremap'}
     same('of the family not interposed', family - names, set())
     extra = {n for n in names - family if not n.startswith('memlyze_')}
-    same('exports beyond the family and the two that see the end of a process', extra - {'exit', '__libc_start_main'}, set())
+    same('exports beyond the families and the two that see the end of a process', extra - {'exit', '__libc_start_main'}, set())
 
 
 run(__name__)

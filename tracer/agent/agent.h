@@ -151,7 +151,7 @@ void mlz_session_unclaim(struct mlz_ring *r);
 /* process.c */
 void mlz_process_begin(struct mlz_tls *t);    /* sends IMAGE on a fresh ring */
 void mlz_process_finalize(struct mlz_tls *t); /* sends FINALIZE, once an image */
-void mlz_process_resolve_exec(void); /* hooks_exec.c: dlsym is not safe in a fork's child, exec is */
+void mlz_process_resolve_exec(void);          /* hooks_exec.c: dlsym is not safe in a fork's child, exec is */
 
 #pragma GCC visibility pop
 #endif

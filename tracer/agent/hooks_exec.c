@@ -33,9 +33,7 @@ static void stayed(bool left) {
 
 #define FAMILY(X) X(execve) X(fexecve) X(execv) X(execvp) X(execvpe) X(posix_spawn) X(posix_spawnp)
 #define MEMBER(name) __typeof__(&name) name;
-static struct {
-  FAMILY(MEMBER)
-} next;
+static struct { FAMILY(MEMBER) } next;
 #define NEXT(name) (next.name ? next.name : (__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
 void mlz_process_resolve_exec(void) {

@@ -57,7 +57,7 @@ struct mlz_python {
   const void *main_interp;
   bool seen_initialized;         /* it was initialised when code was last seen for the first time: 0 is the end then, not the beginning */
   _Atomic uint32_t wrap_pending; /* look, in malloc, whether pre-initialisation replaced our hooks */
-  bool ended; /* it has begun to finalise; true until it is begun again */
+  bool ended;                    /* it has begun to finalise; true until it is begun again */
   long extra_index;
   bool extra_ready;
   char version[32];

@@ -15,7 +15,8 @@ void mlz_feed_publish(struct mlz_feed *f, uint64_t room) {
   atomic_store_explicit(&r->side_tail, f->side_pos, memory_order_release);
   atomic_store_explicit(&r->tail, f->pos, memory_order_release);
   f->tail = f->pos;
-  if (f->h2 - f->pos > room) return;
+  f->unlooked = f->h2 - f->pos > room;
+  if (f->unlooked) return;
   atomic_thread_fence(memory_order_seq_cst); /* concurrency.md 6 */
   if (atomic_load_explicit(&r->waiting, memory_order_relaxed)) {
     atomic_fetch_add(&r->room_futex, 1);

@@ -124,7 +124,7 @@ uint64_t mlz_drain_round(struct mlz_drain *d) {
     struct mlz_feed *f = d->feeds[i];
     if (!f) continue;
     after += f->pos;
-    if (f->pos != f->tail || atomic_load_explicit(&f->ring->side_tail, memory_order_relaxed) != f->side_pos)
+    if (f->unlooked || f->pos != f->tail || atomic_load_explicit(&f->ring->side_tail, memory_order_relaxed) != f->side_pos)
       mlz_feed_publish(f, UINT64_MAX);
   }
   d->slots_taken = after - before;

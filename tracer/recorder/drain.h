@@ -45,6 +45,7 @@ struct mlz_feed {
   bool stack_known;
   bool below; /* more frames lie below words[0] */
 
+  bool unlooked;                     /* room was made without a look at whether the producer waits for it: due at the end of the round */
   bool blocked, force, broken, gone; /* gone: thread or process was gone before this round's heads were read */
   uint8_t blocked_kind;
   uint64_t blocked_granule;

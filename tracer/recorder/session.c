@@ -32,17 +32,21 @@ static int own_directory(int at, const char *path) {
   return r;
 }
 
-/* /tmp, which every user can pass; $XDG_RUNTIME_DIR, which only its owner can, where somebody else took our name in /tmp. */
+/* A directory that LD_PRELOAD can name: the variable's, if it has one. */
+static const char *directory_of(const char *variable, const char *otherwise) {
+  const char *dir = getenv(variable);
+  return dir && dir[0] == '/' && !strpbrk(dir, ": \t\n") && strlen(dir) < 120 ? dir : otherwise;
+}
+
+/* $TMPDIR or /tmp, which every user can pass; $XDG_RUNTIME_DIR, which only its owner can, where somebody else took our name there. */
 static int open_base(char *path, size_t size, char *err, size_t err_size) {
-  snprintf(path, size, "/tmp/memlyze-%u", (unsigned)geteuid());
+  snprintf(path, size, "%s/memlyze-%u", directory_of("TMPDIR", "/tmp"), (unsigned)geteuid());
   int fd = own_directory(AT_FDCWD, path);
   if (fd >= 0) return fd;
   snprintf(err, err_size, "%s: %s; it must be a directory of your own", path, fd == -EPERM ? "belongs to another user" : strerror(-fd));
-  const char *runtime = getenv("XDG_RUNTIME_DIR");
+  const char *runtime = directory_of("XDG_RUNTIME_DIR", NULL);
   struct stat st; /* sudo keeps the variable of another user */
-  if (!runtime || runtime[0] != '/' || strpbrk(runtime, ": \t\n") || strlen(runtime) + 64 >= size || stat(runtime, &st) < 0 ||
-      st.st_uid != geteuid())
-    return fd;
+  if (!runtime || stat(runtime, &st) < 0 || st.st_uid != geteuid()) return fd;
   snprintf(path, size, "%s/memlyze", runtime);
   int other = own_directory(AT_FDCWD, path);
   return other >= 0 ? other : fd;
