@@ -5,7 +5,7 @@ import json
 import os
 import sys
 
-from harness import PROGRAMS, PYTHON, PYTHONS, TESTS, case, clean_env, record, run, same
+from harness import PROGRAMS, PYTHON, PYTHONS, TESTS, case, clean_env, record, run, same, tool
 
 sys.path.insert(0, TESTS)
 from mlyze_decode import EVENTS, Trace, decode_classes  # noqa: E402
@@ -78,6 +78,35 @@ def every_frame_of_the_stack(python, depth):
 def without_frames():
     record([PYTHON, os.path.join(PROGRAMS, 'lines.py'), '2'], '--max-stack-depth', 0)
     assert all(not frames for _, _, frames in Stacks().classes())
+
+
+KEEPS = '''
+keep = []
+def f():
+    for i in range(100):
+        keep.append(bytearray(100000))
+f()
+'''
+
+
+@case(each=PYTHONS)
+def the_c_library_alone_has_python_stacks(python):
+    with open('keeps.py', 'w') as f:
+        f.write(KEEPS)
+    record([python, 'keeps.py'], '--no-python')
+    site = tool('top')['sites'][0]
+    same('the largest site', [site['function'], os.path.basename(site['file']), site['line']], ['f', 'keeps.py', 5])
+    same('blocks, all kept to the end', [site['alloc_count'] >= 100, site['live_count'] >= 100, site['live_bytes'] >= 100 * 100000], [True] * 3)
+    same('domains', {d['name'] for d in tool('top', '--group', 'domain')['sites']} & {'raw', 'mem', 'obj'}, set())
+
+
+@case(each=[('no frames', ['--max-stack-depth', '0']), ('the interpreter alone', ['--no-malloc']), ('one frame', ['--max-stack-depth', '1'])])
+def the_end_is_before_the_teardown(options):
+    with open('keeps.py', 'w') as f:
+        f.write(KEEPS)
+    record([PYTHON, 'keeps.py'], *options)
+    live = tool('stats')['bytes']['live_at_end']
+    assert live >= 100 * 100000, 'live at the end: %d bytes' % live
 
 
 run(__name__)

@@ -206,7 +206,7 @@ __attribute__((constructor)) static void agent_start(void) {
   if (atomic_load_explicit(&mlz_agent.attach, memory_order_relaxed) == MLZ_AGENT_ON) {
     if (mlz_agent.no_wipe) pthread_atfork(NULL, NULL, forked_child);
     mlz_process_resolve_exec();
-    if (mlz_agent.trace_python) mlz_python_start();
+    mlz_python_start();
   }
   t->busy = 0;
 }

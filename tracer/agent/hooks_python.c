@@ -89,14 +89,15 @@ static void install(unsigned generation) {
 
 bool mlz_python_uncover(struct mlz_py_allocator *top) {
   mlz_python.mem_get(MLZ_D_MEM, top);
-  if (top->malloc == mem_malloc) return false;
+  if (top->malloc == mem_malloc || !inner[generation_now][MLZ_D_MEM].malloc) return false;
   mlz_python.mem_set(MLZ_D_MEM, &inner[generation_now][MLZ_D_MEM]);
   return true;
 }
 
 void *mlz_python_mem_alloc(size_t size) {
-  struct mlz_py_allocator *under = &inner[generation_now][MLZ_D_MEM];
-  return under->malloc(under->ctx, size);
+  struct mlz_py_allocator under = inner[generation_now][MLZ_D_MEM];
+  if (!under.malloc) mlz_python.mem_get(MLZ_D_MEM, &under); /* --no-python: no hook of ours is there */
+  return under.malloc(under.ctx, size);
 }
 
 bool mlz_python_install(void) {

@@ -271,7 +271,8 @@ void mlz_python_start(void) {
                   py->type_code && py->type_unicode && py->type_bytes && (py->layout->minor > 11 || py->tstate_global);
   py->capture = walkable ? mlz_stack_capture_for(py->layout->minor) : NULL;
   atomic_store(&py->state, MLZ_PY_NEW);
-  if (!mlz_python_install()) atomic_store(&py->state, MLZ_PY_NONE);
+  /* Without its allocators the interpreter still gives stacks, collections and the end of the process. */
+  if (mlz_agent.trace_python && !mlz_python_install()) atomic_store(&py->state, MLZ_PY_NONE);
 }
 
 /* ---- the check: everything is read through the kernel, so a wrong offset is an answer and not a fault ---- */
