@@ -110,7 +110,7 @@ static void obey_settings(struct mlz_tls *t) {
   if (th->depth != mlz_settings_depth(s)) {
     th->depth = mlz_settings_depth(s);
     if (th->depth > MLZ_STACK_DEPTH_MAX) th->depth = MLZ_STACK_DEPTH_MAX;
-    th->stack_reset = true;
+    mlz_thread_forget(th);
   }
   send_settings(t);
 }
@@ -132,7 +132,7 @@ static bool thread_begin(struct mlz_tls *t) {
   mlz_producer_init(&th->out, &mlz_agent.peer, r);
   th->tid = mlz_sys_gettid();
   th->number = atomic_fetch_add_explicit(&mlz_agent.thread_next, 1, memory_order_relaxed);
-  th->stack_reset = true;
+  mlz_thread_forget(th);
   th->depth = UINT32_MAX; /* obey_settings sees a change */
   r->tid = th->tid;
   r->image = mlz_agent.last_image;

@@ -34,7 +34,7 @@ struct mlz_thread {
   uint32_t hidden;          /* of them, those with MLZ_SEEN_HIDDEN */
   uint32_t stale_n;         /* entries below this index were filled in this epoch, also those above seen_n */
   uint32_t seen_epoch;      /* code epoch that they are of */
-  bool stack_reset;         /* the recorder's frame array is not what we remember: send RESET */
+  bool stack_reset;         /* the recorder's frame array is not what we remember: send RESET (mlz_thread_forget) */
   bool interp_known;        /* `interp` is one whose co_extra index is ours */
   const void *interp;       /* for which interp_known was decided */
   uint32_t depth;           /* max_stack_depth as of the settings obeyed */
@@ -61,6 +61,14 @@ struct mlz_thread {
 };
 
 _Static_assert(offsetof(struct mlz_thread, seen) == offsetof(struct mlz_thread, root) + sizeof(struct mlz_seen), "root is seen[-1]");
+
+#define MLZ_EPOCH_NONE UINT32_MAX
+
+/* The recorder's frame array is no longer what the thread remembers: the next capture starts anew. */
+static inline void mlz_thread_forget(struct mlz_thread *th) {
+  th->stack_reset = true;
+  th->seen_epoch = MLZ_EPOCH_NONE; /* what every capture looks at anyway */
+}
 
 /* What a hook of this thread is doing; a hook that finds one running passes through. */
 enum mlz_busy {

@@ -20,6 +20,19 @@ uint32_t mlz_event_prefix(struct mlz_thread *th, uint64_t now, bool turn, bool g
   return i;
 }
 
+bool mlz_event_alloc_changed(struct mlz_tls *t, unsigned kind, unsigned flags, unsigned domain, const void *block, uint64_t size,
+                             bool gil) {
+  struct mlz_thread *th = t->thread;
+  int32_t i = mlz_event_open(th, 1 + mlz_event_stack_slots(th), gil, mlz_event_mode(t), false);
+  if (MLZ_UNLIKELY(i < 0)) return false;
+  *mlz_event_slot(th, i++) =
+      (struct mlz_slot){mlz_head_word(kind, flags | mlz_event_reset(th), domain, (uintptr_t)block >> MLZ_GRANULE_SHIFT),
+                        mlz_size_word(size, th->pop, mlz_event_push(th))};
+  if (th->push) i = mlz_event_stack(th, i);
+  mlz_event_close(th, i);
+  return true;
+}
+
 static void add(_Atomic uint64_t *counter) {
   atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + 1, memory_order_relaxed);
 }
@@ -31,7 +44,7 @@ void mlz_event_lost(struct mlz_thread *th, bool is_free) {
   else
     th->lost_alloc++;
   th->last_now = UINT64_MAX; /* the next message begins with TIME and LOST */
-  th->stack_reset = true;    /* the difference that was captured never arrives */
+  mlz_thread_forget(th);     /* the difference that was captured never arrives */
   if (mlz_recorder_died(mlz_agent_control())) {
     atomic_store_explicit(&mlz_agent.attach, MLZ_AGENT_OFF, memory_order_relaxed);
     atomic_store_explicit(&mlz_wiped_get()->image, 0, memory_order_relaxed);

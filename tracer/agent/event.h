@@ -7,6 +7,7 @@
 #define MLZ_AGENT_EVENT_H
 
 #include "agent.h"
+#include "python.h"
 
 #pragma GCC visibility push(hidden)
 
@@ -57,17 +58,18 @@ static inline __attribute__((always_inline)) unsigned mlz_event_reset(const stru
   return !th->reset ? 0 : th->below ? MLZ_F_RESET | MLZ_F_BELOW : MLZ_F_RESET;
 }
 
-/* An allocation-like event with the stack that was captured last, or none. False: lost. */
+/* As mlz_event_alloc, where the stack has changed. */
+bool mlz_event_alloc_changed(struct mlz_tls *t, unsigned kind, unsigned flags, unsigned domain, const void *block, uint64_t size, bool gil);
+
+/* An allocation-like event with the stack that was captured last; flags: mlz_record_flag and what the capture returned. False: lost. */
 static inline __attribute__((always_inline)) bool mlz_event_alloc(struct mlz_tls *t, unsigned kind, unsigned flags, unsigned domain,
                                                                   const void *block, uint64_t size, bool gil) {
+  if (flags & MLZ_STACK_CHANGED) return mlz_event_alloc_changed(t, kind, flags & 0xff, domain, block, size, gil);
   struct mlz_thread *th = t->thread;
-  bool stack = !(flags & MLZ_F_NOSTACK);
-  int32_t i = mlz_event_open(th, 1 + (stack ? mlz_event_stack_slots(th) : 0), gil, mlz_event_mode(t), false);
+  int32_t i = mlz_event_open(th, 1, gil, mlz_event_mode(t), false);
   if (MLZ_UNLIKELY(i < 0)) return false;
-  if (stack) flags |= mlz_event_reset(th);
-  *mlz_event_slot(th, i++) = (struct mlz_slot){mlz_head_word(kind, flags, domain, (uintptr_t)block >> MLZ_GRANULE_SHIFT),
-                                               stack ? mlz_size_word(size, th->pop, mlz_event_push(th)) : mlz_size_word(size, 0, 0)};
-  if (stack && th->push) i = mlz_event_stack(th, i);
+  *mlz_event_slot(th, i++) =
+      (struct mlz_slot){mlz_head_word(kind, flags, domain, (uintptr_t)block >> MLZ_GRANULE_SHIFT), size & MLZ_SIZE_MASK};
   mlz_event_close(th, i);
   return true;
 }

@@ -104,8 +104,8 @@ static void on_start(struct mlz_tls *t, void *info) {
   gc.phase = RUNNING;
   gc.generation = (unsigned)number(info, gc.key_generation) % 3;
   gc.collections_at_start = collections(gc.generation);
-  unsigned none = mlz_python_stack(t, mlz_python_tstate(th));
-  if (!none) {
+  unsigned stack = mlz_python_stack(t, mlz_python_tstate(th));
+  if (stack == MLZ_STACK_CHANGED) {
     unsigned flags = mlz_event_reset(th);
     int32_t i = mlz_event_open(th, 1 + mlz_event_stack_slots(th), true, MLZ_ROOM_BLOCK, false);
     if (i < 0) return;
@@ -113,7 +113,7 @@ static void on_start(struct mlz_tls *t, void *info) {
     i = mlz_event_stack(th, i);
     mlz_event_close(th, i);
   }
-  mlz_event_rare(th, MLZ_K_GC_START, none, gc.generation, mlz_peer_clock(&mlz_agent.peer), NULL, 0, true);
+  mlz_event_rare(th, MLZ_K_GC_START, stack & MLZ_F_NOSTACK, gc.generation, mlz_peer_clock(&mlz_agent.peer), NULL, 0, true);
   keep(info);
 }
 

@@ -395,7 +395,7 @@ void mlz_python_retell(struct mlz_thread *th) {
 bool mlz_python_interp(struct mlz_thread *th, const void *interp) {
   th->interp = interp;
   th->interp_known = interp == mlz_python.main_interp;
-  th->stack_reset = true;
+  mlz_thread_forget(th);
   th->stale_n = 0;
   if (!th->interp_known) mlz_marks_atomic[MLZ_MARKS_PLAIN] = true; /* it may have a GIL of its own */
   return th->interp_known;

@@ -41,7 +41,9 @@ struct mlz_py_allocator {
   void (*free)(void *ctx, void *p);
 };
 
-typedef void mlz_capture_function(struct mlz_thread *th, const char *tstate);
+/* Compares the thread's stack with what it remembers. 0: unchanged; MLZ_STACK_CHANGED: the difference is in th; MLZ_F_NOSTACK: there is none. */
+typedef unsigned mlz_capture_function(struct mlz_thread *th, const char *tstate);
+#define MLZ_STACK_CHANGED 0x100u /* beyond the flags of a record */
 
 struct mlz_python {
   _Atomic uint32_t state; /* enum mlz_py_state */
@@ -124,7 +126,7 @@ static inline __attribute__((always_inline)) const char *mlz_python_tstate_check
   return ts == mlz_python.tstate_own() ? ts : NULL;
 }
 
-/* The Python stack of an event: leaves the difference in th, returns 0 or MLZ_F_NOSTACK. */
+/* The Python stack of an event: as mlz_capture_function. */
 static inline __attribute__((always_inline)) unsigned mlz_python_stack(struct mlz_tls *t, const char *tstate) {
   struct mlz_thread *th = t->thread;
   if (MLZ_UNLIKELY(!tstate || th->depth == 0)) {
@@ -135,8 +137,7 @@ static inline __attribute__((always_inline)) unsigned mlz_python_stack(struct ml
     mlz_python_check(t, tstate);
     if (atomic_load_explicit(&mlz_python.state, memory_order_relaxed) != MLZ_PY_READY) return MLZ_F_NOSTACK;
   }
-  mlz_python.capture(th, tstate);
-  return th->seen_n == 0 ? MLZ_F_NOSTACK : 0;
+  return mlz_python.capture(th, tstate);
 }
 
 /* Has the interpreter begun to finalise? One load; the first yes sends FINALIZE. */

@@ -2,7 +2,7 @@
 
 void mlz_record_refuse(struct mlz_tls *t, _Atomic uint64_t *counter) {
   atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
-  t->thread->stack_reset = true; /* a difference that was captured is not sent */
+  mlz_thread_forget(t->thread); /* a difference that was captured is not sent */
 }
 
 /* The old block is gone and there is no new recorded one (ZERO), or it lives on (FAILED). */

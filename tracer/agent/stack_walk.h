@@ -97,6 +97,7 @@ static inline uint32_t FN(_id)(struct mlz_thread *th, const char *frame, const c
 /* Ends a capture: `n` entries are remembered, `pop` and `push` go to the recorder. */
 static inline void FN(_done)(struct mlz_thread *th, uint32_t n, uint32_t pop, uint32_t push) {
   th->seen_n = n;
+  th->reset = false;
   if (n > th->stale_n) th->stale_n = n;
   th->pop = pop;
   th->push = push;
@@ -170,6 +171,15 @@ static __attribute__((noinline)) void FN(_rewalk)(struct mlz_thread *th, const c
   th->stack_reset = false;
 }
 
+/* Is the frame another than remembered, or further on? An instruction pointer lies in one code object alone. */
+static inline bool FN(_differs)(const struct mlz_seen *e, const char *frame) {
+#ifdef INSTR_I32
+  return (FN(_code)(frame) != e->code) | (FN(_instr)(frame) != e->instr);
+#else
+  return FN(_instr)(frame) != e->instr;
+#endif
+}
+
 /* Everything under entry `e` is as it was, as far as the window of a stack of `n` entries reaches. `e` itself: only what it points to. */
 static inline __attribute__((always_inline)) bool FN(_holds)(const struct mlz_thread *th, const struct mlz_seen *e, uint32_t n) {
   uint32_t reach = th->depth + th->hidden; /* hidden entries do not count: look at as many more */
@@ -179,7 +189,7 @@ static inline __attribute__((always_inline)) bool FN(_holds)(const struct mlz_th
     if (--e < low) return true;
     const char *frame = e->frame;
     __asm__("" : "+r"(frame)); /* load through the remembered address, not through `previous` */
-    if (MLZ_UNLIKELY((FN(_code)(frame) != e->code) | (FN(_instr)(frame) != e->instr))) return false;
+    if (MLZ_UNLIKELY(FN(_differs)(e, frame))) return false;
   }
   return false;
 }
@@ -248,53 +258,54 @@ static __attribute__((noinline)) void FN(_turn)(struct mlz_thread *th, const cha
   FN(_done)(th, keep, pop, push);
 }
 
-/* What seldom is: a new interpreter, dead code objects, no frame. True: the capture is done. */
-static MLZ_COLD void FN(_odd)(struct mlz_thread *th, const char *tstate, const char *top) {
+/* What seldom is: a new interpreter, dead code objects, something lost. */
+static MLZ_COLD unsigned FN(_odd)(struct mlz_thread *th, const char *tstate, const char *top) {
   const void *interp = FN(_ptr)(tstate, TSTATE_INTERP);
   if (interp != th->interp) mlz_python_interp(th, interp);
-  uint32_t epoch = atomic_load_explicit(&mlz_agent.code_epoch, memory_order_relaxed);
-  if (epoch != th->seen_epoch) {
-    th->seen_epoch = epoch;
-    th->stale_n = 0;
-    th->stack_reset = true;
-  }
-  if (top) {
-    FN(_rewalk)(th, top);
-  } else {
-    if (th->seen_n) th->stack_reset = true;
-    th->seen_n = 0;
-  }
+  th->seen_epoch = atomic_load_explicit(&mlz_agent.code_epoch, memory_order_relaxed) & 0x7fffffff;
+  th->stale_n = 0;
+  th->stack_reset = true;
+  if (top) FN(_rewalk)(th, top);
+  if (top && th->seen_n) return MLZ_STACK_CHANGED;
+  th->seen_n = 0;
+  mlz_thread_forget(th);
+  return MLZ_F_NOSTACK;
 }
 
-static void WALK_NAME(struct mlz_thread *th, const char *tstate) {
-  th->pop = th->push = 0;
-  th->reset = false;
+/* The slow paths' end: is there a stack at all? */
+static inline unsigned FN(_found)(struct mlz_thread *th) {
+  if (MLZ_LIKELY(th->seen_n != 0)) return MLZ_STACK_CHANGED;
+  mlz_thread_forget(th);
+  return MLZ_F_NOSTACK;
+}
+
+static unsigned WALK_NAME(struct mlz_thread *th, const char *tstate) {
   const char *top = FN(_top)(tstate);
+  if (MLZ_UNLIKELY((FN(_ptr)(tstate, TSTATE_INTERP) != th->interp) |
+                   ((atomic_load_explicit(&mlz_agent.code_epoch, memory_order_relaxed) & 0x7fffffff) != th->seen_epoch)))
+    return FN(_odd)(th, tstate, top);
   uint32_t n = th->seen_n;
-  if (MLZ_UNLIKELY((top == NULL) | (n == 0) | th->stack_reset | (FN(_ptr)(tstate, TSTATE_INTERP) != th->interp) |
-                   (atomic_load_explicit(&mlz_agent.code_epoch, memory_order_relaxed) != th->seen_epoch))) {
-    FN(_odd)(th, tstate, top);
-    return;
-  }
   struct mlz_seen *e = &th->seen[n - 1];
   if (top != e->frame || FN(_code)(top) != e->code || e->word == MLZ_SEEN_HIDDEN) {
     FN(_turn)(th, top);
-    return;
+    return FN(_found)(th);
   }
   uint64_t instr = FN(_instr)(top);
   if (MLZ_UNLIKELY(!FN(_holds)(th, e, n))) {
     FN(_rewalk)(th, top);
-    return;
+    return FN(_found)(th);
   }
-  if (MLZ_LIKELY(instr == e->instr)) return; /* nothing changed */
+  if (MLZ_LIKELY(instr == e->instr)) return 0; /* nothing changed */
   if (MLZ_UNLIKELY(FN(_incomplete)(top, e->code, instr))) {
     FN(_rewalk)(th, top);
-    return;
+    return FN(_found)(th);
   }
   e->instr = instr;
   e->word = MLZ_FRAME(MLZ_FRAME_CODE(e->word), FN(_offset)(e->code, instr));
   th->words[0] = e->word;
   th->pop = th->push = 1;
+  th->reset = false;
+  return MLZ_STACK_CHANGED;
 }
 
 #undef FN
