@@ -13,14 +13,38 @@ const char *mlz_grade_name(enum mlz_grade grade) {
 
 /* ---- the history ---- */
 
+static int32_t *lows_of(const struct mlz_leak *leak) { return leak->buckets + MLZ_LEAK_BUCKETS; }
+
+static unsigned bucket_of(const struct mlz_leak *leak, uint64_t number) { return (unsigned)((number - leak->origin) >> leak->shift); }
+
 static void fold(struct mlz_leak *leak) {
-  for (unsigned i = 0; i < MLZ_LEAK_BUCKETS / 2; i++) leak->buckets[i] = leak->buckets[2 * i] + leak->buckets[2 * i + 1];
+  int32_t *lows = lows_of(leak);
+  unsigned known = bucket_of(leak, leak->sampled); /* the last bucket with a low */
+  for (unsigned i = 0; i < MLZ_LEAK_BUCKETS / 2; i++) {
+    leak->buckets[i] = leak->buckets[2 * i] + leak->buckets[2 * i + 1];
+    lows[i] = 2 * i + 1 <= known && lows[2 * i + 1] < lows[2 * i] ? lows[2 * i + 1] : lows[2 * i];
+  }
   memset(leak->buckets + MLZ_LEAK_BUCKETS / 2, 0, MLZ_LEAK_BUCKETS / 2 * sizeof *leak->buckets);
+  memset(lows + MLZ_LEAK_BUCKETS / 2, 0, MLZ_LEAK_BUCKETS / 2 * sizeof *lows);
   leak->shift++;
 }
 
+void mlz_leak_sample(struct mlz_leak *leak, uint64_t now, int32_t live) {
+  if (!leak->buckets || now < leak->sampled) return;
+  while ((now - leak->origin) >> leak->shift >= MLZ_LEAK_BUCKETS) fold(leak);
+  int32_t *lows = lows_of(leak);
+  unsigned to = bucket_of(leak, now);
+  for (unsigned i = bucket_of(leak, leak->sampled) + 1; i <= to; i++) lows[i] = leak->live;
+  if (live < lows[to]) lows[to] = live < 0 ? 0 : live;
+  leak->live = live < 0 ? 0 : live;
+  leak->sampled = now;
+}
+
 void mlz_leak_add(struct mlz_leak *leak, uint64_t alloc_no, const struct mlz_class *class) {
-  if (!leak->buckets) leak->buckets = mlz_text_calloc(MLZ_LEAK_BUCKETS, sizeof *leak->buckets);
+  if (!leak->buckets) {
+    leak->buckets = mlz_text_calloc(2 * MLZ_LEAK_BUCKETS, sizeof *leak->buckets);
+    leak->sampled = leak->origin;
+  }
   if (!leak->seen) leak->first = alloc_no;
   leak->last = alloc_no;
   uint64_t offset = alloc_no - leak->origin;
@@ -67,7 +91,11 @@ enum {
   ENLARGED_MIN = 16,          /* sizes at random set a dozen records at most */
   ENLARGED_SURVIVORS_MAX = 4, /* the buffer, and what else the line holds */
   ENLARGED_BYTES_MIN = 4096,
+  CHANCE = 9,              /* three standard deviations of the number of blocks, squared, for each block, if they come and go at random */
+  OLD_COLLECTIONS_MIN = 3, /* fewer may fall together with survivors by chance */
 };
+#define LIVE_RISE 0.3          /* in the second half; a list that only grows doubles */
+#define IN_FLIGHT_MIN 0.4      /* of the survivors; by chance it would be 1/16 */
 #define GROWING_UNTIL 0.75     /* of the program's allocations: the last survivor lies beyond it */
 #define GROWING_UNTIL_TIME 0.6 /* and of its time */
 #define GROWING_SPAN 0.2       /* of its allocations lie between first and last survivor */
@@ -109,6 +137,40 @@ static double first_half(const struct mlz_leak *leak, uint64_t first, uint64_t e
   return n / (double)leak->seen;
 }
 
+/* The smallest number of live blocks in each of PARTS equal parts of [begin, end). false: the history is too coarse, or not known. */
+static bool find_lows(const struct mlz_leak *leak, uint64_t begin, uint64_t end, int32_t *lows) {
+  if (end <= begin || begin < leak->origin || leak->sampled + (end - begin) / PARTS < end) return false;
+  unsigned from = bucket_of(leak, begin), to = bucket_of(leak, end - 1);
+  if (to >= MLZ_LEAK_BUCKETS || to + 1 - from < PARTS) return false;
+  const int32_t *all = lows_of(leak);
+  for (unsigned i = 0; i < PARTS; i++) {
+    unsigned low = from + (to + 1 - from) * i / PARTS, high = from + (to + 1 - from) * (i + 1) / PARTS;
+    lows[i] = all[low];
+    for (unsigned k = low; k < high; k++)
+      if (all[k] < lows[i]) lows[i] = all[k];
+  }
+  return true;
+}
+
+/* Where blocks are freed, too, survivors are added until the end of any cache: there the number of live blocks tells. It must rise in the
+ * second half by LIVE_RISE or, where much was there from the beginning, as steadily as in the quarter before; and by more than chance. */
+static bool is_rising(const struct mlz_leak *leak, const struct mlz_leak_process *p, int32_t *lows) {
+  uint64_t begin = leak->origin > p->run_begin ? leak->origin : p->run_begin;
+  if (leak->allocated <= leak->seen || !find_lows(leak, begin, p->end, lows)) return true;
+  int32_t middle = lows[PARTS / 2 - 1], rise = lows[PARTS - 1] - middle;
+  if (rise <= 0 || (double)rise * rise < CHANCE * middle) return false;
+  if (rise >= LIVE_RISE * middle) return true;
+  for (unsigned i = PARTS / 2; i < PARTS; i++)
+    if (lows[i] <= lows[i - 1]) return false;
+  return rise >= middle - lows[PARTS / 4 - 1];
+}
+
+/* Nearly all were in use when a collection made them old, and many of their like are gone: garbage, most likely, that a full one will find. */
+static bool is_garbage(const struct mlz_leak *leak, const struct mlz_leak_process *p) {
+  return p->old_collections >= OLD_COLLECTIONS_MIN && leak->seen >= SURVIVORS_MIN && leak->allocated >= 4 * leak->seen &&
+         (double)leak->in_flight >= IN_FLIGHT_MIN * (double)leak->seen;
+}
+
 /* A list that holds nothing new (None, small integers) grows by its one buffer, which realloc frees and allocates again. */
 static bool is_enlarged_buffer(const struct mlz_leak *leak) {
   return leak->seen <= ENLARGED_SURVIVORS_MAX && leak->highs >= ENLARGED_MIN && leak->seen_bytes >= ENLARGED_BYTES_MIN &&
@@ -128,13 +190,14 @@ static bool is_growing(const struct mlz_leak *leak, enum mlz_stack_kind kind, co
   if (leak->seen < minimum || !late || until < GROWING_UNTIL || until - place(first, p->run_begin, p->end) < GROWING_SPAN) return false;
   unsigned parts = parts_filled(leak, from, p->end);
   if (parts < PARTS_MIN || (leak->allocated >= 2 * leak->seen && first_half(leak, from, p->end) < FIRST_HALF_MIN)) return false;
-  snprintf(reason, 120, "added to until the end: in %u of %d parts of the run since its first", parts, PARTS);
+  snprintf(reason, 120, "added to until the end, in %u of the %d parts of the run since its first", parts, PARTS);
   return true;
 }
 
 enum mlz_grade mlz_grade_judge(const struct mlz_leak *leak, enum mlz_stack_kind kind, const struct mlz_leak_process *p, uint64_t last_ns,
                                char *reason) {
   uint64_t first, last;
+  char a[MLZ_UNITS_MAX], b[MLZ_UNITS_MAX];
   if (!mlz_leak_span(leak, &first, &last)) first = last = leak->origin;
   double from = place(first, p->run_begin, p->end), until = place(last, p->run_begin, p->end);
   if (kind == MLZ_STACK_NO_PYTHON || kind == MLZ_STACK_IMPORT) {
@@ -147,7 +210,10 @@ enum mlz_grade mlz_grade_judge(const struct mlz_leak *leak, enum mlz_stack_kind 
   bool older_freed = leak->allocated >= leak->seen + leak->seen / 2 && leak->allocated > leak->seen + 1 &&
                      place(first, leak->origin, p->end) > TURNOVER_FROM;
   bool enlarged = is_enlarged_buffer(leak);
-  if ((!older_freed || enlarged) && is_growing(leak, kind, p, first, last, late, reason)) return MLZ_GRADE_GROWING;
+  int32_t lows[PARTS] = {0};
+  bool rising = is_rising(leak, p, lows), garbage = is_garbage(leak, p);
+  if (enlarged || (!older_freed && rising && !garbage))
+    if (is_growing(leak, kind, p, first, last, late, reason)) return MLZ_GRADE_GROWING;
   if (kind == MLZ_STACK_MODULE_BODY) {
     snprintf(reason, 120, "kept by a module that was imported");
     return MLZ_GRADE_STARTUP;
@@ -156,9 +222,27 @@ enum mlz_grade mlz_grade_judge(const struct mlz_leak *leak, enum mlz_stack_kind 
     snprintf(reason, 120, "none since %.0f%% of the run", 100 * until);
     return MLZ_GRADE_STARTUP;
   }
+  int32_t lowest = lows[PARTS / 2];
+  for (unsigned i = PARTS / 2; i < PARTS; i++) lowest = lows[i] < lowest ? lows[i] : lowest;
+  bool level = !rising && leak->seen >= SURVIVORS_MIN && until >= GROWING_UNTIL, emptied = lowest < (int32_t)(leak->seen / 2);
+  if (level && !emptied) {
+    mlz_units_count(a, lowest);
+    mlz_units_count(b, (double)leak->seen);
+    bool same = !strcmp(a, b);
+    snprintf(reason, 120, "%s%s%s live since half its time: a cache, or in use", a, same ? "" : " to ", same ? "" : b);
+    return MLZ_GRADE_TURNOVER;
+  }
   if (from >= RECENT_FROM) {
     snprintf(reason, 120, "all from the last %.0f%% of the run: likely in use", 100 * (1 - from) < 1 ? 1 : 100 * (1 - from));
     return MLZ_GRADE_RECENT;
+  }
+  if (garbage) {
+    snprintf(reason, 120, "made old by collections while in use: likely garbage that waits for a full collection");
+    return MLZ_GRADE_TURNOVER;
+  }
+  if (level) {
+    snprintf(reason, 120, "as few as %s live in between: a buffer that is emptied, or in use", mlz_units_count(a, lowest));
+    return MLZ_GRADE_TURNOVER;
   }
   if ((older_freed || leak->allocated >= 2 * leak->seen) && leak->seen >= SURVIVORS_MIN && until >= GROWING_UNTIL) {
     snprintf(reason, 120, "%.0f%% of these were freed, the older ones first: a cache or a queue",

@@ -2,11 +2,16 @@
 
 #include "analyzer/tally.h"
 #include "analyzer/text.h"
+#include "analyzer/units.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 /* The records of one process: a vector, and an open-addressing table from stack to place + 1. */
+struct window {
+  uint64_t from, to;
+};
 struct ledger {
   struct mlz_leak *leaks;
   uint32_t n, room;
@@ -14,6 +19,9 @@ struct ledger {
   uint32_t table_size; /* a power of two; 0: none */
   struct mlz_leak_process end;
   bool run_found;
+  struct window *windows; /* allocation numbers just before each collection of generation 1 or 2, in order */
+  size_t n_windows, windows_room;
+  uint64_t collected_at; /* allocation number of the last of these */
 };
 
 struct leak_pass {
@@ -109,6 +117,7 @@ static void clear_ledger(struct ledger *l) {
   for (uint32_t i = 0; i < l->n; i++) free(l->leaks[i].buckets);
   free(l->leaks);
   free(l->table);
+  free(l->windows);
   *l = (struct ledger){0};
 }
 
@@ -172,9 +181,54 @@ static void find_origins(struct leak_pass *pass, struct ledger *l, const struct 
   }
 }
 
+/* The first window that ends beyond the allocation. */
+static size_t window_of(const struct ledger *l, uint64_t alloc_no) {
+  size_t low = 0, high = l->n_windows;
+  while (low < high) {
+    size_t middle = low + (high - low) / 2;
+    if (l->windows[middle].to <= alloc_no)
+      low = middle + 1;
+    else
+      high = middle;
+  }
+  return low;
+}
+
+static bool is_in_window(const struct ledger *l, size_t i, uint64_t alloc_no) {
+  return i < l->n_windows && l->windows[i].from <= alloc_no && alloc_no < l->windows[i].to;
+}
+
+/* What is in use when a collection of generation 1 or 2 runs gets old; if it is garbage in cycles later on, only a full collection frees it.
+ * Such blocks were allocated shortly before: in the last sixteenth of the allocations since the collection before. A window does not reach
+ * back into an earlier chunk, of which the survivors are counted already. */
+static void note_collections(struct ledger *l, const struct mlz_slice *slice) {
+  const struct mlz_block *b = slice->block;
+  uint32_t at = slice->from;
+  if (!b->n_rares) return;
+  uint64_t number = b->first_alloc + mlz_scan_count(b->ops, at, MLZ_OP_ALLOC);
+  for (const uint8_t *op; at < slice->to && (op = memchr(b->ops + at, MLZ_OP_GC, slice->to - at)) != NULL;) {
+    uint32_t next = (uint32_t)(op - b->ops);
+    number += mlz_scan_count(b->ops + at, next - at, MLZ_OP_ALLOC);
+    at = next + 1;
+    uint32_t row = b->classes_of[next];
+    if (row >= b->n_rares || !b->rares[row].generation) continue;
+    if (l->n_windows == l->windows_room) {
+      l->windows_room = l->windows_room ? l->windows_room * 2 : 64;
+      l->windows = mlz_text_realloc(l->windows, l->windows_room, sizeof *l->windows);
+    }
+    uint64_t from = number - (number - l->collected_at) / 16;
+    l->windows[l->n_windows++] = (struct window){from > b->first_alloc ? from : b->first_alloc, number};
+    l->collected_at = number;
+  }
+}
+
 static void free_old(struct leak_pass *pass, struct ledger *l, const struct mlz_block *b, uint32_t i) {
   uint32_t r = pass->record_of[b->classes_of[i]];
-  if (r) mlz_leak_remove(&l->leaks[r - 1], b->alloc_no[i], &b->classes[b->classes_of[i]]);
+  if (!r) return;
+  struct mlz_leak *leak = &l->leaks[r - 1];
+  if (mlz_leak_remove(leak, b->alloc_no[i], &b->classes[b->classes_of[i]]) && leak->in_flight &&
+      is_in_window(l, window_of(l, b->alloc_no[i]), b->alloc_no[i]))
+    leak->in_flight--;
 }
 
 /* Which allocations of this chunk outlive it: no branch depends on whether an event is an allocation or a free of this chunk. */
@@ -215,18 +269,62 @@ static void note_losses(struct ledger *l, const struct mlz_slice *slice) {
   }
 }
 
+static void add_survivors(struct leak_pass *pass, struct ledger *l, const struct mlz_block *b, uint32_t n) {
+  size_t window = window_of(l, b->first_alloc);
+  for (uint32_t k = 0; k < n; k++) {
+    if (!pass->alive[k]) continue;
+    uint32_t class = b->classes_of[pass->alive[k] - 1], r = pass->record_of[class];
+    if (!r) continue;
+    uint64_t alloc_no = b->first_alloc + k;
+    mlz_leak_add(&l->leaks[r - 1], alloc_no, &b->classes[class]);
+    while (window < l->n_windows && l->windows[window].to <= alloc_no) window++;
+    l->leaks[r - 1].in_flight += is_in_window(l, window, alloc_no);
+  }
+}
+
+/* How many blocks are live inside the chunk: it is counted in parts, as long as it is more than 1/32 of the process so far. `first` and
+ * `end`: allocation numbers. */
+static void sample_within(struct leak_pass *pass, struct ledger *l, const struct mlz_slice *slice, uint64_t first, uint64_t end) {
+  enum { SAMPLES = 32 };
+  const struct mlz_block *b = slice->block;
+  uint64_t parts = end ? (end - first) * SAMPLES / end : 0, number = first;
+  struct mlz_slice part = *slice;
+  for (uint64_t i = 1; i < parts; i++) {
+    part.to = slice->from + (uint32_t)((slice->to - slice->from) * i / parts);
+    mlz_counter_run(&pass->counter, &part);
+    number += mlz_scan_count(b->ops + part.from, part.to - part.from, MLZ_OP_ALLOC);
+    for (uint32_t c = 0; c < b->n_classes; c++) {
+      const uint32_t *counts = mlz_counter_of(&pass->counter, c);
+      if (pass->record_of[c])
+        l->leaks[pass->record_of[c] - 1].running += (int32_t)(counts[MLZ_COUNT_ALLOC] - counts[MLZ_COUNT_FREE] - counts[MLZ_COUNT_TEMP]);
+    }
+    for (uint32_t c = 0; c < b->n_classes; c++)
+      if (pass->record_of[c]) {
+        struct mlz_leak *leak = &l->leaks[pass->record_of[c] - 1];
+        mlz_leak_sample(leak, number, leak->running);
+      }
+    part.from = part.to;
+  }
+}
+
 static void leaks_slice(void *context, const struct mlz_slice *slice) {
   struct leak_pass *pass = context;
   const struct mlz_block *b = slice->block;
   struct ledger *l = ledger_of(pass, slice->process);
   unsigned fresh = add_classes(pass, l, slice);
   if (fresh || !l->run_found) find_origins(pass, l, slice, fresh);
+  note_collections(l, slice);
   uint32_t n = find_survivors(pass, l, slice);
-  for (uint32_t k = 0; k < n; k++) {
-    if (!pass->alive[k]) continue;
-    uint32_t class = b->classes_of[pass->alive[k] - 1], r = pass->record_of[class];
-    if (r) mlz_leak_add(&l->leaks[r - 1], b->first_alloc + k, &b->classes[class]);
-  }
+  add_survivors(pass, l, b, n);
+  uint64_t first = b->first_alloc + mlz_scan_count(b->ops, slice->from, MLZ_OP_ALLOC);
+  uint64_t end = first + mlz_scan_count(b->ops + slice->from, slice->to - slice->from, MLZ_OP_ALLOC);
+  sample_within(pass, l, slice, first, end);
+  for (uint32_t c = 0; c < b->n_classes; c++) /* known exactly here, whatever was counted within */
+    if (pass->record_of[c]) {
+      struct mlz_leak *leak = &l->leaks[pass->record_of[c] - 1];
+      leak->running = (int32_t)leak->seen;
+      mlz_leak_sample(leak, end, leak->running);
+    }
   note_losses(l, slice);
 }
 
@@ -244,6 +342,12 @@ static struct mlz_leak_entry *entry_for(struct leak_pass *pass, uint32_t stack) 
   return &pass->out->entries[pass->entry_of[stack] - 1];
 }
 
+/* What such a process keeps is gone with it before it matters. */
+static bool is_brief(const struct leak_pass *pass, const struct mlz_leak_process *p) {
+  uint64_t lived = (p->end_ns > p->run_begin_ns ? p->end_ns - p->run_begin_ns : 0) + p->gap_ns;
+  return lived < pass->out->duration_ns / 10;
+}
+
 static void judge(struct leak_pass *pass, struct mlz_leak *leak, const struct mlz_leak_process *p) {
   uint64_t first, last, first_ns = 0, last_ns = p->end_ns;
   if (!mlz_leak_span(leak, &first, &last)) return;
@@ -255,6 +359,7 @@ static void judge(struct leak_pass *pass, struct mlz_leak *leak, const struct ml
   char reason[120];
   enum mlz_grade grade = mlz_grade_judge(leak, kind, p, last_ns, reason);
   struct mlz_leak_entry *e = entry_for(pass, leak->stack);
+  if (grade == MLZ_GRADE_GROWING) e->growing++, e->brief += is_brief(pass, p);
   if (grade < e->grade || (grade == e->grade && leak->bytes > e->judged_bytes)) {
     e->grade = grade;
     e->judged_bytes = leak->bytes;
@@ -278,10 +383,22 @@ static void leaks_process_end(void *context, const struct mlz_process_end *end) 
   l->end.end = end->allocs;
   l->end.end_ns = end->last_ns;
   l->end.gap_ns = pass->in->gap_ns;
+  l->end.old_collections = l->n_windows;
   if (!l->run_found) l->end.run_begin_ns = end->process->start_ns;
   for (uint32_t i = 0; i < l->n; i++)
-    if (l->leaks[i].seen) judge(pass, &l->leaks[i], &l->end);
+    if (l->leaks[i].seen) {
+      mlz_leak_sample(&l->leaks[i], l->end.end, (int32_t)l->leaks[i].seen);
+      judge(pass, &l->leaks[i], &l->end);
+    }
   clear_ledger(l);
+}
+
+/* Growth is judged within one process. Many short ones that each build the same are no leak; one alone is, however short. */
+static void merge_brief(struct mlz_leak_entry *e) {
+  if (e->grade != MLZ_GRADE_GROWING || e->processes < 2 || e->brief < e->growing) return;
+  e->grade = MLZ_GRADE_CONSTANT;
+  char count[MLZ_UNITS_MAX];
+  snprintf(e->reason, sizeof e->reason, "built in each of %s short processes, and gone with them", mlz_units_count(count, e->processes));
 }
 
 /* What grows, then what might, then what is constant; within each the largest first. */
@@ -307,6 +424,7 @@ void mlz_leaks_find(struct mlz_input *in, const struct mlz_leak_options *options
                                       .on_slice = leaks_slice,
                                       .on_process_end = leaks_process_end,
                                       .context = &pass});
+  for (size_t i = 0; i < out->n; i++) merge_brief(&out->entries[i]);
   if (out->n) qsort(out->entries, out->n, sizeof *out->entries, compare_entries);
   for (size_t i = 0; i < pass.n_ledgers; i++) clear_ledger(&pass.ledgers[i]);
   free(pass.ledgers);

@@ -1,8 +1,9 @@
-/* What was not freed by the end, for each stack, and how it came about: a coarse history of the surviving allocations, from which
- * grade.h judges. One pass over events with their allocation numbers. One thread.
+/* What was not freed by the end, for each stack, and how it came about: a coarse history of the surviving allocations and of how many
+ * blocks were live, from which grade.c judges. One pass over events with their allocation numbers. One thread.
  *
- * Memory: one record for each stack of each process that has not ended, with a history if it has survivors; when a process ends its
- * records are judged and added to those of the trace. Nothing grows with the number of events. */
+ * Memory: one record for each stack of each process that has not ended, with a history if it has survivors, and 16 bytes for each
+ * collection of generation 1 or 2; when a process ends its records are judged and added to those of the trace. Nothing grows with the
+ * number of allocations. */
 #ifndef MLZ_ANALYZER_LEAKS_H
 #define MLZ_ANALYZER_LEAKS_H
 
@@ -11,17 +12,23 @@
 #define MLZ_LEAK_BUCKETS 64
 
 /* One stack in one process. Time is counted in allocations of the process: exact where published time is coarse. Bucket i of the history
- * holds the survivors numbered [origin + (i << shift), origin + ((i + 1) << shift)). */
+ * holds the survivors numbered [origin + (i << shift), origin + ((i + 1) << shift)); low i is the smallest number of live blocks seen
+ * meanwhile, freed ones included. A leak raises the lows; a cache, a buffer that is filled and emptied, or garbage that is collected
+ * now and then does not. */
 struct mlz_leak {
   uint32_t stack;
   uint32_t shift;
-  int32_t *buckets;     /* MLZ_LEAK_BUCKETS; NULL: nothing survived its chunk yet */
+  int32_t *buckets;     /* MLZ_LEAK_BUCKETS, and as many lows behind them; NULL: nothing survived its chunk yet */
+  uint64_t sampled;     /* number up to which the lows are known */
+  int32_t live;         /* blocks live there */
+  int32_t running;      /* used between two samples by whoever counts */
   uint64_t origin;      /* number of the stack's first allocation */
   uint64_t first, last; /* of the survivors added, the first and the last; exact unless that one was freed later */
   uint64_t allocated;   /* allocations of this stack, raw */
   uint64_t size_max;    /* largest block that the stack ever allocated */
   uint32_t highs;       /* how often a larger size than ever before came up */
   uint64_t seen;        /* survivors, raw */
+  uint64_t in_flight;   /* those of them that were allocated just before a collection of generation 1 or 2 */
   uint64_t seen_bytes;
   double count, bytes; /* survivors, weighted */
 };
@@ -32,8 +39,9 @@ struct mlz_leak_process {
   uint64_t run_begin; /* first allocation of the program itself: a frame of __main__ on its stack; 0 if none ever has one */
   uint64_t end;
   uint64_t run_begin_ns, end_ns;
-  uint64_t gap_ns;    /* no time difference below it means anything */
-  uint64_t lossy_end; /* allocations below it were made before frees were lost; 0: none lost */
+  uint64_t gap_ns;          /* no time difference below it means anything */
+  uint64_t lossy_end;       /* allocations below it were made before frees were lost; 0: none lost */
+  uint64_t old_collections; /* of generation 1 or 2 */
 };
 
 /* Most important first. */
@@ -54,6 +62,7 @@ struct mlz_leak_entry {
   enum mlz_grade grade; /* the most important of its processes */
   bool spans_loss;
   uint32_t processes;
+  uint32_t growing, brief; /* in how many of them it grew; in how many of those that lived for less than a tenth of the trace */
   uint64_t seen;
   double count, bytes;
   uint64_t first_ns, last_ns;
@@ -92,6 +101,8 @@ enum mlz_grade mlz_grade_judge(const struct mlz_leak *leak, enum mlz_stack_kind 
 /* Adds a survivor; takes it away again (false: it was never added, damage or loss, and nothing happens). */
 void mlz_leak_add(struct mlz_leak *leak, uint64_t alloc_no, const struct mlz_class *class);
 bool mlz_leak_remove(struct mlz_leak *leak, uint64_t alloc_no, const struct mlz_class *class);
+/* `live` blocks are live when the process has made `now` allocations; since the last sample that number was not known to change. */
+void mlz_leak_sample(struct mlz_leak *leak, uint64_t now, int32_t live);
 /* Numbers of the first and the last survivor, to the precision of a bucket. false: none. */
 bool mlz_leak_span(const struct mlz_leak *leak, uint64_t *first, uint64_t *last);
 

@@ -36,11 +36,14 @@ static const struct mlz_tool tool = {
     .options = options,
     .has_json = true,
     .notes = "Grades, most important first:\n"
-             "  growing      survivors were added until the end, in most parts of the run, or\n"
-             "               one buffer was enlarged again and again: what a leak looks like\n"
+             "  growing      survivors were added until the end, in most parts of the run, and\n"
+             "               the number of live blocks rose; or one buffer was enlarged again\n"
+             "               and again: what a leak looks like\n"
              "  recent       all from the last tenth of the run: likely in use when it ended\n"
-             "  turnover     older ones were freed, newer ones stand for them: cache, queue\n"
-             "  constant     no trend: few blocks, or allocated in one stretch\n"
+             "  turnover     older ones were freed, newer ones stand for them: cache, queue,\n"
+             "               garbage that waits for a full collection\n"
+             "  constant     no trend: few blocks, allocated in one stretch, or by processes\n"
+             "               that each lived for less than a tenth of the trace\n"
              "  startup      allocated at the beginning, or by a module being imported\n"
              "  interpreter  the import machinery's, or no Python frame on the stack\n"
              "The end of a process is the instant at which its interpreter begins to\n"

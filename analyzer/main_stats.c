@@ -25,7 +25,8 @@ static const struct mlz_tool tool = {
     .has_json = true,
     .notes = "Event counts are raw counts of everything in the file. Bytes, sizes and\n"
              "lifetimes are those of the chosen processes up to their end: the instant at\n"
-             "which the interpreter begins to finalise.\n"
+             "which the interpreter begins to finalise. Several processes: what is live at\n"
+             "the end is the sum of each at its own end, the peak is of one instant.\n"
              "TIME: 1.5s, 200ms, 90%, peak, end, or the name of a mark or snapshot.\n",
 };
 
@@ -174,7 +175,8 @@ static void line(FILE *out, const char *name, const char *format, ...) {
   va_end(args);
 }
 
-static void print_head(struct mlz_input *in, const struct mlz_stats *s, FILE *out, bool color) {
+/* `at`: the figures are those of another instant than the end. */
+static void print_head(struct mlz_input *in, const struct mlz_stats *s, bool at, FILE *out, bool color) {
   char a[MLZ_UNITS_MAX], b[MLZ_UNITS_MAX];
   const json_t *meta = mlz_trace_meta(in->trace);
   char *command = mlz_input_command(meta);
@@ -196,9 +198,13 @@ static void print_head(struct mlz_input *in, const struct mlz_stats *s, FILE *ou
   fputc('\n', out);
   line(out, "allocated", "%s in %s blocks", mlz_units_size(a, s->total.alloc_bytes), mlz_units_count(b, s->total.alloc_count));
   line(out, "freed", "%s in %s blocks", mlz_units_size(a, s->total.free_bytes), mlz_units_count(b, s->total.free_count));
-  line(out, "live at end", "%s in %s blocks", mlz_units_size(a, s->total.alloc_bytes - s->total.free_bytes),
-       mlz_units_count(b, s->total.alloc_count - s->total.free_count));
-  line(out, "peak", "%s at %s", mlz_units_size(a, s->peak.bytes), mlz_units_time(b, (double)s->peak.time_ns));
+  char of[64] = "";
+  bool summed = in->n_chosen > 1;
+  if (summed && !at) snprintf(of, sizeof of, ": %zu processes, each at its own end", in->n_chosen);
+  line(out, at ? "live then" : "live at end", "%s in %s blocks%s", mlz_units_size(a, s->total.alloc_bytes - s->total.free_bytes),
+       mlz_units_count(b, s->total.alloc_count - s->total.free_count), of);
+  line(out, "peak", "%s at %s%s", mlz_units_size(a, s->peak.bytes), mlz_units_time(b, (double)s->peak.time_ns),
+       summed ? ": all processes together" : "");
   line(out, "temporary", "%s blocks, freed before their thread's next allocation", mlz_units_count(a, s->total.temp_count));
   if (s->foreign > 0) line(out, "inherited", "%s frees of blocks from before a fork", mlz_units_count(a, s->foreign));
   uint64_t dropped = mlz_input_dropped(in);
@@ -355,7 +361,7 @@ static void print_processes(struct mlz_input *in, const struct mlz_stats *s, FIL
 static void print_text(struct mlz_input *in, const struct settings *settings, const struct mlz_stats *s, FILE *out) {
   bool color = mlz_term_color(out, (enum mlz_color)settings->common.color);
   unsigned width = mlz_term_width(out);
-  print_head(in, s, out, color);
+  print_head(in, s, settings->at || in->mark, out, color);
   print_domains(s, out, width, color);
   print_sizes(s, out, width, color);
   print_lifetimes(in, s, out, width, color);

@@ -382,6 +382,78 @@ static void make_lost(struct maker *m, const char *path) {
   mlz_builder_free(p.builder);
 }
 
+/* Each function in /srv/h.py keeps blocks in its own way while `rounds` requests come and go. */
+static void make_histories(struct maker *m, const char *path, unsigned rounds) {
+  enum { CACHE = 300, QUEUE = 100, FILL = 170, BASE = 1000, IN_FLIGHT = 3 };
+  const char *const names[] = {"grow", "slow", "cache", "queue", "fill", "flight", "base", "churn"};
+  uint32_t of[8];
+  struct process p;
+  begin(m, path, 1.0);
+  start(m, &p, 1);
+  on_thread(&p, 1);
+  for (uint32_t i = 0; i < 8; i++) of[i] = STACK(m, frame(m, names[i], "/srv/h.py", "__main__", i + 1));
+  struct block cache[CACHE] = {{0}}, queue[QUEUE] = {{0}}, fill[FILL], flight[IN_FLIGHT];
+  for (unsigned i = 0; i < BASE; i++) allocate(m, &p, of[6], 100, 2, 1);
+  for (unsigned i = 0; i < rounds; i++) {
+    for (unsigned k = 0; k < IN_FLIGHT; k++) flight[k] = allocate(m, &p, of[5], 100, 2, 1);
+    allocate(m, &p, of[0], 100, 2, 1);
+    struct block slow = allocate(m, &p, of[1], 100, 2, 1);
+    if (i % (rounds / 40) != 13) release(m, &p, &slow, true);
+    struct block *put = &cache[next_random(m) % CACHE];
+    if (put->size) release(m, &p, put, false);
+    *put = allocate(m, &p, of[2], 100, 2, 1);
+    if (i >= QUEUE) release(m, &p, &queue[i % QUEUE], false);
+    queue[i % QUEUE] = allocate(m, &p, of[3], 100, 2, 1);
+    fill[i % FILL] = allocate(m, &p, of[4], 100, 2, 1);
+    for (unsigned k = 0; k < FILL && i % FILL == FILL - 1; k++) release(m, &p, &fill[k], false);
+    if (i % (rounds / 500) == 0) allocate(m, &p, of[6], 100, 2, 1);
+    for (unsigned k = 0; k < 5; k++) {
+      struct block b = allocate(m, &p, of[7], 100, 2, 1);
+      release(m, &p, &b, true);
+    }
+    bool old = i % (rounds / 20) == rounds / 40;
+    if (old) collect(m, &p, of[7], 1, 30000);
+    for (unsigned k = 0; k < IN_FLIGHT && !old; k++) release(m, &p, &flight[k], false);
+    tick(m, &p, 100000);
+  }
+  rare(m, &p, MLZ_OP_FINALIZE, NULL);
+  describe(m, 1, 1, 0, "python3 h.py", "3.11.2", 0, m->now);
+  describe_thread(m, 1, 1, 1, "MainThread");
+  flush(m, &p, 1);
+  finish(m, NULL);
+  mlz_builder_free(p.builder);
+}
+
+/* A parent and 40 children one after the other; each child keeps 1000 blocks of one line until it ends, the parent one for each child. */
+static void make_children(struct maker *m, const char *path) {
+  enum { CHILDREN = 40 };
+  struct process parent, child;
+  begin(m, path, 1.0);
+  start(m, &parent, 1);
+  on_thread(&parent, 1);
+  uint32_t kept = STACK(m, frame(m, "parent", "/srv/p.py", "__main__", 2)), built = STACK(m, frame(m, "child", "/srv/p.py", "__main__", 5));
+  for (uint32_t i = 0; i < CHILDREN; i++) {
+    uint64_t begun = m->now;
+    start(m, &child, i + 2);
+    on_thread(&child, i + 2);
+    for (unsigned k = 0; k < 1000; k++) {
+      allocate(m, &child, built, 100, 2, 1);
+      if (k % 10 == 0) tick(m, &child, 100000);
+    }
+    describe(m, i + 2, (int)i + 2, 1, "python3 p.py", "3.11.2", begun, m->now);
+    describe_thread(m, i + 2, i + 2, (int)i + 2, "MainThread");
+    flush(m, &child, 1);
+    mlz_builder_free(child.builder);
+    tick(m, &parent, 1);
+    allocate(m, &parent, kept, 100, 2, 1);
+  }
+  describe(m, 1, 1, 0, "python3 p.py", "3.11.2", 0, m->now);
+  describe_thread(m, 1, 1, 1, "MainThread");
+  flush(m, &parent, 1);
+  finish(m, NULL);
+  mlz_builder_free(parent.builder);
+}
+
 bool mlz_scenario_write(const char *name, const char *path, uint64_t events) {
   struct maker m = {0};
   if (!strcmp(name, "service") || !strcmp(name, "constant")) {
@@ -397,6 +469,10 @@ bool mlz_scenario_write(const char *name, const char *path, uint64_t events) {
   } else if (!strcmp(name, "empty")) {
     begin(&m, path, 1.0);
     finish(&m, "the program is statically linked");
+  } else if (!strcmp(name, "histories")) {
+    make_histories(&m, path, (unsigned)(events / 20));
+  } else if (!strcmp(name, "children")) {
+    make_children(&m, path);
   } else if (!strcmp(name, "bulk")) {
     make_bulk(&m, path, events);
   } else {

@@ -6,6 +6,8 @@
  *   sampled     rate 0.1
  *   lost        records were lost in the middle
  *   empty       nothing was traced
+ *   histories   `events` / 20 requests; blocks that are kept for good, in a cache, in a queue, until a buffer is full, until a full collection
+ *   children    a parent and 40 short children that each build the same list
  *   bulk        `events` events, for speed */
 #ifndef MLZ_TESTS_SCENARIOS_H
 #define MLZ_TESTS_SCENARIOS_H

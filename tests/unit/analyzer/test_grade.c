@@ -124,3 +124,60 @@ Test(grade, the_history_forgets_what_was_freed) {
   cr_assert_not(mlz_leak_remove(&leak, 99999999, &small), "from beyond");
   free(leak.buckets);
 }
+
+/* A survivor for each hundredth of the run, and what was live meanwhile. */
+static struct mlz_leak with_live(int32_t (*live)(unsigned percent)) {
+  struct mlz_leak leak = {.origin = 10000, .allocated = 100000};
+  for (unsigned i = 0; i < 100; i++) {
+    mlz_leak_add(&leak, 10000 + i * 1000, &small);
+    mlz_leak_sample(&leak, 10000 + (i + 1) * 1000, live(i));
+  }
+  return leak;
+}
+static int32_t level(unsigned percent) { return percent < 5 ? (int32_t)percent * 20 : 95 + (int32_t)percent * 7 % 10; }
+static int32_t rising(unsigned percent) { return (int32_t)percent; }
+static int32_t rising_from_much(unsigned percent) { return 10000 + 10 * (int32_t)percent; }
+static int32_t saturating(unsigned percent) { return (int32_t)(1000 * (1 - exp(-(double)percent / 20))); }
+static int32_t emptied(unsigned percent) { return (int32_t)percent % 30 * 3; }
+
+Test(grade, the_number_of_live_blocks_must_rise) {
+  int32_t (*const rises[])(unsigned) = {rising, rising_from_much}, (*const holds[])(unsigned) = {level, saturating, emptied};
+  for (size_t i = 0; i < 2; i++) {
+    struct mlz_leak leak = with_live(rises[i]);
+    cr_assert_eq(judge(&leak, MLZ_STACK_PROGRAM), MLZ_GRADE_GROWING, "%zu: %s", i, reason);
+  }
+  for (size_t i = 0; i < 3; i++) {
+    struct mlz_leak leak = with_live(holds[i]);
+    cr_assert_eq(judge(&leak, MLZ_STACK_PROGRAM), MLZ_GRADE_TURNOVER, "%zu: %s", i, reason);
+    cr_assert(strstr(reason, i < 2 ? "live since half its time" : "emptied"), "%zu: %s", i, reason);
+  }
+}
+
+Test(grade, lows_survive_folding) {
+  struct mlz_leak leak = {.origin = 1000};
+  mlz_leak_add(&leak, 1000, &small);
+  for (int32_t i = 1; i <= 100000; i++) mlz_leak_sample(&leak, 1000 + (uint64_t)i, i);
+  for (unsigned i = 0; i <= 100000u >> leak.shift; i++) {
+    int32_t low = leak.buckets[MLZ_LEAK_BUCKETS + i], begin = (int32_t)(i << leak.shift);
+    cr_assert(low == (begin ? begin - 1 : 0), "bucket %u: %d", i, low); /* what was live when the bucket began */
+  }
+  mlz_leak_sample(&leak, 200000, 7);
+  mlz_leak_sample(&leak, 150000, 0); /* back in time: damage, nothing happens */
+  cr_assert_eq(leak.live, 7);
+  free(leak.buckets);
+}
+
+Test(grade, what_collections_made_old_is_garbage_rather_than_a_leak) {
+  struct mlz_leak_process collected = run;
+  collected.old_collections = 20;
+  struct mlz_leak leak = even(10000, 110000, 60);
+  leak.allocated = 6000;
+  leak.in_flight = 55;
+  cr_assert_eq(mlz_grade_judge(&leak, MLZ_STACK_PROGRAM, &collected, when(110000), reason), MLZ_GRADE_TURNOVER, "%s", reason);
+  leak.in_flight = 6; /* chance */
+  cr_assert_eq(mlz_grade_judge(&leak, MLZ_STACK_PROGRAM, &collected, when(110000), reason), MLZ_GRADE_GROWING, "%s", reason);
+  leak.in_flight = 60;
+  leak.allocated = 60; /* none was ever freed */
+  cr_assert_eq(mlz_grade_judge(&leak, MLZ_STACK_PROGRAM, &collected, when(110000), reason), MLZ_GRADE_GROWING, "%s", reason);
+  free(leak.buckets);
+}

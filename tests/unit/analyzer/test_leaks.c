@@ -86,3 +86,48 @@ Test(leaks, what_spans_a_loss_is_told) {
   mlz_leaks_clear(&leaks);
   mlz_input_close(in);
 }
+
+/* In one chunk, and in many. */
+Test(leaks, growth_is_told_from_what_comes_and_goes) {
+  const uint64_t sizes[] = {60000, 3000000};
+  for (size_t i = 0; i < 2; i++) {
+    struct mlz_input *in = open_sized_scenario("histories", NULL, NULL, sizes[i]);
+    struct mlz_leaks leaks;
+    find(in, &leaks);
+    const char *const growing[] = {"grow", "slow", "base"}, *const not_growing[] = {"cache", "queue", "fill", "flight"};
+    for (size_t k = 0; k < 3; k++) {
+      const struct mlz_leak_entry *e = entry_of(in, &leaks, growing[k]);
+      cr_assert_eq(e->grade, MLZ_GRADE_GROWING, "%s of %lu: %s, %s", growing[k], (unsigned long)sizes[i], mlz_grade_name(e->grade),
+                   e->reason);
+    }
+    for (size_t k = 0; k < 4; k++) {
+      const struct mlz_leak_entry *e = entry_of(in, &leaks, not_growing[k]);
+      if (k == 2 && (!e || e->grade == MLZ_GRADE_RECENT)) continue; /* the buffer was empty a moment ago */
+      cr_assert_eq(e->grade, MLZ_GRADE_TURNOVER, "%s of %lu: %s, %s", not_growing[k], (unsigned long)sizes[i], mlz_grade_name(e->grade),
+                   e->reason);
+    }
+    cr_assert(strstr(entry_of(in, &leaks, "flight")->reason, "full collection"));
+    cr_assert_float_eq(entry_of(in, &leaks, "flight")->count, 60, 0);
+    mlz_leaks_clear(&leaks);
+    mlz_input_close(in);
+  }
+}
+
+Test(leaks, children_that_each_build_the_same_do_not_grow) {
+  struct mlz_input *in = open_scenario("children", "all", NULL);
+  struct mlz_leaks leaks;
+  find(in, &leaks);
+  const struct mlz_leak_entry *child = entry_of(in, &leaks, "child"), *parent = entry_of(in, &leaks, "parent");
+  cr_assert_eq(child->grade, MLZ_GRADE_CONSTANT, "%s", child->reason);
+  cr_assert(strstr(child->reason, "40 short processes"), "%s", child->reason);
+  cr_assert_float_eq(child->count, 40000, 0);
+  cr_assert_eq(child->processes, 40);
+  cr_assert_eq(parent->grade, MLZ_GRADE_GROWING, "%s", parent->reason);
+  mlz_leaks_clear(&leaks);
+  mlz_input_close(in);
+  in = open_scenario("children", "7", NULL); /* looked at alone, it grows as long as it lives */
+  find(in, &leaks);
+  cr_assert_eq(entry_of(in, &leaks, "child")->grade, MLZ_GRADE_GROWING);
+  mlz_leaks_clear(&leaks);
+  mlz_input_close(in);
+}
