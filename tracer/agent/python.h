@@ -130,7 +130,10 @@ static inline __attribute__((always_inline)) const char *mlz_python_tstate_check
 static inline __attribute__((always_inline)) unsigned mlz_python_stack(struct mlz_tls *t, const char *tstate) {
   struct mlz_thread *th = t->thread;
   if (MLZ_UNLIKELY(!tstate || th->depth == 0)) {
-    if (tstate && *mlz_python.initialized) mlz_python.seen_initialized = true; /* else mlz_code_register does it */
+    if (tstate) {
+      if (*mlz_python.initialized) mlz_python.seen_initialized = true; /* else mlz_code_register does it */
+      if (MLZ_UNLIKELY(atomic_load_explicit(&mlz_python.state, memory_order_relaxed) == MLZ_PY_NEW)) mlz_python_check(t, tstate);
+    }
     return MLZ_F_NOSTACK;
   }
   if (MLZ_UNLIKELY(atomic_load_explicit(&mlz_python.state, memory_order_relaxed) != MLZ_PY_READY)) {
