@@ -21,6 +21,7 @@ def main():
     a.add_argument("-n", type=int, default=12)
     a.add_argument("program", nargs=argparse.REMAINDER)
     o = a.parse_args()
+    o.build = os.path.abspath(o.build)
     runner = os.path.join(os.path.dirname(os.path.abspath(__file__)), "programs", "run_to_end.py")
     env = dict(os.environ, PYTHONHASHSEED="1", PYTHONDONTWRITEBYTECODE="1")
     with tempfile.TemporaryDirectory() as work:

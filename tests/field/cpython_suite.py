@@ -17,8 +17,6 @@ import tempfile
 import time
 import xml.etree.ElementTree as ET
 
-CASE = re.compile(r"^(\w+) \(([\w.]+)\)(?:\n.*?)? \.\.\. ", re.M)
-
 
 def outcomes(xml_path):
     """{case id: ok|skipped|failure|error|...} out of regrtest's JUnit file; {} where the run left none."""
@@ -72,13 +70,14 @@ def main():
     a.add_argument("-o", "--out", default="-")
     a.add_argument("tests", nargs="+")
     o = a.parse_args()
+    o.memlyze, o.python = os.path.abspath(o.memlyze), os.path.abspath(o.python)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell started this with &; the tests want it as it is at a prompt
     report = sys.stdout if o.out == "-" else open(o.out, "a")
     version = subprocess.run([o.python, "-V"], stdout=subprocess.PIPE, universal_newlines=True).stdout.strip()
     bad = 0
     with tempfile.TemporaryDirectory() as work:
         trace = os.path.join(work, "t.mlyze")
-        traced = [o.memlyze, "record", "--quiet", "-f", "-o", trace] + o.record_option + ["--"]
+        traced = [o.memlyze, "record", "-f", "-o", trace] + o.record_option + ["--"]
         for test in o.tests:
             plain = run([], o.python, test, [], o.limit, work)
             with_us = run(traced, o.python, test, [], o.limit, work)
@@ -107,7 +106,9 @@ def main():
             if plain[0] != with_us[0] and not line["differences"]:
                 line["tail"] = with_us[2][-1500:]
                 bad += 1
-            warned = [l for l in with_us[2].splitlines() if l.startswith("memlyze")]
+            dropped = re.findall(r"^  events_dropped +(\d+)$", with_us[2], re.M)
+            line["dropped"] = int(dropped[-1]) if dropped else None
+            warned = [l for l in with_us[2].splitlines() if l.startswith("memlyze") and "warning" in l]
             if warned:
                 line["memlyze_said"] = warned[:20]
             report.write(json.dumps(line) + "\n")

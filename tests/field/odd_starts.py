@@ -70,6 +70,7 @@ SNIPPETS = {
     "setproctitle": "import ctypes\nctypes.CDLL(None).prctl(15, b'another name', 0,0,0)\nprint(open('/proc/self/comm').read())",
     "clone_newns": "import os, ctypes\nprint(ctypes.CDLL(None).unshare(0x20000000) in (0,-1))\nif os.fork()==0: x=[bytes(9) for i in range(100)]; os._exit(0)\nos.wait()",
     "subinterpreter": "try:\n  import _xxsubinterpreters as s\nexcept ImportError: import _interpreters as s\ni=s.create()\n(s.run_string if hasattr(s,'run_string') else s.exec)(i, 'import json; x=[json.dumps([i]) for i in range(999)]')\ns.destroy(i); print('ok')",
+    "mlockall": "import ctypes, threading\nlibc=ctypes.CDLL(None)\nr=libc.mlockall(3)\nt=[threading.Thread(target=lambda: [bytes(100) for i in range(1000)]) for i in range(4)]\n[x.start() for x in t]; [x.join() for x in t]; print('done')",
     "tracemalloc": "import tracemalloc\ntracemalloc.start(5)\nx=[bytes(1000) for i in range(1000)]\nprint(tracemalloc.take_snapshot().statistics('lineno')[0].count)\ntracemalloc.stop()",
 }
 
@@ -98,6 +99,14 @@ def shells(python, work):
         "ulimit_v": ["sh", "-c", 'ulimit -v 2000000; "%s" -c "%s"' % (python, code)],
         "ulimit_n": ["sh", "-c", 'ulimit -n 8; "%s" -c "%s"' % (python, code)],
         "ulimit_f": ["sh", "-c", 'ulimit -f 1; "%s" -c "%s"' % (python, code)],
+        "ulimit_d": ["sh", "-c", 'ulimit -d 300000; "%s" -c "%s"' % (python, code)],
+        "ulimit_l": ["sh", "-c", 'ulimit -l 64; "%s" -c "%s"' % (python, code)],
+        "ulimit_s": ["sh", "-c", 'ulimit -s 256; "%s" -c "%s"' % (python, code)],
+        "ulimit_s_none": ["sh", "-c", 'ulimit -s unlimited; "%s" -c "%s"' % (python, code)],
+        "nproc": ["prlimit", "--nproc=200", python, "-c", code],
+        "no_aslr": ["setarch", "-R", python, "-c", code],
+        "user_namespace": ["unshare", "-Ur", python, "-c", code],
+        "pid_namespace": ["unshare", "-Upfr", python, "-c", code],
         "dev_mode": [python, "-X", "dev", "-c", code],
         "isolated": [python, "-I", "-S", "-E", "-c", code],
         "pythonmalloc": ["env", "PYTHONMALLOC=debug", python, "-c", code],
@@ -109,6 +118,9 @@ def shells(python, work):
     }
     if shutil.which("su") and os.getuid() == 0:
         cases["su"] = ["su", "nobody", "-s", "/bin/sh", "-c", "echo hello"]
+    for name, argv in (("strace", ["strace", "-f", "-o", "/dev/null"]), ("valgrind", ["valgrind", "-q", "--tool=none"]), ("gdb", ["gdb", "-q", "-batch", "-ex", "run", "--args"])):
+        if shutil.which(name):
+            cases[name] = argv + [python, "-c", code]
     shim = os.path.expanduser("~/.pyenv/shims/python3")
     if os.path.exists(shim):
         cases["pyenv_shim"] = [shim, "-c", code]
@@ -136,6 +148,8 @@ def shells(python, work):
         for name, flags, text in (
             ("cpp", ["-x", "c++"], "#include <vector>\n#include <string>\n#include <thread>\n#include <cstdio>\nint main(){std::vector<std::thread> t;for(int i=0;i<4;i++)t.emplace_back([]{std::vector<std::string> v;"
              "for(int j=0;j<10000;j++)v.push_back(std::string(100,'x'));});for(auto&x:t)x.join();puts(\"ok\");}\n"),
+            ("asan", ["-fsanitize=address"], "#include <stdlib.h>\n#include <stdio.h>\nint main(void){char*p=malloc(10);p[3]=1;printf(\"%d\\n\",p[3]);free(p);return 0;}\n"),
+            ("tsan", ["-fsanitize=thread"], "#include <stdlib.h>\n#include <stdio.h>\nint main(void){char*p=malloc(10);p[3]=1;printf(\"%d\\n\",p[3]);free(p);return 0;}\n"),
             ("raw_clone", [], "#define _GNU_SOURCE\n#include <stdlib.h>\n#include <unistd.h>\n#include <stdio.h>\n#include <sys/wait.h>\n#include <sys/syscall.h>\n#include <signal.h>\nint main(void){char*a[1000];for(int i=0;i<1000;i++)a[i]=malloc(100);"
              "long p=syscall(SYS_clone,SIGCHLD,0,0,0,0);for(int i=0;i<1000;i++)free(a[i]);for(int i=0;i<1000;i++)a[i]=malloc(50);if(!p)_exit(3);int s;waitpid(p,&s,0);printf(\"%d\\n\",WEXITSTATUS(s));}\n"),
             ("small_stack_threads", ["-pthread"], "#include <pthread.h>\n#include <limits.h>\n#include <stdlib.h>\n#include <stdio.h>\nstatic void*f(void*x){void*p=malloc(100);free(p);return x;}int main(void){pthread_attr_t a;pthread_attr_init(&a);"
@@ -170,7 +184,7 @@ def execute(argv, work, extra_env, limit=60):
 
 def neutral(text):
     """Without what differs from run to run anyway: addresses, process numbers."""
-    return re.sub(r"0x[0-9a-f]{6,}|pid=\d+", "N", text.decode("utf-8", "replace"))
+    return re.sub(r"0x[0-9a-f]{6,}|pid=\d+|process \d+|LWP \d+", "N", text.decode("utf-8", "replace"))
 
 
 def main():
@@ -181,6 +195,7 @@ def main():
     a.add_argument("--only", action="append")
     a.add_argument("-v", action="store_true")
     o = a.parse_args()
+    o.memlyze, o.stats, o.python = os.path.abspath(o.memlyze), os.path.abspath(o.stats), os.path.abspath(o.python)
     differ = 0
     with tempfile.TemporaryDirectory() as work:
         os.chmod(work, 0o755)

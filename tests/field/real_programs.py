@@ -113,6 +113,8 @@ def main():
     a.add_argument("--keep")
     a.add_argument("-o", "--out", default="-")
     o = a.parse_args()
+    o.build = os.path.abspath(o.build)
+    o.venv, o.interpreted, o.keep = (p and os.path.abspath(p) for p in (o.venv, o.interpreted, o.keep))
     report = sys.stdout if o.out == "-" else open(o.out, "a")
     record = [os.path.join(o.build, "tracer/recorder/memlyze"), "record", "-f", "-o"]
     tool = lambda name: os.path.join(o.build, "analyzer", "memlyze-" + name)  # noqa: E731
