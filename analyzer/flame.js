@@ -7,6 +7,7 @@
   const nodes = [...area.children];
   const total = Number(area.getAttribute("data-total"));
   const pad = 10, least = 0.3;
+  const hint = find("details").textContent + " Click: zoom. Ctrl-F or /: search. Arrows: walk. r: all.";
   let charWidth = 7.2, width = 0;
   let zoomed = 0, focused = -1, pattern = "", ignoreCase = false, typing = false, draft = "";
 
@@ -15,7 +16,7 @@
     return {
       node, text, i,
       rect: node.querySelector("rect"),
-      label: text.textContent,
+      labels: labelsOf(text.textContent),
       title: node.querySelector("title").textContent,
       x: Number(node.getAttribute("data-x")),
       w: Number(node.getAttribute("data-w")),
@@ -36,9 +37,15 @@
 
   // ---- drawing ----
 
+  // What a label may be shortened to, longest first: without the line, without ".<locals>", the function's own name.
+  function labelsOf(label) {
+    const name = label.replace(/ [^ ]+:\d+$/, ""), brief = name.replaceAll(".<locals>", "");
+    return [label, label.replaceAll(".<locals>", ""), name, brief, brief.slice(brief.lastIndexOf(".") + 1)];
+  }
+
   function fitText(f, pixels) {
-    const room = Math.floor((pixels - 6) / charWidth);
-    const text = room < 3 ? "" : f.label.length <= room ? f.label : f.label.slice(0, room - 2) + "..";
+    const room = Math.floor((pixels - 6) / charWidth), last = f.labels[f.labels.length - 1];
+    const text = room < 3 ? "" : f.labels.find((label) => label.length <= room) || last.slice(0, room - 2) + "..";
     if (f.text.textContent !== text) f.text.textContent = text;
   }
 
@@ -79,7 +86,7 @@
 
   // ---- details ----
 
-  function details(text) { find("details").textContent = text || " "; }
+  function details(text) { find("details").textContent = text || hint; }
 
   function drawFocus() {
     for (const f of frames) f.node.classList.toggle("focus", f.i === focused);
@@ -261,6 +268,7 @@
   });
   window.addEventListener("resize", resize);
   window.addEventListener("hashchange", () => { restore(); drawFocus(); });
+  details("");
   resize();
   restore();
 })();

@@ -148,15 +148,15 @@ static void draw_node(const struct mlz_flame *f, const struct mlz_flame_style *s
   free(title);
 }
 
-static void draw_tail(unsigned height, FILE *out) {
+static void draw_tail(const struct mlz_flame_style *style, bool reversed, unsigned height, FILE *out) {
   fprintf(out,
           "</svg>\n"
-          "<text id=\"details\" x=\"%d\" y=\"%u\"> </text>\n"
+          "<text id=\"details\" x=\"%d\" y=\"%u\">The wider, the more %s; callers stand %s.</text>\n"
           "<text id=\"matched\" x=\"%d\" y=\"45\"></text>\n"
           "<g id=\"box\" class=\"hidden\"><rect x=\"%d\" y=\"8\" width=\"480\" height=\"26\" rx=\"3\"/><text id=\"query\" x=\"%d\" "
           "y=\"25\"></text></g>\n"
           "<script type=\"text/ecmascript\"><![CDATA[\n",
-          PAD, height - 12, WIDTH - PAD, PAD, PAD + 8);
+          PAD, height - 12, style->counts ? "blocks" : "memory", style->icicle != reversed ? "above" : "below", WIDTH - PAD, PAD, PAD + 8);
   fputs(flame_script, out);
   fputs("]]></script>\n</svg>\n", out);
 }
@@ -172,5 +172,5 @@ void mlz_flame_draw(const struct mlz_flame *f, const struct mlz_flame_style *sty
     fputs("<svg x=\"0%\" y=\"0\" width=\"100%\" height=\"17\" data-x=\"0\" data-w=\"1\" data-d=\"0\" data-p=\"0\"><title>nothing</title>"
           "<rect width=\"100%\" height=\"17\" rx=\"2\" fill=\"#d5d0c8\"/><text x=\"4\" y=\"13\">nothing to show</text></svg>\n",
           out);
-  draw_tail(height, out);
+  draw_tail(style, f->reversed, height, out);
 }

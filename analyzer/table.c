@@ -70,21 +70,28 @@ static unsigned shrink(const struct mlz_table *t, unsigned *widths, enum mlz_col
   return excess;
 }
 
-static void fit(const struct mlz_table *t, unsigned *widths, unsigned width) {
+/* Names as they are if all fits, else without ".<locals>". */
+static unsigned measure(const struct mlz_table *t, unsigned *widths, bool brief) {
   unsigned total = t->n_columns ? (t->n_columns - 1) * GAP : 0;
   for (unsigned c = 0; c < t->n_columns; c++) {
     widths[c] = mlz_text_width(t->columns[c].title);
     for (size_t i = c; i < t->n_cells; i += t->n_columns) {
-      unsigned w = mlz_text_width(t->cells[i]);
+      unsigned w = brief && t->columns[c].kind == MLZ_COL_NAME ? mlz_text_name_width(t->cells[i]) : mlz_text_width(t->cells[i]);
       if (w > widths[c]) widths[c] = w;
     }
     total += widths[c];
   }
+  return total;
+}
+
+static void fit(const struct mlz_table *t, unsigned *widths, unsigned width) {
+  unsigned total = measure(t, widths, false);
+  if (total > width) total = measure(t, widths, true);
   unsigned excess = total > width ? total - width : 0;
-  /* Names keep 24 columns until paths and notes have given all they can. */
+  /* Names keep 26 columns until paths and notes have given all they can. */
   excess = shrink(t, widths, MLZ_COL_NOTE, 24, excess);
   excess = shrink(t, widths, MLZ_COL_PATH, 18, excess);
-  excess = shrink(t, widths, MLZ_COL_NAME, 24, excess);
+  excess = shrink(t, widths, MLZ_COL_NAME, 26, excess);
   excess = shrink(t, widths, MLZ_COL_NOTE, NOTE_MIN, excess);
   excess = shrink(t, widths, MLZ_COL_PATH, PATH_MIN, excess);
   shrink(t, widths, MLZ_COL_NAME, NAME_MIN, excess);
@@ -92,10 +99,10 @@ static void fit(const struct mlz_table *t, unsigned *widths, unsigned width) {
 
 static void print_cell(const struct mlz_table *t, unsigned c, const char *text, unsigned width, FILE *out) {
   enum mlz_column_kind kind = t->columns[c].kind;
-  enum mlz_shorten how = kind == MLZ_COL_PATH ? MLZ_SHORTEN_LEFT : kind == MLZ_COL_NAME ? MLZ_SHORTEN_MIDDLE : MLZ_SHORTEN_RIGHT;
+  enum mlz_shorten how = kind == MLZ_COL_PATH ? MLZ_SHORTEN_PATH : kind == MLZ_COL_NAME ? MLZ_SHORTEN_NAME : MLZ_SHORTEN_RIGHT;
   char *shown = mlz_text_shorten(text, width, how);
   unsigned pad = width - (mlz_text_width(shown) < width ? mlz_text_width(shown) : width);
-  bool last = c + 1 == t->n_columns;
+  bool last = c + 1 == t->n_columns || (c + 2 == t->n_columns && !*t->columns[c + 1].title && text == t->columns[c].title);
   if (kind == MLZ_COL_NUMBER)
     fprintf(out, "%*s%s", (int)pad, "", shown);
   else

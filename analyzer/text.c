@@ -136,18 +136,54 @@ static size_t head_of(const char *text, unsigned width) {
   return (size_t)(p - text);
 }
 
+/* Without ".<locals>", which says only that a function was made inside another one; malloc'd. */
+static char *without_locals(const char *name) {
+  static const char locals[] = ".<locals>";
+  struct buffer b = {0};
+  put(&b, "", 0);
+  for (const char *next; (next = strstr(name, locals)) != NULL; name = next + sizeof locals - 1) put(&b, name, (size_t)(next - name));
+  put(&b, name, strlen(name));
+  return b.data;
+}
+
+unsigned mlz_text_name_width(const char *name) {
+  char *brief = without_locals(name);
+  unsigned width = mlz_text_width(brief);
+  free(brief);
+  return width;
+}
+
+/* `tail` columns at least are kept of the end. */
+static char *shorten_inside(const char *text, unsigned keep, unsigned tail) {
+  if (tail < keep - keep / 2) tail = keep - keep / 2;
+  return mlz_text_format("%.*s..%s", (int)head_of(text, keep - tail), text, tail_of(text, tail));
+}
+
+static char *shorten_name(const char *text, unsigned width) {
+  enum { HEAD_MIN = 3 };
+  char *brief = without_locals(text);
+  const char *dot = strrchr(brief, '.');
+  unsigned last = dot ? mlz_text_width(dot + 1) : 0;
+  char *out = mlz_text_width(brief) <= width ? mlz_text_format("%s", brief)
+                                             : shorten_inside(brief, width - 2, last + HEAD_MIN + 2 <= width ? last : 0);
+  free(brief);
+  return out;
+}
+
+static char *shorten_path(const char *text, unsigned width) {
+  const char *tail = tail_of(text, width);
+  if (tail > text && tail[-1] != '/') {
+    const char *slash = strchr(tail, '/');
+    tail = slash ? slash + 1 : NULL;
+  }
+  return tail && *tail ? mlz_text_format("%s", tail) : mlz_text_format("..%s", tail_of(text, width - 2));
+}
+
 char *mlz_text_shorten(const char *text, unsigned width, enum mlz_shorten how) {
   if (mlz_text_width(text) <= width) return mlz_text_format("%s", text);
   if (width < 4) return mlz_text_format("%.*s", (int)head_of(text, width), text);
-  unsigned keep = width - 2;
-  if (how == MLZ_SHORTEN_RIGHT) return mlz_text_format("%.*s..", (int)head_of(text, keep), text);
-  if (how == MLZ_SHORTEN_MIDDLE) {
-    unsigned head = keep / 2;
-    return mlz_text_format("%.*s..%s", (int)head_of(text, head), text, tail_of(text, keep - head));
-  }
-  const char *tail = tail_of(text, keep);
-  /* A path is cut where a name begins, if that costs little. */
-  const char *slash = strchr(tail, '/');
-  if (slash && slash[1] && (size_t)(slash - tail) <= keep / 3) tail = slash;
-  return mlz_text_format("..%s", tail);
+  if (how == MLZ_SHORTEN_PATH) return shorten_path(text, width);
+  if (how == MLZ_SHORTEN_NAME) return shorten_name(text, width);
+  if (how == MLZ_SHORTEN_MIDDLE) return shorten_inside(text, width - 2, 0);
+  return mlz_text_format("%.*s..", (int)head_of(text, width - 2), text);
 }

@@ -15,10 +15,13 @@ char *mlz_text_clean(const char *text, bool plain);
 /* Columns on a terminal. */
 unsigned mlz_text_width(const char *text);
 
-enum mlz_shorten { MLZ_SHORTEN_LEFT, MLZ_SHORTEN_MIDDLE, MLZ_SHORTEN_RIGHT };
-/* A malloc'd copy of clean `text` in at most `width` columns; what is left out shows as "..". LEFT drops the beginning (paths: the
- * file's name stays), MIDDLE drops the inside, RIGHT the end. */
+enum mlz_shorten { MLZ_SHORTEN_PATH, MLZ_SHORTEN_NAME, MLZ_SHORTEN_MIDDLE, MLZ_SHORTEN_RIGHT };
+/* A malloc'd copy of clean `text` in at most `width` columns; what is left out shows as "..". PATH drops whole folders from the beginning,
+ * without a mark (../x.py would be a path, too); NAME drops ".<locals>", then of a qualified name the inside, but the last part stays whole
+ * as long as it fits; MIDDLE drops the inside, RIGHT the end. */
 char *mlz_text_shorten(const char *text, unsigned width, enum mlz_shorten how);
+/* The columns that NAME needs before it drops anything but ".<locals>". */
+unsigned mlz_text_name_width(const char *name);
 
 /* A malloc'd copy with & < > " ' as entities and everything that XML 1.0 cannot carry as U+FFFD. */
 char *mlz_text_xml(const char *text);

@@ -28,6 +28,7 @@ const note = (what) => seen[what] = {
   box: !document.getElementById("box").classList.contains("hidden"),
   details: document.getElementById("details").textContent,
   hash: location.hash,
+  labels: frames.map((f) => f.querySelector("text").textContent),
 };
 note("hash");
 location.hash = ""; window.dispatchEvent(new HashChangeEvent("hashchange")); note("start");
@@ -69,6 +70,8 @@ def main():
     checks = [
         ('the address brings zoom and search back', seen['hash']['reset'] and 'JSONDecoder.raw_decode' in seen['hash']['hits'] and seen['hash']['above'] == ['all', '<module>']),
         ('an empty address shows all', not seen['start']['reset'] and not seen['start']['hits'] and len(everything) > 15),
+        ('at rest it says how to use it', 'callers stand below' in seen['start']['details'] and 'Click: zoom' in seen['start']['details']),
+        ('a label that has no room loses line and class before the name', 'raw_decode' in seen['start']['labels']),
         ('the search box opens and shows hits while typing', seen['typing']['box'] and 'remember' in seen['typing']['hits'] and not seen['typing']['hash']),
         ('a match below a match is not counted twice', seen['nested']['matched'].startswith('Matched: 64.6%') and {'remember', 'Server.handle'} <= set(seen['nested']['hits'])),
         ('the address keeps the search', seen['nested']['hash'] == '#search=remember%7Chandle'),

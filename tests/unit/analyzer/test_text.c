@@ -51,12 +51,20 @@ Test(text, widths_are_columns) {
 }
 
 Test(text, shortening_keeps_what_matters) {
-  check(mlz_text_shorten("short", 10, MLZ_SHORTEN_LEFT), "short");
-  check(mlz_text_shorten("/srv/application/views.py:12", 14, MLZ_SHORTEN_LEFT), "../views.py:12");
+  check(mlz_text_shorten("short", 10, MLZ_SHORTEN_PATH), "short");
+  check(mlz_text_shorten("/srv/application/views.py:12", 14, MLZ_SHORTEN_PATH), "views.py:12");
+  check(mlz_text_shorten("/srv/application/views.py:12", 11, MLZ_SHORTEN_PATH), "views.py:12");
+  check(mlz_text_shorten("/srv/application/views.py:12", 10, MLZ_SHORTEN_PATH), "..ws.py:12");
+  check(mlz_text_shorten("/srv/application/views.py:12", 24, MLZ_SHORTEN_PATH), "application/views.py:12");
+  check(mlz_text_shorten("a/very/long/folder/", 8, MLZ_SHORTEN_PATH), "folder/");
+  check(mlz_text_shorten("outer.<locals>.<lambda>", 20, MLZ_SHORTEN_NAME), "outer.<lambda>");
+  check(mlz_text_shorten("a.<locals>.b.<locals>.c", 5, MLZ_SHORTEN_NAME), "a.b.c");
+  check(mlz_text_shorten("SomeHandler.dispatch_request", 22, MLZ_SHORTEN_NAME), "Some..dispatch_request");
+  check(mlz_text_shorten("SomeHandler.get", 10, MLZ_SHORTEN_NAME), "Some...get");
   check(mlz_text_shorten("a_long_function_name", 10, MLZ_SHORTEN_MIDDLE), "a_lo..name");
   check(mlz_text_shorten("a long sentence", 8, MLZ_SHORTEN_RIGHT), "a long..");
   for (unsigned width = 1; width < 12; width++)
-    for (int how = 0; how < 3; how++) {
+    for (int how = 0; how < 4; how++) {
       char *out = mlz_text_shorten("\xe6\x97\xa5\xe6\x9c\xac/caf\xc3\xa9/abc", width, (enum mlz_shorten)how);
       cr_assert_leq(mlz_text_width(out), width, "'%s' in %u", out, width);
       free(out);
