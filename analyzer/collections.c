@@ -44,16 +44,25 @@ static void add_generation(struct mlz_gc_generation *g, const struct mlz_pause *
   g->uncollectable += p->uncollectable;
 }
 
+/* A pause counts in each slice that it touches, for the time it spends there: no slice of one process exceeds its width. */
+static void add_slices(struct mlz_collections *c, uint64_t start_ns, uint64_t duration_ns) {
+  double width = (double)c->duration_ns / MLZ_GC_SLICES, at = (double)start_ns, end = at + (double)duration_ns;
+  if (start_ns >= c->duration_ns) return;
+  for (unsigned i = (unsigned)(at / width); i < MLZ_GC_SLICES && at < end; i++) {
+    double edge = (i + 1) * width;
+    if (edge <= at) continue;
+    c->slices[i] += (uint64_t)llround((edge < end ? edge : end) - at);
+    at = edge;
+  }
+}
+
 static void add_pause(struct gc_pass *pass, const struct mlz_pause *p) {
   struct mlz_collections *c = pass->out;
   add_generation(&c->generations[p->generation < MLZ_GC_GENERATIONS ? p->generation : MLZ_GC_GENERATIONS - 1], p);
   add_generation(&c->all, p);
   add_longest(c, p);
   add_trigger(pass, p);
-  if (c->duration_ns) {
-    double at = (double)p->start_ns / (double)c->duration_ns * MLZ_GC_SLICES;
-    c->slices[at < MLZ_GC_SLICES ? (unsigned)at : MLZ_GC_SLICES - 1] += p->duration_ns;
-  }
+  add_slices(c, p->start_ns, p->duration_ns);
   if (c->n_pauses >= c->pauses_kept) return;
   if (c->n_pauses == pass->room_pauses) {
     pass->room_pauses = pass->room_pauses ? pass->room_pauses * 2 : 256;

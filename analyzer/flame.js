@@ -40,7 +40,8 @@
   // What a label may be shortened to, longest first: without the line, without ".<locals>", the function's own name.
   function labelsOf(label) {
     const name = label.replace(/ [^ ]+:\d+$/, ""), brief = name.replaceAll(".<locals>", "");
-    return [label, label.replaceAll(".<locals>", ""), name, brief, brief.slice(brief.lastIndexOf(".") + 1)];
+    const own = /[^.]*(\.<[^.]*)*$/.exec(brief)[0]; // of f.<listcomp>, f too
+    return [label, label.replaceAll(".<locals>", ""), name, brief, own];
   }
 
   function fitText(f, pixels) {

@@ -190,7 +190,7 @@ static bool is_growing(const struct mlz_leak *leak, enum mlz_stack_kind kind, co
   if (leak->seen < minimum || !late || until < GROWING_UNTIL || until - place(first, p->run_begin, p->end) < GROWING_SPAN) return false;
   unsigned parts = parts_filled(leak, from, p->end);
   if (parts < PARTS_MIN || (leak->allocated >= 2 * leak->seen && first_half(leak, from, p->end) < FIRST_HALF_MIN)) return false;
-  snprintf(reason, 120, "added to until the end, in %u of the %d parts of the run since its first", parts, PARTS);
+  snprintf(reason, 120, "added to until the end (in %u of %d parts of the run)", parts, PARTS);
   return true;
 }
 
@@ -229,29 +229,30 @@ enum mlz_grade mlz_grade_judge(const struct mlz_leak *leak, enum mlz_stack_kind 
     mlz_units_count(a, lowest);
     mlz_units_count(b, (double)leak->seen);
     bool same = !strcmp(a, b);
-    snprintf(reason, 120, "%s%s%s live since half its time: a cache, or in use", a, same ? "" : " to ", same ? "" : b);
+    snprintf(reason, 120, "a cache, or in use: %s%s%s live since half its time", a, same ? "" : " to ", same ? "" : b);
     return MLZ_GRADE_TURNOVER;
   }
   if (from >= RECENT_FROM) {
-    snprintf(reason, 120, "all from the last %.0f%% of the run: likely in use", 100 * (1 - from) < 1 ? 1 : 100 * (1 - from));
+    snprintf(reason, 120, "likely in use: all from the last %.0f%% of the run", 100 * (1 - from) < 1 ? 1 : 100 * (1 - from));
     return MLZ_GRADE_RECENT;
   }
   if (garbage) {
-    snprintf(reason, 120, "made old by collections while in use: likely garbage that waits for a full collection");
+    snprintf(reason, 120, "likely garbage for a full collection: made old by younger ones while in use");
     return MLZ_GRADE_TURNOVER;
   }
   if (level) {
-    snprintf(reason, 120, "as few as %s live in between: a buffer that is emptied, or in use", mlz_units_count(a, lowest));
+    snprintf(reason, 120, "a buffer that is emptied, or in use: as few as %s live in between", mlz_units_count(a, lowest));
     return MLZ_GRADE_TURNOVER;
   }
   if ((older_freed || leak->allocated >= 2 * leak->seen) && leak->seen >= SURVIVORS_MIN && until >= GROWING_UNTIL) {
-    snprintf(reason, 120, "%.0f%% of these were freed, the older ones first: a cache or a queue",
+    snprintf(reason, 120, "a cache or a queue: %.0f%% were freed, the older ones first",
              100 * (1 - (double)leak->seen / (double)leak->allocated));
     return MLZ_GRADE_TURNOVER;
   }
   if (leak->seen < SURVIVORS_MIN)
     snprintf(reason, 120, "too few to show a trend");
   else
-    snprintf(reason, 120, "allocated between %.0f%% and %.0f%% of the run, not steadily", 100 * from, 100 * until);
+    snprintf(reason, 120, "allocated between %.0f%% and %.0f%% of the run, %s", 100 * from, 100 * until,
+             until < GROWING_UNTIL ? "none since" : "not steadily");
   return MLZ_GRADE_CONSTANT;
 }

@@ -215,9 +215,9 @@ static void warn_damage(const struct mlz_input *in, const struct mlz_damage *d) 
     mlz_input_warn(in, "the recorder did not finish this trace (killed, or the disk was full); it is read up to its last whole chunk");
   if (d->chunks_bad || d->bytes_bad)
     mlz_input_warn(in,
-                   "damaged: %" PRIu64 " chunks could not be read (%" PRIu64 " bytes%s%.0" PRIu64 "); the figures are those of the %" PRIu64
-                   " events that could",
-                   d->chunks_bad, d->bytes_bad, d->events_bad ? ", with at least this many events: " : "", d->events_bad, in->events_read);
+                   "damaged: %" PRIu64 " bytes could not be read (whole chunks: %" PRIu64 "%s%.0" PRIu64
+                   "); the figures are those of the %" PRIu64 " events that could",
+                   d->bytes_bad, d->chunks_bad, d->events_bad ? "; with at least this many events: " : "", d->events_bad, in->events_read);
 }
 
 static void warn_empty(const struct mlz_input *in) {

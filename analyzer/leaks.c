@@ -336,7 +336,8 @@ static struct mlz_leak_entry *entry_for(struct leak_pass *pass, uint32_t stack) 
       pass->room_entries = pass->room_entries ? pass->room_entries * 2 : 256;
       pass->out->entries = mlz_text_realloc(pass->out->entries, pass->room_entries, sizeof *pass->out->entries);
     }
-    pass->out->entries[pass->out->n++] = (struct mlz_leak_entry){.stack = stack, .grade = MLZ_GRADE_COUNT, .first_ns = UINT64_MAX};
+    pass->out->entries[pass->out->n++] =
+        (struct mlz_leak_entry){.stack = stack, .stacks = 1, .grade = MLZ_GRADE_COUNT, .first_ns = UINT64_MAX};
     pass->entry_of[stack] = (uint32_t)pass->out->n;
   }
   return &pass->out->entries[pass->entry_of[stack] - 1];
@@ -434,6 +435,36 @@ void mlz_leaks_find(struct mlz_input *in, const struct mlz_leak_options *options
   free(pass.alive);
   free(pass.record_of);
   mlz_counter_clear(&pass.counter);
+}
+
+/* The entries are in order, so the first of a line and grade is its largest stack. */
+void mlz_leaks_merge_lines(struct mlz_input *in, struct mlz_leaks *leaks) {
+  size_t n_frames = mlz_trace_frames(in->trace), kept = 0;
+  size_t *first = mlz_text_calloc(n_frames * MLZ_GRADE_COUNT, sizeof *first); /* by frame and grade: entry + 1 */
+  for (size_t i = 0; i < leaks->n; i++) {
+    const struct mlz_leak_entry e = leaks->entries[i];
+    uint32_t n;
+    bool truncated;
+    const uint32_t *frames = mlz_trace_stack(in->trace, e.stack, &n, &truncated);
+    size_t *at = n ? &first[frames[0] * (size_t)MLZ_GRADE_COUNT + e.grade] : NULL;
+    if (!at || !*at) {
+      leaks->entries[kept++] = e;
+      if (at) *at = kept;
+      continue;
+    }
+    struct mlz_leak_entry *into = &leaks->entries[*at - 1];
+    into->stacks += e.stacks;
+    into->spans_loss |= e.spans_loss;
+    into->processes = e.processes > into->processes ? e.processes : into->processes;
+    into->seen += e.seen;
+    into->count += e.count;
+    into->bytes += e.bytes;
+    if (e.first_ns < into->first_ns) into->first_ns = e.first_ns;
+    if (e.last_ns > into->last_ns) into->last_ns = e.last_ns;
+  }
+  leaks->n = kept;
+  if (kept) qsort(leaks->entries, kept, sizeof *leaks->entries, compare_entries);
+  free(first);
 }
 
 void mlz_leaks_clear(struct mlz_leaks *leaks) {

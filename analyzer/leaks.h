@@ -59,6 +59,7 @@ const char *mlz_grade_name(enum mlz_grade grade);
 /* One stack over all chosen processes. */
 struct mlz_leak_entry {
   uint32_t stack;
+  uint32_t stacks;      /* 1; after mlz_leaks_merge_lines as many as it stands for: `stack` is the largest of them */
   enum mlz_grade grade; /* the most important of its processes */
   bool spans_loss;
   uint32_t processes;
@@ -83,6 +84,8 @@ struct mlz_leak_options {
   const struct mlz_cut *to;    /* NULL: each process's end */
 };
 void mlz_leaks_find(struct mlz_input *in, const struct mlz_leak_options *options, struct mlz_leaks *out);
+/* One entry for all stacks of the same line (function, file) and grade. */
+void mlz_leaks_merge_lines(struct mlz_input *in, struct mlz_leaks *leaks);
 void mlz_leaks_clear(struct mlz_leaks *leaks);
 
 /* ---- the judge ---- */

@@ -56,7 +56,10 @@ static void build(struct mlz_input *in, const struct settings *s, struct mlz_fla
     bool live = s->by == MLZ_BY_LIVE_BYTES || s->by == MLZ_BY_PEAK_BYTES;
     double value = mlz_metric_of(t, mlz_tally_live_bytes(t), (enum mlz_metric)s->by);
     double count = live ? t->alloc_count - t->free_count : s->by == MLZ_BY_TEMPORARY ? t->temp_count : t->alloc_count;
-    if (value > 0) mlz_flame_add(f, in, (uint32_t)i, value, count);
+    if (value > 0)
+      mlz_flame_add(f, in, (uint32_t)i, value, count);
+    else
+      f->nodes[0].count += count; /* blocks of no bytes: no box, but the total is that of the other tools */
   }
   mlz_tally_clear(&run);
   mlz_flame_layout(f, LEAST_SHARE);

@@ -87,33 +87,36 @@ static void print_json(struct mlz_input *in, const struct settings *s, struct ml
 
 /* ---- text ---- */
 
-static void add_generation(struct mlz_table *t, const char *name, struct mlz_gc_generation *g) {
+/* `narrow`: without the columns that fewest look for. */
+static void add_generation(struct mlz_table *t, const char *name, struct mlz_gc_generation *g, bool narrow) {
   char a[MLZ_UNITS_MAX];
   struct mlz_quantiles *q = &g->pauses;
   mlz_table_cell(t, name);
   mlz_table_cell(t, mlz_units_count(a, (double)q->count));
   mlz_table_cell(t, mlz_units_time(a, (double)q->total));
   mlz_table_cell(t, mlz_units_time(a, (double)mlz_quantiles_at(q, 0.5)));
-  mlz_table_cell(t, mlz_units_time(a, (double)mlz_quantiles_at(q, 0.9)));
+  if (!narrow) mlz_table_cell(t, mlz_units_time(a, (double)mlz_quantiles_at(q, 0.9)));
   mlz_table_cell(t, mlz_units_time(a, (double)mlz_quantiles_at(q, 0.99)));
   mlz_table_cell(t, mlz_units_time(a, (double)q->max));
   mlz_table_cell(t, mlz_units_count(a, (double)g->collected));
-  mlz_table_cell(t, mlz_units_count(a, (double)g->uncollectable));
+  if (!narrow) mlz_table_cell(t, mlz_units_count(a, (double)g->uncollectable));
 }
 
 static void print_generations(struct mlz_collections *c, FILE *out, unsigned width, bool color) {
-  static const char *const titles[] = {"generation", "count", "total", "p50", "p90", "p99", "max", "collected", "uncoll."};
+  static const char *const titles[] = {"gen", "count", "total", "p50", "p90", "p99", "max", "collected", "uncoll."};
   struct mlz_table *t = mlz_table_new();
-  for (unsigned i = 0; i < sizeof titles / sizeof *titles; i++) mlz_table_column(t, titles[i], i ? MLZ_COL_NUMBER : MLZ_COL_WORD);
+  bool narrow = width < 78;
+  for (unsigned i = 0; i < sizeof titles / sizeof *titles; i++)
+    if (!narrow || (i != 4 && i != 8)) mlz_table_column(t, titles[i], i ? MLZ_COL_NUMBER : MLZ_COL_WORD);
   unsigned shown = 0;
   for (unsigned g = 0; g < MLZ_GC_GENERATIONS; g++) {
     char name[16];
     if (!c->generations[g].pauses.count) continue;
     snprintf(name, sizeof name, "%u", g);
-    add_generation(t, name, &c->generations[g]);
+    add_generation(t, name, &c->generations[g], narrow);
     shown++;
   }
-  if (shown > 1) add_generation(t, "all", &c->all);
+  if (shown > 1) add_generation(t, "all", &c->all, narrow);
   mlz_table_print(t, out, width, color);
   mlz_table_free(t);
 }

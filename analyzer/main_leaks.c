@@ -25,9 +25,9 @@ static const struct mlz_option options[] = {
     {"min-size", 0, MLZ_OPT_SIZE, "SIZE", "leave out stacks that hold less than SIZE", AT(min_size)},
     {"suppress", 0, MLZ_OPT_TEXT, "FILE",
      "leave out stacks that match a line leak:PATTERN of FILE (LeakSanitizer's syntax: a part of a function or file, * ^ $)", AT(suppress)},
-    {"number", 'n', MLZ_OPT_COUNT, "N", "show N stacks (default 20; 0: all; with --json: all)", AT(n)},
+    {"number", 'n', MLZ_OPT_COUNT, "N", "show N lines (default 20; 0: all; with --json: all)", AT(n)},
     {"all", 'a', MLZ_OPT_FLAG, NULL, "show start-up and interpreter blocks one by one as well", AT(all)},
-    {"stacks", 's', MLZ_OPT_FLAG, NULL, "show the callers below each line", AT(stacks)},
+    {"stacks", 's', MLZ_OPT_FLAG, NULL, "show each stack by itself, with the callers below its line", AT(stacks)},
     {NULL, 0, 0, NULL, NULL, 0},
 };
 static const struct mlz_tool tool = {
@@ -46,6 +46,7 @@ static const struct mlz_tool tool = {
              "               that each lived for less than a tenth of the trace\n"
              "  startup      allocated at the beginning, or by a module being imported\n"
              "  interpreter  the import machinery's, or no Python frame on the stack\n"
+             "A terminal of 120 columns shows the reason of each grade; --json always does.\n"
              "The end of a process is the instant at which its interpreter begins to\n"
              "finalise, after its atexit callbacks. A run is measured in allocations, from\n"
              "the first that a frame of __main__ made.\n"
@@ -134,25 +135,28 @@ static void print_json(struct mlz_input *in, const struct settings *s, const str
 
 /* ---- text ---- */
 
+enum { WHY_FROM = 120 }; /* a terminal narrower than this has no room for the reasons */
+
 static bool is_shown(const struct settings *s, const struct mlz_leak_entry *e) { return s->all || e->grade < MLZ_GRADE_STARTUP; }
 
-static void add_callers(struct mlz_input *in, struct mlz_table *t, uint32_t stack, unsigned columns) {
+static void add_callers(struct mlz_input *in, struct mlz_table *t, uint32_t stack, unsigned before, bool why) {
   uint32_t n;
   bool truncated;
   const uint32_t *frames = mlz_trace_stack(in->trace, stack, &n, &truncated);
   for (uint32_t i = 1; i < n; i++) {
     struct mlz_place p = mlz_place_of_frame(in, frames[i]);
     char *where = mlz_place_text(&p), *name = mlz_text_format("  %s", p.function);
-    for (unsigned k = 0; k + 2 < columns; k++) mlz_table_cell(t, "");
+    for (unsigned k = 0; k < before; k++) mlz_table_cell(t, "");
     mlz_table_cell(t, name);
     mlz_table_cell(t, where);
+    if (why) mlz_table_cell(t, "");
     mlz_table_style(t, MLZ_STYLE_DIM);
     free(name);
     free(where);
   }
 }
 
-static void add_entry(struct mlz_input *in, const struct settings *s, struct mlz_table *t, const struct mlz_leak_entry *e) {
+static void add_entry(struct mlz_input *in, const struct settings *s, struct mlz_table *t, bool why, const struct mlz_leak_entry *e) {
   char text[MLZ_UNITS_MAX];
   mlz_table_cell(t, mlz_units_size(text, e->bytes));
   mlz_table_cell(t, mlz_units_count(text, e->count));
@@ -165,7 +169,13 @@ static void add_entry(struct mlz_input *in, const struct settings *s, struct mlz
   mlz_table_cell(t, p.function);
   mlz_table_cell(t, where);
   free(where);
-  if (s->stacks) add_callers(in, t, e->stack, in->estimated ? 7 : 6);
+  if (why) {
+    char *reason = e->stacks > 1 ? mlz_text_format("largest of %s: %s", mlz_units_count(text, e->stacks), e->reason)
+                                 : mlz_text_format("%s", e->reason);
+    mlz_table_cell(t, reason);
+    free(reason);
+  }
+  if (s->stacks) add_callers(in, t, e->stack, in->estimated ? 5 : 4, why);
 }
 
 static void print_growing(struct mlz_input *in, const struct mlz_leaks *leaks, const struct sum *growing, FILE *out, bool color) {
@@ -181,10 +191,12 @@ static void print_growing(struct mlz_input *in, const struct mlz_leaks *leaks, c
     struct mlz_place p = mlz_place_of_stack(in, e->stack);
     char *where = mlz_place_text(&p), *name = mlz_text_clean(p.function, true);
     uint64_t rate = growth_per_second(e);
+    char stacks[64] = "";
+    if (e->stacks > 1) snprintf(stacks, sizeof stacks, "; %s stacks (-s shows them)", mlz_units_count(a, e->stacks));
     fprintf(out, "  %s%s%s%s\n    %s", name, *where ? " (" : "", where, *where ? ")" : "", e->reason);
     if (in->estimated) fprintf(out, "; seen %s, estimated %s", mlz_units_count(a, (double)e->seen), mlz_units_count(b, e->count));
     if (rate && e->last_ns - e->first_ns >= UINT64_C(1000000000)) fprintf(out, "; %s/s", mlz_units_size(c, (double)rate));
-    fputc('\n', out);
+    fprintf(out, "%s\n", stacks);
     free(where);
     free(name);
   }
@@ -201,8 +213,9 @@ static void print_rest(const struct settings *s, const struct sum *sums, FILE *o
           mlz_units_size(a, bytes), mlz_units_count(b, count));
 }
 
-static void print_text(struct mlz_input *in, const struct settings *s, const struct mlz_leaks *leaks, const struct mlz_leak_entry *hidden,
+static void print_text(struct mlz_input *in, const struct settings *s, struct mlz_leaks *leaks, const struct mlz_leak_entry *hidden,
                        FILE *out) {
+  if (!s->stacks) mlz_leaks_merge_lines(in, leaks);
   char a[MLZ_UNITS_MAX], b[MLZ_UNITS_MAX];
   struct sum sums[MLZ_GRADE_COUNT] = {{0}};
   bool color = mlz_term_color(out, (enum mlz_color)s->common.color);
@@ -223,6 +236,8 @@ static void print_text(struct mlz_input *in, const struct settings *s, const str
   mlz_table_column(t, "last at", MLZ_COL_NUMBER);
   mlz_table_column(t, "function", MLZ_COL_NAME);
   mlz_table_column(t, "where", MLZ_COL_PATH);
+  bool why = mlz_term_width(out) >= WHY_FROM;
+  if (why) mlz_table_column(t, "why", MLZ_COL_NOTE);
   uint64_t limit = s->n == UINT64_MAX ? 20 : s->n ? s->n : UINT64_MAX;
   size_t shown = 0, more = 0, lossy = 0;
   for (size_t i = 0; i < leaks->n; i++) {
@@ -232,10 +247,10 @@ static void print_text(struct mlz_input *in, const struct settings *s, const str
     if (shown == limit)
       more++;
     else
-      add_entry(in, s, t, e), shown++;
+      add_entry(in, s, t, why, e), shown++;
   }
   if (shown) fputc('\n', out), mlz_table_print(t, out, mlz_term_width(out), color);
-  if (more) fprintf(out, "%zu more (-n 0 shows all)\n", more);
+  if (more) fprintf(out, "\n%zu more (-n 0 shows all)\n", more);
   mlz_table_free(t);
   print_rest(s, sums, out);
   if (hidden->processes) fprintf(out, "Suppressed: %s in %s blocks\n", mlz_units_size(a, hidden->bytes), mlz_units_count(b, hidden->count));

@@ -226,6 +226,18 @@ static void add_callers(struct mlz_input *in, struct mlz_table *t, const struct 
   }
 }
 
+/* Live when? */
+static void print_instant(const struct mlz_input *in, const struct settings *s, const struct results *r, FILE *out) {
+  char a[MLZ_UNITS_MAX];
+  const char *at = s->at ? s->at : s->to ? s->to : in->mark;
+  if (s->by == MLZ_BY_LIVE_BYTES) {
+    char *clean = mlz_text_clean(at ? at : "the end", true);
+    fprintf(out, " at %s", clean);
+    free(clean);
+  }
+  if (s->by == MLZ_BY_PEAK_BYTES) fprintf(out, ", at %s", mlz_units_time(a, (double)r->peak.time_ns));
+}
+
 static void print_text(struct mlz_input *in, const struct settings *s, const struct results *r, FILE *out) {
   char a[MLZ_UNITS_MAX], b[MLZ_UNITS_MAX];
   double count, bytes;
@@ -234,7 +246,7 @@ static void print_text(struct mlz_input *in, const struct settings *s, const str
   static const char *const verbs[] = {"allocated", "allocated", "live", "live at the peak", "temporary"};
   fprintf(out, "%s in %s blocks %s%s%s", mlz_units_size(a, bytes), mlz_units_count(b, count), verbs[s->by],
           in->estimated ? " (estimated from a sample)" : "", s->from || s->to ? " in the window" : "");
-  if (s->by == MLZ_BY_PEAK_BYTES) fprintf(out, ", at %s", mlz_units_time(a, (double)r->peak.time_ns));
+  print_instant(in, s, r, out);
   fputs("\n\n", out);
   struct mlz_table *t = make_table(s);
   uint64_t limit = s->n == UINT64_MAX ? 20 : s->n ? s->n : UINT64_MAX;

@@ -215,7 +215,10 @@ static void resolve_name(struct mlz_input *in, const char *name, struct mlz_cut 
   struct mark_search s = {.in = in, .name = name};
   mlz_scan_run(in, &(struct mlz_scan){.on_block = search_block, .context = &s});
   free(s.ordinals);
-  if (!s.found) mlz_input_fail(in, "'%s' is neither a time nor a mark of this trace; its marks: %s", name, s.names ? s.names : "none");
+  const char *names = s.names ? s.names : "none";
+  if (!s.found && in->mark) mlz_input_fail(in, "no mark '%s' in this trace; its marks: %s; a time goes to --at or --to", name, names);
+  if (!s.found)
+    mlz_input_fail(in, "'%s' is neither a time (like 1.5s, 200ms, 90%%, peak, end) nor a mark of this trace; its marks: %s", name, names);
   free(s.names);
   /* Exact in the process that set it; the others by time. */
   cut->n_limits = in->n_processes;

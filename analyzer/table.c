@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { COLUMNS_MAX = 16, GAP = 2, NOTE_MIN = 10, PATH_MIN = 14, NAME_MIN = 10 };
+enum { COLUMNS_MAX = 16, GAP = 2, NOTE_MIN = 10, PATH_MIN = 12, NAME_MIN = 8 };
 
 struct mlz_table {
   struct {
@@ -89,6 +89,7 @@ static void fit(const struct mlz_table *t, unsigned *widths, unsigned width) {
   if (total > width) total = measure(t, widths, true);
   unsigned excess = total > width ? total - width : 0;
   /* Names keep 26 columns until paths and notes have given all they can. */
+  excess = shrink(t, widths, MLZ_COL_PATH, 30, excess);
   excess = shrink(t, widths, MLZ_COL_NOTE, 24, excess);
   excess = shrink(t, widths, MLZ_COL_PATH, 18, excess);
   excess = shrink(t, widths, MLZ_COL_NAME, 26, excess);
@@ -97,12 +98,11 @@ static void fit(const struct mlz_table *t, unsigned *widths, unsigned width) {
   shrink(t, widths, MLZ_COL_NAME, NAME_MIN, excess);
 }
 
-static void print_cell(const struct mlz_table *t, unsigned c, const char *text, unsigned width, FILE *out) {
+static void print_cell(const struct mlz_table *t, unsigned c, const char *text, unsigned width, bool last, FILE *out) {
   enum mlz_column_kind kind = t->columns[c].kind;
   enum mlz_shorten how = kind == MLZ_COL_PATH ? MLZ_SHORTEN_PATH : kind == MLZ_COL_NAME ? MLZ_SHORTEN_NAME : MLZ_SHORTEN_RIGHT;
   char *shown = mlz_text_shorten(text, width, how);
   unsigned pad = width - (mlz_text_width(shown) < width ? mlz_text_width(shown) : width);
-  bool last = c + 1 == t->n_columns || (c + 2 == t->n_columns && !*t->columns[c + 1].title && text == t->columns[c].title);
   if (kind == MLZ_COL_NUMBER)
     fprintf(out, "%*s%s", (int)pad, "", shown);
   else
@@ -111,16 +111,24 @@ static void print_cell(const struct mlz_table *t, unsigned c, const char *text, 
   free(shown);
 }
 
+static void print_row(const struct mlz_table *t, const char *const *cells, const unsigned *widths, FILE *out) {
+  unsigned n = t->n_columns; /* no blanks at the end of a line */
+  while (n > 1 && !*cells[n - 1]) n--;
+  for (unsigned c = 0; c < n; c++) print_cell(t, c, cells[c], widths[c], c + 1 == n, out);
+}
+
 void mlz_table_print(const struct mlz_table *t, FILE *out, unsigned width, bool color) {
   unsigned widths[COLUMNS_MAX] = {0};
   fit(t, widths, width);
   if (color) fputs(mlz_term_style(MLZ_STYLE_DIM), out);
-  for (unsigned c = 0; c < t->n_columns; c++) print_cell(t, c, t->columns[c].title, widths[c], out);
+  const char *titles[COLUMNS_MAX] = {NULL};
+  for (unsigned c = 0; c < t->n_columns; c++) titles[c] = t->columns[c].title;
+  print_row(t, titles, widths, out);
   fprintf(out, "%s\n", color ? mlz_term_style(MLZ_STYLE_PLAIN) : "");
   for (size_t row = 0; row < mlz_table_rows(t); row++) {
     bool styled = color && t->styles[row] != MLZ_STYLE_PLAIN;
     if (styled) fputs(mlz_term_style(t->styles[row]), out);
-    for (unsigned c = 0; c < t->n_columns; c++) print_cell(t, c, t->cells[row * t->n_columns + c], widths[c], out);
+    print_row(t, (const char *const *)t->cells + row * t->n_columns, widths, out);
     fprintf(out, "%s\n", styled ? mlz_term_style(MLZ_STYLE_PLAIN) : "");
   }
 }

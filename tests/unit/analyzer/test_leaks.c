@@ -131,3 +131,27 @@ Test(leaks, children_that_each_build_the_same_do_not_grow) {
   mlz_leaks_clear(&leaks);
   mlz_input_close(in);
 }
+
+Test(leaks, stacks_of_one_line_can_be_shown_as_one) {
+  struct mlz_input *in = open_scenario("bulk", NULL, NULL);
+  struct mlz_leaks leaks;
+  find(in, &leaks);
+  double count = 0, merged = 0;
+  size_t before = leaks.n, stacks = 0;
+  for (size_t i = 0; i < leaks.n; i++) count += leaks.entries[i].count;
+  mlz_leaks_merge_lines(in, &leaks);
+  for (size_t i = 0; i < leaks.n; i++) {
+    merged += leaks.entries[i].count;
+    stacks += leaks.entries[i].stacks;
+    struct mlz_place a = mlz_place_of_stack(in, leaks.entries[i].stack);
+    for (size_t k = 0; k < i && leaks.entries[i].stack; k++) {
+      struct mlz_place b = mlz_place_of_stack(in, leaks.entries[k].stack);
+      cr_assert(strcmp(a.function, b.function) || strcmp(a.file, b.file) || a.line != b.line ||
+                leaks.entries[i].grade != leaks.entries[k].grade);
+    }
+  }
+  cr_assert_eq(stacks, before);
+  cr_assert_float_eq(count, merged, 1e-6);
+  mlz_leaks_clear(&leaks);
+  mlz_input_close(in);
+}

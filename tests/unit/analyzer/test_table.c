@@ -81,3 +81,16 @@ Test(table, colour_only_on_request) {
   free(colored);
   mlz_table_free(t);
 }
+
+Test(table, no_blanks_at_the_end_of_a_line) {
+  struct mlz_table *t = mlz_table_new();
+  mlz_table_column(t, "name", MLZ_COL_NAME);
+  mlz_table_column(t, "why", MLZ_COL_NOTE);
+  mlz_table_column(t, "", MLZ_COL_WORD);
+  const char *const cells[] = {"long name", "", "", "f", "because", "###"};
+  for (size_t i = 0; i < 6; i++) mlz_table_cell(t, cells[i]);
+  char *text = print(t, 80, false);
+  cr_assert_str_eq(text, "name       why\nlong name\nf          because  ###\n");
+  free(text);
+  mlz_table_free(t);
+}
