@@ -2,6 +2,7 @@
 
 #include "analyzer/text.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -144,7 +144,10 @@ static int start(struct recording *r) {
   }
   int status = mlz_launch_run(&r->launch, &error);
   if (status == 0) return 0;
-  snprintf(err, sizeof err, "%s: %s; nothing was recorded", r->options.command[0], status == 127 ? "command not found" : strerror(error));
+  const char *command = r->options.command[0], *suffix = strrchr(command, '.');
+  bool script = suffix && !strcmp(suffix, ".py") && !access(command, F_OK); /* without its interpreter */
+  snprintf(err, sizeof err, "%s: %s; nothing was recorded%s%s", command, status == 127 ? "command not found" : strerror(error),
+           script ? "; try: memlyze record python3 " : "", script ? command : "");
   fail(err);
   return status;
 }
