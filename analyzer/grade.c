@@ -194,49 +194,46 @@ static bool is_growing(const struct mlz_leak *leak, enum mlz_stack_kind kind, co
   return true;
 }
 
-enum mlz_grade mlz_grade_judge(const struct mlz_leak *leak, enum mlz_stack_kind kind, const struct mlz_leak_process *p, uint64_t last_ns,
-                               char *reason) {
-  uint64_t first, last;
-  char a[MLZ_UNITS_MAX], b[MLZ_UNITS_MAX];
-  if (!mlz_leak_span(leak, &first, &last)) first = last = leak->origin;
-  double from = place(first, p->run_begin, p->end), until = place(last, p->run_begin, p->end);
-  if (kind == MLZ_STACK_NO_PYTHON || kind == MLZ_STACK_IMPORT) {
-    snprintf(reason, 120, "%s",
-             kind == MLZ_STACK_IMPORT ? "kept by the import machinery" : "no Python frame: the interpreter's or a library's own");
-    return MLZ_GRADE_INTERPRETER;
-  }
+/* What the judge looks at. */
+struct view {
+  uint64_t first, last; /* survivors */
+  double from, until;   /* where these stand in the run, 0 to 1 */
+  bool late;            /* in time, too, the last one is */
+  bool older_freed, rising, garbage;
+  int32_t lows[PARTS];
+};
+
+static void look(struct view *v, const struct mlz_leak *leak, const struct mlz_leak_process *p, uint64_t last_ns) {
+  *v = (struct view){.first = leak->origin, .last = leak->origin};
+  mlz_leak_span(leak, &v->first, &v->last);
+  v->from = place(v->first, p->run_begin, p->end);
+  v->until = place(v->last, p->run_begin, p->end);
   double duration = p->end_ns > p->run_begin_ns ? (double)(p->end_ns - p->run_begin_ns) : 0;
-  bool late = duration < TIME_STEPS_MIN * (double)p->gap_ns || place(last_ns, p->run_begin_ns, p->end_ns) >= GROWING_UNTIL_TIME;
-  bool older_freed = leak->allocated >= leak->seen + leak->seen / 2 && leak->allocated > leak->seen + 1 &&
-                     place(first, leak->origin, p->end) > TURNOVER_FROM;
-  bool enlarged = is_enlarged_buffer(leak);
-  int32_t lows[PARTS] = {0};
-  bool rising = is_rising(leak, p, lows), garbage = is_garbage(leak, p);
-  if (enlarged || (!older_freed && rising && !garbage))
-    if (is_growing(leak, kind, p, first, last, late, reason)) return MLZ_GRADE_GROWING;
-  if (kind == MLZ_STACK_MODULE_BODY) {
-    snprintf(reason, 120, "kept by a module that was imported");
-    return MLZ_GRADE_STARTUP;
-  }
-  if (until <= STARTUP_UNTIL) {
-    snprintf(reason, 120, "none since %.0f%% of the run", 100 * until);
-    return MLZ_GRADE_STARTUP;
-  }
-  int32_t lowest = lows[PARTS / 2];
-  for (unsigned i = PARTS / 2; i < PARTS; i++) lowest = lows[i] < lowest ? lows[i] : lowest;
-  bool level = !rising && leak->seen >= SURVIVORS_MIN && until >= GROWING_UNTIL, emptied = lowest < (int32_t)(leak->seen / 2);
-  if (level && !emptied) {
+  v->late = duration < TIME_STEPS_MIN * (double)p->gap_ns || place(last_ns, p->run_begin_ns, p->end_ns) >= GROWING_UNTIL_TIME;
+  v->older_freed = leak->allocated >= leak->seen + leak->seen / 2 && leak->allocated > leak->seen + 1 &&
+                   place(v->first, leak->origin, p->end) > TURNOVER_FROM;
+  v->rising = is_rising(leak, p, v->lows);
+  v->garbage = is_garbage(leak, p);
+}
+
+/* Neither growing nor of the start. */
+static enum mlz_grade judge_state(const struct mlz_leak *leak, const struct view *v, char *reason) {
+  char a[MLZ_UNITS_MAX], b[MLZ_UNITS_MAX];
+  bool enough = leak->seen >= SURVIVORS_MIN && v->until >= GROWING_UNTIL, level = enough && !v->rising;
+  int32_t lowest = v->lows[PARTS / 2];
+  for (unsigned i = PARTS / 2; i < PARTS; i++) lowest = v->lows[i] < lowest ? v->lows[i] : lowest;
+  if (level && lowest >= (int32_t)(leak->seen / 2)) {
     mlz_units_count(a, lowest);
     mlz_units_count(b, (double)leak->seen);
     bool same = !strcmp(a, b);
     snprintf(reason, 120, "a cache, or in use: %s%s%s live since half its time", a, same ? "" : " to ", same ? "" : b);
     return MLZ_GRADE_TURNOVER;
   }
-  if (from >= RECENT_FROM) {
-    snprintf(reason, 120, "likely in use: all from the last %.0f%% of the run", 100 * (1 - from) < 1 ? 1 : 100 * (1 - from));
+  if (v->from >= RECENT_FROM) {
+    snprintf(reason, 120, "likely in use: all from the last %.0f%% of the run", 100 * (1 - v->from) < 1 ? 1 : 100 * (1 - v->from));
     return MLZ_GRADE_RECENT;
   }
-  if (garbage) {
+  if (v->garbage) {
     snprintf(reason, 120, "likely garbage for a full collection: made old by younger ones while in use");
     return MLZ_GRADE_TURNOVER;
   }
@@ -244,15 +241,37 @@ enum mlz_grade mlz_grade_judge(const struct mlz_leak *leak, enum mlz_stack_kind 
     snprintf(reason, 120, "a buffer that is emptied, or in use: as few as %s live in between", mlz_units_count(a, lowest));
     return MLZ_GRADE_TURNOVER;
   }
-  if ((older_freed || leak->allocated >= 2 * leak->seen) && leak->seen >= SURVIVORS_MIN && until >= GROWING_UNTIL) {
-    snprintf(reason, 120, "a cache or a queue: %.0f%% were freed, the older ones first",
-             100 * (1 - (double)leak->seen / (double)leak->allocated));
+  if (enough && (v->older_freed || leak->allocated >= 2 * leak->seen)) {
+    double freed = 1 - (double)leak->seen / (double)leak->allocated;
+    snprintf(reason, 120, "a cache or a queue: %.0f%% were freed, the older ones first", 100 * freed);
     return MLZ_GRADE_TURNOVER;
   }
   if (leak->seen < SURVIVORS_MIN)
     snprintf(reason, 120, "too few to show a trend");
   else
-    snprintf(reason, 120, "allocated between %.0f%% and %.0f%% of the run, %s", 100 * from, 100 * until,
-             until < GROWING_UNTIL ? "none since" : "not steadily");
+    snprintf(reason, 120, "allocated between %.0f%% and %.0f%% of the run, %s", 100 * v->from, 100 * v->until,
+             v->until < GROWING_UNTIL ? "none since" : "not steadily");
   return MLZ_GRADE_CONSTANT;
+}
+
+enum mlz_grade mlz_grade_judge(const struct mlz_leak *leak, enum mlz_stack_kind kind, const struct mlz_leak_process *p, uint64_t last_ns,
+                               char *reason) {
+  if (kind == MLZ_STACK_NO_PYTHON || kind == MLZ_STACK_IMPORT) {
+    snprintf(reason, 120, "%s",
+             kind == MLZ_STACK_IMPORT ? "kept by the import machinery" : "no Python frame: the interpreter's or a library's own");
+    return MLZ_GRADE_INTERPRETER;
+  }
+  struct view v;
+  look(&v, leak, p, last_ns);
+  bool may_grow = is_enlarged_buffer(leak) || (v.rising && !v.older_freed && !v.garbage);
+  if (may_grow && is_growing(leak, kind, p, v.first, v.last, v.late, reason)) return MLZ_GRADE_GROWING;
+  if (kind == MLZ_STACK_MODULE_BODY) {
+    snprintf(reason, 120, "kept by a module that was imported");
+    return MLZ_GRADE_STARTUP;
+  }
+  if (v.until <= STARTUP_UNTIL) {
+    snprintf(reason, 120, "none since %.0f%% of the run", 100 * v.until);
+    return MLZ_GRADE_STARTUP;
+  }
+  return judge_state(leak, &v, reason);
 }
