@@ -43,9 +43,12 @@ static struct choice choose(const struct mlz_drain *d, const struct mlz_image *m
   for (struct mlz_feed *f = m->feeds; f; f = f->next) {
     if (f->pos >= f->h2 || f->blocked || f->broken) continue;
     struct key k = key_of(d, f);
-    if (f->pos >= f->h1 && !c.stuck && !before(k, due)) continue;
+    if (f->pos >= f->h1 && !c.stuck && !before(k, due)) { /* its turn comes before whatever below h1 has a later key */
+      if (before(k, c.next)) c.next = k;
+      continue;
+    }
     if (!c.run || before(k, run)) {
-      if (c.run) c.next = run;
+      if (c.run && before(run, c.next)) c.next = run;
       c.run = f;
       run = k;
     } else if (before(k, c.next)) {

@@ -44,6 +44,30 @@ Test(drain, order_by_sequence_number) {
   cr_assert_str_eq(events(), "+1 +2 +3 +4 -2 -4");
 }
 
+/* Rule 10: what was published between the two looks at the heads, in a ring as new as its thread, comes before what another ring
+ * published later. */
+Test(drain, order_of_what_lies_between_the_heads) {
+  fake_begin(&f);
+  struct fake_ring *a = fake_ring(&f, 0, 1), *b = fake_ring(&f, 1, 1);
+  mlz_drain_round(&f.d);
+  fake_order(a, 1);
+  fake_alloc(a, 1, 10);
+  fake_order(b, 2);
+  fake_alloc(b, 7, 60);
+  fake_free(b, 7);
+  fake_order(a, 3);
+  fake_alloc(a, 7, 70);
+  struct mlz_feed *x = f.d.feeds[0], *y = f.d.feeds[1];
+  x->h1 = x->h2 = a->head;
+  y->h1 = 0;
+  y->h2 = b->head;
+  mlz_order_image(&f.d, x->image);
+  cr_assert_eq(y->pos, b->head);
+  mlz_drain_round(&f.d);
+  cr_assert_eq(f.d.total.frees_inferred, 0);
+  cr_assert_str_eq(events(), "+10 +60 -60 +70");
+}
+
 /* Without sequence numbers the published time orders. */
 Test(drain, order_by_time) {
   fake_begin(&f);
