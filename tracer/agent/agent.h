@@ -22,7 +22,8 @@ struct mlz_seen {
 
 _Static_assert(sizeof(struct mlz_seen) == 32, "root is seen[-1]");
 
-#define MLZ_SEEN_MAX 1536 /* remembered frames, > MLZ_STACK_DEPTH_MAX; shims included */
+#define MLZ_STACK_CHANGED 0x100u /* of a capture, beside MLZ_F_NOSTACK: the difference is in the thread; beyond the flags of a record */
+#define MLZ_SEEN_MAX 1536        /* remembered frames, > MLZ_STACK_DEPTH_MAX; shims included */
 
 /* A thread. In memory of its own (mapped, never the program's heap), touched as far as it is used. */
 struct mlz_thread {

@@ -7,7 +7,6 @@
 #define MLZ_AGENT_EVENT_H
 
 #include "agent.h"
-#include "python.h"
 
 #pragma GCC visibility push(hidden)
 

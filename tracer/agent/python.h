@@ -25,6 +25,9 @@ struct mlz_py_layout {
   uint16_t gc_stats, gc_collecting, gc_callbacks;
 };
 
+/* NULL: a version that is not known, or a free-threaded build. */
+const struct mlz_py_layout *mlz_python_layout_for(const char *version);
+
 enum mlz_py_state {
   MLZ_PY_NONE = 0,    /* no interpreter in this process */
   MLZ_PY_NEW = 1,     /* hooks are in, nothing was checked yet */
@@ -43,7 +46,6 @@ struct mlz_py_allocator {
 
 /* Compares the thread's stack with what it remembers. 0: unchanged; MLZ_STACK_CHANGED: the difference is in th; MLZ_F_NOSTACK: there is none. */
 typedef unsigned mlz_capture_function(struct mlz_thread *th, const char *tstate);
-#define MLZ_STACK_CHANGED 0x100u /* beyond the flags of a record */
 
 struct mlz_python {
   _Atomic uint32_t state; /* enum mlz_py_state */
