@@ -152,6 +152,13 @@ static void *callback(void *self, void *const *args, long n) {
   return gc.none;
 }
 
+/* The way in that counts no level of recursion: a collection may begin at the recursion limit, where the interpreter's own entry to a C
+ * function would fail (3.8 aborts the process then). PEP 590. */
+static void *vectorcall(void *callable, void *const *args, size_t nargsf, void *kwnames) {
+  (void)kwnames;
+  return callback(callable, args, (long)(nargsf & ~((size_t)1 << 63)));
+}
+
 static struct method_def definition = {"memlyze", (void *)callback, METH_FASTCALL, NULL};
 
 /* Runs between two bytecodes of the main thread, where calling the interpreter is safe. */
@@ -171,6 +178,14 @@ static int install(void *unused) {
   }
   if (list && *(void **)(void *)(list + 8) == mlz_python.type_list) {
     gc.function = gc.new_function(&definition, NULL, NULL);
+    if (gc.function) {
+      /* tp_vectorcall_offset is at 56 of a type (CPython Include/cpython/object.h, 3.8-3.14), and says 48 for a C function. */
+      const char *type = *(const char **)(void *)((char *)gc.function + 8);
+      long offset;
+      memcpy(&offset, type + 56, sizeof(offset));
+      void **entry = (void **)(void *)((char *)gc.function + 48);
+      if (offset == 48 && *entry) *entry = (void *)vectorcall;
+    }
     if (gc.function && gc.append(list, gc.function) == 0) {
       gc.before = all_collections();
       gc.installed = true;

@@ -111,9 +111,12 @@ bool mlz_python_install(void) {
 
 /* The first malloc with a thread state comes while the interpreter initialises, after it chose its allocators for good. */
 void mlz_python_rewrap(void) {
-  struct mlz_py_allocator now;
   if (!mlz_python.tstate_get()) return;
-  if (!atomic_exchange(&mlz_python.wrap_pending, 0)) return;
+  if (atomic_exchange(&mlz_python.wrap_pending, 0)) mlz_python_on_top();
+}
+
+void mlz_python_on_top(void) {
+  struct mlz_py_allocator now;
   mlz_python.mem_get(MLZ_D_OBJ, &now);
-  if (now.malloc != obj_malloc) install(1);
+  if (now.malloc != obj_malloc) install(!generation_now);
 }

@@ -188,6 +188,7 @@ bool mlz_python_again(struct mlz_thread *th) {
   if (!*mlz_python.initialized) return false; /* still the end, or not yet the beginning */
   mlz_python.ended = false;
   mlz_python.main_interp = th->interp;
+  if (mlz_agent.trace_python) mlz_python_on_top(); /* 3.12 and later begin with a fresh table of allocators */
   mlz_python.extra_ready = false;
   atomic_fetch_add_explicit(&mlz_agent.code_epoch, 1, memory_order_relaxed);
   if (!mlz_code_prepare()) {

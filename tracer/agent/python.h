@@ -87,6 +87,7 @@ void mlz_python_start(void);
 /* hooks_python.c */
 bool mlz_python_install(void);
 void mlz_python_rewrap(void); /* from malloc, while wrap_pending */
+void mlz_python_on_top(void); /* puts our hooks back where the interpreter has thrown them out */
 /* Where another hook lies on top of ours in the mem domain: puts what lies under ours there, and the other into *top for putting it
  * back. False: ours is the top one, nothing was changed. The GIL is held. */
 bool mlz_python_uncover(struct mlz_py_allocator *top);
