@@ -15,7 +15,11 @@ const char *mlz_grade_name(enum mlz_grade grade) {
 
 static int32_t *lows_of(const struct mlz_leak *leak) { return leak->buckets + MLZ_LEAK_BUCKETS; }
 
-static unsigned bucket_of(const struct mlz_leak *leak, uint64_t number) { return (unsigned)((number - leak->origin) >> leak->shift); }
+/* MLZ_LEAK_BUCKETS: beyond the history. */
+static unsigned bucket_of(const struct mlz_leak *leak, uint64_t number) {
+  uint64_t bucket = (number - leak->origin) >> leak->shift;
+  return bucket < MLZ_LEAK_BUCKETS ? (unsigned)bucket : MLZ_LEAK_BUCKETS;
+}
 
 static void fold(struct mlz_leak *leak) {
   int32_t *lows = lows_of(leak);
