@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 
-from harness import MEMLYZE, PROGRAMS, PYTHON, PYTHONS, SLOW, Skip, case, clean_env, execute, record, run, same
+from harness import MEMLYZE, PROGRAMS, PYTHON, PYTHONS, SLOW, TESTS, Skip, case, clean_env, execute, record, run, same, tool
 
 VISIBLE = os.path.join(PROGRAMS, 'visible.py')
 
@@ -102,13 +102,23 @@ print("fine")
     same('output', record([python, '-c', program]).stdout, 'fine\n')
 
 
+@case(each=PYTHONS)
+def collections_at_the_recursion_limit(python):
+    program = os.path.join(TESTS, 'field', 'programs', 'deep_gc.py')
+    traced, plain = record([python, program], quiet=False), execute([python, program])
+    same('output', traced.stdout, plain.stdout)
+    assert 'gc.callbacks' not in traced.stderr and 'Exception' not in traced.stderr, traced.stderr
+    assert sum(g['count'] for g in tool('gc')['generations']) > 100
+
+
 @case
 def nothing_stays_behind():
     runtime = os.path.abspath('runtime')
     os.mkdir(runtime, 0o700)
-    record([PYTHON, '-c', 'pass'], env=clean_env(XDG_RUNTIME_DIR=runtime))
-    left = [os.path.join(d, f) for d, dirs, files in os.walk(runtime) for f in files + [x for x in dirs if x != 'memlyze']]
-    same('files left in the runtime directory', left, [])
+    record([PYTHON, '-c', 'import os; print(os.environ["LD_PRELOAD"])'], env=clean_env(TMPDIR=runtime))
+    own = 'memlyze-%d' % os.geteuid()
+    same('the directory of sessions', os.listdir(runtime), [own])
+    same('sessions left in it', os.listdir(os.path.join(runtime, own)), [])
 
 
 run(__name__)
