@@ -177,21 +177,23 @@ static void print_longest(struct mlz_input *in, const struct mlz_collections *c,
   mlz_table_free(t);
 }
 
-/* One character for each sixtieth of the trace; the scale is the worst of them. */
-static void print_timeline(const struct mlz_collections *c, FILE *out) {
+/* One character for each sixtieth of the trace, or thirtieth on a narrow terminal; the scale is the worst of them. */
+static void print_timeline(const struct mlz_collections *c, FILE *out, unsigned columns) {
   static const char levels[] = " .:-=+*#%@";
   char a[MLZ_UNITS_MAX], b[MLZ_UNITS_MAX], d[MLZ_UNITS_MAX];
-  uint64_t most = 0;
-  for (unsigned i = 0; i < MLZ_GC_SLICES; i++)
-    if (c->slices[i] > most) most = c->slices[i];
+  uint64_t most = 0, slices[MLZ_GC_SLICES] = {0};
+  unsigned each = columns < MLZ_GC_SLICES + 4 ? 2 : 1, n = MLZ_GC_SLICES / each;
+  for (unsigned i = 0; i < MLZ_GC_SLICES; i++) slices[i / each] += c->slices[i];
+  for (unsigned i = 0; i < n; i++)
+    if (slices[i] > most) most = slices[i];
   if (!most) return;
   fputs("\npause time over the trace\n  |", out);
-  for (unsigned i = 0; i < MLZ_GC_SLICES; i++) {
-    unsigned level = c->slices[i] ? 1 + (unsigned)((double)c->slices[i] / (double)most * 8.999) : 0;
+  for (unsigned i = 0; i < n; i++) {
+    unsigned level = slices[i] ? 1 + (unsigned)((double)slices[i] / (double)most * 8.999) : 0;
     fputc(levels[level > 9 ? 9 : level], out);
   }
-  double width = (double)c->duration_ns / MLZ_GC_SLICES;
-  fprintf(out, "|\n  0%*s\n  worst: %s of %s (%.1f%%)\n", MLZ_GC_SLICES + 1, mlz_units_time(a, (double)c->duration_ns),
+  double width = (double)c->duration_ns / n;
+  fprintf(out, "|\n  0%*s\n  worst: %s of %s (%.1f%%)\n", (int)n + 1, mlz_units_time(a, (double)c->duration_ns),
           mlz_units_time(b, (double)most), mlz_units_time(d, width), 100 * (double)most / width);
 }
 
@@ -209,7 +211,7 @@ static void print_text(struct mlz_input *in, const struct settings *s, struct ml
   print_generations(c, out, width, color);
   print_triggers(in, s, c, out, width, color);
   print_longest(in, c, out, width, color);
-  print_timeline(c, out);
+  print_timeline(c, out, width);
 }
 
 int main(int argc, char **argv) {

@@ -168,14 +168,19 @@ static void print_json(struct mlz_input *in, const struct settings *s, const str
   mlz_json_print(document, out);
 }
 
-static struct mlz_table *make_table(const struct settings *s) {
+/* What is live of it stands beside what was allocated, where there is room. */
+static bool has_live(const struct settings *s, unsigned width) {
+  return (s->by == MLZ_BY_ALLOC_BYTES || s->by == MLZ_BY_ALLOC_COUNT) && width >= 70;
+}
+
+static struct mlz_table *make_table(const struct settings *s, unsigned width) {
   static const char *const titles[] = {"allocated", "allocated", "live", "at peak", "temporary"};
   static const char *const names[] = {"function", "function", "file", "module", "function", "thread", "pid", "domain"};
   struct mlz_table *t = mlz_table_new();
   mlz_table_column(t, titles[s->by], MLZ_COL_NUMBER);
   mlz_table_column(t, "share", MLZ_COL_NUMBER);
   mlz_table_column(t, s->by == MLZ_BY_ALLOC_COUNT ? "bytes" : s->by == MLZ_BY_TEMPORARY ? "of" : "blocks", MLZ_COL_NUMBER);
-  if (s->by == MLZ_BY_ALLOC_BYTES || s->by == MLZ_BY_ALLOC_COUNT) mlz_table_column(t, "live", MLZ_COL_NUMBER);
+  if (has_live(s, width)) mlz_table_column(t, "live", MLZ_COL_NUMBER);
   mlz_table_column(t, names[s->group], s->group == MLZ_GROUP_FILE ? MLZ_COL_PATH : MLZ_COL_NAME);
   if (s->group != MLZ_GROUP_FILE)
     mlz_table_column(t, s->group >= MLZ_GROUP_THREAD ? "" : "where",
@@ -183,7 +188,7 @@ static struct mlz_table *make_table(const struct settings *s) {
   return t;
 }
 
-static void add_numbers(struct mlz_table *t, const struct settings *s, const struct mlz_site *site, double total) {
+static void add_numbers(struct mlz_table *t, const struct settings *s, const struct mlz_site *site, double total, unsigned width) {
   char text[MLZ_UNITS_MAX];
   double value = mlz_metric_of(&site->tally, site->peak_bytes, (enum mlz_metric)s->by);
   bool counted = s->by == MLZ_BY_ALLOC_COUNT || s->by == MLZ_BY_TEMPORARY;
@@ -204,16 +209,15 @@ static void add_numbers(struct mlz_table *t, const struct settings *s, const str
     mlz_table_cell(t, mlz_units_count(text, site->peak_count));
     break;
   }
-  if (s->by == MLZ_BY_ALLOC_BYTES || s->by == MLZ_BY_ALLOC_COUNT)
-    mlz_table_cell(t, mlz_units_size(text, mlz_tally_live_bytes(&site->tally)));
+  if (has_live(s, width)) mlz_table_cell(t, mlz_units_size(text, mlz_tally_live_bytes(&site->tally)));
 }
 
 /* With --group stack the callers stand below their site, innermost first. */
-static void add_callers(struct mlz_input *in, struct mlz_table *t, const struct settings *s, uint32_t stack) {
+static void add_callers(struct mlz_input *in, struct mlz_table *t, const struct settings *s, uint32_t stack, unsigned width) {
   uint32_t n;
   bool truncated;
   const uint32_t *frames = mlz_trace_stack(in->trace, stack, &n, &truncated);
-  unsigned numbers = s->by == MLZ_BY_ALLOC_BYTES || s->by == MLZ_BY_ALLOC_COUNT ? 4 : 3;
+  unsigned numbers = has_live(s, width) ? 4 : 3;
   for (uint32_t i = 1; i < n; i++) {
     struct mlz_place p = mlz_place_of_frame(in, frames[i]);
     char *where = mlz_place_text(&p), *name = mlz_text_format("  %s", p.function);
@@ -242,13 +246,14 @@ static void print_text(struct mlz_input *in, const struct settings *s, const str
   char a[MLZ_UNITS_MAX], b[MLZ_UNITS_MAX];
   double count, bytes;
   total_of(s, r, &count, &bytes);
+  unsigned width = mlz_term_width(out);
   bool color = mlz_term_color(out, (enum mlz_color)s->common.color), counted = s->by == MLZ_BY_ALLOC_COUNT || s->by == MLZ_BY_TEMPORARY;
   static const char *const verbs[] = {"allocated", "allocated", "live", "live at the peak", "temporary"};
   fprintf(out, "%s in %s blocks %s%s%s", mlz_units_size(a, bytes), mlz_units_count(b, count), verbs[s->by],
           in->estimated ? " (estimated from a sample)" : "", s->from || s->to ? " in the window" : "");
   print_instant(in, s, r, out);
   fputs("\n\n", out);
-  struct mlz_table *t = make_table(s);
+  struct mlz_table *t = make_table(s, width);
   uint64_t limit = s->n == UINT64_MAX ? 20 : s->n ? s->n : UINT64_MAX;
   size_t shown = 0, with_value = 0;
   for (size_t i = 0; i < r->sites.n; i++) {
@@ -258,15 +263,15 @@ static void print_text(struct mlz_input *in, const struct settings *s, const str
     if (shown >= limit) continue;
     shown++;
     char *name, *where;
-    add_numbers(t, s, site, counted ? count : bytes);
+    add_numbers(t, s, site, counted ? count : bytes, width);
     mlz_site_label(in, (enum mlz_group)s->group, site, &name, &where);
     mlz_table_cell(t, name);
     if (s->group != MLZ_GROUP_FILE) mlz_table_cell(t, where);
     free(name);
     free(where);
-    if (s->group == MLZ_GROUP_STACK) add_callers(in, t, s, site->row);
+    if (s->group == MLZ_GROUP_STACK) add_callers(in, t, s, site->row, width);
   }
-  if (shown) mlz_table_print(t, out, mlz_term_width(out), color);
+  if (shown) mlz_table_print(t, out, width, color);
   if (shown < with_value) fprintf(out, "\n%zu more (-n 0 shows all)\n", with_value - shown);
   if (!shown) fputs(s->filter ? "No site matches the filter.\n" : "Nothing to show.\n", out);
   mlz_table_free(t);

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { COLUMNS_MAX = 16, GAP = 2, NOTE_MIN = 10, PATH_MIN = 12, NAME_MIN = 8 };
+enum { COLUMNS_MAX = 16, GAP = 2, NOTE_MIN = 10, PATH_MIN = 14, NAME_MIN = 10 };
 
 struct mlz_table {
   struct {

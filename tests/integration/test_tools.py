@@ -133,6 +133,29 @@ def options_before_and_after_the_file():
 
 
 @case
+def a_report_does_not_overwrite_its_trace():
+    record([PYTHON, PROGRAM])
+    os.symlink('trace.mlyze', 'other')
+    with open('trace.mlyze', 'rb') as file:
+        before = file.read()
+    for name in TOOLS:
+        result = execute([MEMLYZE, name, 'trace.mlyze', '-o', 'other'])
+        same('exit status of ' + name, result.returncode, 2)
+        assert 'overwrite the trace' in result.stderr, result.stderr
+    with open('trace.mlyze', 'rb') as file:
+        same('the trace', file.read() == before, True)
+
+
+@case(each=[(str(n), n) for n in (60, 80, 120)])
+def tables_fit_the_terminal(columns):
+    record([PYTHON, PROGRAM])
+    env = clean_env(COLUMNS=str(columns))
+    for command in ('top', 'gc'):
+        out = execute([MEMLYZE, command, 'trace.mlyze'], env=env).stdout
+        same('lines too wide, ' + command, [line for line in out.splitlines() if len(line) > columns], [])
+
+
+@case
 def record_s_own_words():
     result = record([PYTHON, PROGRAM], quiet=False)
     for word in ('allocations_seen', 'allocations_traced', 'events_written', 'events_dropped', 'blocked', 'bytes_written', 'peak', 'duration'):

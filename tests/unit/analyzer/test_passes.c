@@ -214,6 +214,8 @@ Test(passes, collections) {
   cr_assert_eq(c.n_triggers, 1);
   cr_assert_eq(c.triggers[0].pause_ns, c.all.pauses.total);
   cr_assert_eq(c.longest[0].duration_ns, c.all.pauses.max);
+  for (unsigned i = 0; i < MLZ_GC_SLICES; i++)
+    cr_assert_leq(c.slices[i], c.duration_ns / MLZ_GC_SLICES + c.n_pauses); /* a long one goes on in the next slice */
   for (unsigned i = 1; i < c.n_longest; i++) cr_assert_leq(c.longest[i].duration_ns, c.longest[i - 1].duration_ns);
   mlz_collections_clear(&c);
   /* A window counts only its own. */
