@@ -100,14 +100,17 @@ static uint64_t message_slots(const struct mlz_drain *d, const struct mlz_feed *
   }
 }
 
+/* Up to the head as it is now: an event taken from between h1 and h2 may use a code that was announced behind h2 of its ring. */
 static void find_codes_in(struct mlz_drain *d, struct mlz_feed *f) {
+  uint64_t head = atomic_load_explicit(&f->ring->head, memory_order_acquire);
+  if (head - f->pos > d->control->ring_slots) return;
   struct pieces p = {.data = NULL, .bytes = 0};
   if (f->code_bytes && (p.data = malloc(f->code_bytes + 1))) {
     memcpy(p.data, f->code, f->code_bytes);
     p.bytes = f->code_bytes;
   }
   uint64_t side_pos = f->side_pos, side;
-  for (uint64_t pos = f->pos, n; pos < f->h2 && (n = message_slots(d, f, pos, &side)) != 0 && n <= f->h2 - pos; pos += n) {
+  for (uint64_t pos = f->pos, n; pos < head && (n = message_slots(d, f, pos, &side)) != 0 && n <= head - pos; pos += n) {
     const uint8_t *data = side ? side_read(d, f, &side_pos, side) : NULL;
     if (side && !data) break;
     uint64_t a = slot_at(d, f, pos)->a;
