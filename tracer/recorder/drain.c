@@ -94,7 +94,12 @@ static void read_heads(struct mlz_drain *d) {
   attach_new(d);
   for (uint32_t i = 0; i < d->feeds_high; i++) {
     struct mlz_feed *f = d->feeds[i];
-    if (f) f->h2 = head_of(d, f);
+    if (!f) continue;
+    f->h2 = head_of(d, f);
+    if (f->h2 - f->tail < f->h1 - f->tail && !f->broken) { /* it went back */
+      f->broken = true;
+      d->total.broken++;
+    }
   }
   d->clock_ns = mlz_arena_clock(d->control);
 }

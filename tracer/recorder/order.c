@@ -93,7 +93,8 @@ void mlz_order_image(struct mlz_drain *d, struct mlz_image *m) {
     }
   }
   if (m->n_feeds == 1) {
-    mlz_decode_run(d, m->feeds, m->feeds->h1, LAST.seq, LAST.ns); /* not h2: a second ring may have begun in between */
+    if (!m->feeds->broken)
+      mlz_decode_run(d, m->feeds, m->feeds->h1, LAST.seq, LAST.ns); /* not h2: a second ring may have begun in between */
   } else if (m->n_feeds > 1) {
     image_merge(d, m);
     if (m->n_shadows) mlz_aside_settle(d, m);
