@@ -163,6 +163,7 @@ static bool is_rising(const struct mlz_leak *leak, const struct mlz_leak_process
   if (leak->allocated <= leak->seen || !find_lows(leak, begin, p->end, lows)) return true;
   int32_t middle = lows[PARTS / 2 - 1], rise = lows[PARTS - 1] - middle;
   if (rise <= 0 || (double)rise * rise < CHANCE * middle) return false;
+  if (lows[PARTS - 1] - lows[PARTS - 3] < rise / 4) return false; /* half of what an even rise has there: it is full */
   if (rise >= LIVE_RISE * middle) return true;
   for (unsigned i = PARTS / 2; i < PARTS; i++)
     if (lows[i] <= lows[i - 1]) return false;

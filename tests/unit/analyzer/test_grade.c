@@ -138,18 +138,19 @@ static int32_t level(unsigned percent) { return percent < 5 ? (int32_t)percent *
 static int32_t rising(unsigned percent) { return (int32_t)percent; }
 static int32_t rising_from_much(unsigned percent) { return 10000 + 10 * (int32_t)percent; }
 static int32_t saturating(unsigned percent) { return (int32_t)(1000 * (1 - exp(-(double)percent / 20))); }
+static int32_t filled(unsigned percent) { return percent < 66 ? 30 * (int32_t)percent : 1980; }
 static int32_t emptied(unsigned percent) { return (int32_t)percent % 30 * 3; }
 
 Test(grade, the_number_of_live_blocks_must_rise) {
-  int32_t (*const rises[])(unsigned) = {rising, rising_from_much}, (*const holds[])(unsigned) = {level, saturating, emptied};
+  int32_t (*const rises[])(unsigned) = {rising, rising_from_much}, (*const holds[])(unsigned) = {level, saturating, filled, emptied};
   for (size_t i = 0; i < 2; i++) {
     struct mlz_leak leak = with_live(rises[i]);
     cr_assert_eq(judge(&leak, MLZ_STACK_PROGRAM), MLZ_GRADE_GROWING, "%zu: %s", i, reason);
   }
-  for (size_t i = 0; i < 3; i++) {
+  for (size_t i = 0; i < 4; i++) {
     struct mlz_leak leak = with_live(holds[i]);
     cr_assert_eq(judge(&leak, MLZ_STACK_PROGRAM), MLZ_GRADE_TURNOVER, "%zu: %s", i, reason);
-    cr_assert(strstr(reason, i < 2 ? "live since half its time" : "emptied"), "%zu: %s", i, reason);
+    cr_assert(strstr(reason, i < 3 ? "live since half its time" : "emptied"), "%zu: %s", i, reason);
   }
 }
 
