@@ -182,3 +182,15 @@ Test(grade, what_collections_made_old_is_garbage_rather_than_a_leak) {
   cr_assert_eq(mlz_grade_judge(&leak, MLZ_STACK_PROGRAM, &collected, when(110000), reason), MLZ_GRADE_GROWING, "%s", reason);
   free(leak.buckets);
 }
+
+/* One of a thousand stays; the others live for an instant. The live blocks are few enough for chance, but none of them is ever replaced. */
+Test(grade, a_leak_of_a_dozen_blocks_grows) {
+  struct mlz_leak leak = {.origin = 10000, .allocated = 12000};
+  for (int32_t i = 0; i < 12; i++) {
+    mlz_leak_add(&leak, 12000 + (uint64_t)i * 8000, &small);
+    mlz_leak_sample(&leak, 12000 + (uint64_t)i * 8000, i + 1);
+    mlz_leak_sample(&leak, 18000 + (uint64_t)i * 8000, i + 2);
+  }
+  mlz_leak_sample(&leak, 110000, 12);
+  cr_assert_eq(judge(&leak, MLZ_STACK_PROGRAM), MLZ_GRADE_GROWING, "%s", reason);
+}
