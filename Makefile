@@ -1,5 +1,6 @@
 # Thin: Meson does the work. Each target stands alone on a fresh Debian 12 machine (.ci/setup installs what is missing).
 PREFIX ?= /usr/local
+ABSOLUTE_PREFIX = $(shell realpath -ms -- "$(PREFIX)")
 BUILD ?= build
 PYTHON ?= /usr/bin/python3
 export PYTHONDONTWRITEBYTECODE = 1
@@ -32,9 +33,9 @@ test:
 # In a build directory of its own: a prefix is part of the configuration.
 install:
 	@$(SETUP) test
-	@.ci/build $(BUILD)/install --prefix=$(abspath $(PREFIX)) --libdir=lib -Dtests=false
+	@.ci/build $(BUILD)/install --prefix="$(ABSOLUTE_PREFIX)" --libdir=lib -Dtests=false
 	@meson install -C $(BUILD)/install --no-rebuild --quiet
-	@echo "installed in $(abspath $(PREFIX)); the program is $(abspath $(PREFIX))/bin/memlyze"
+	@echo "installed in $(ABSOLUTE_PREFIX); the program is $(ABSOLUTE_PREFIX)/bin/memlyze"
 
 bench:
 	@$(SETUP) build

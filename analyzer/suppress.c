@@ -57,7 +57,7 @@ static bool read_line(struct mlz_suppressions *s, char *line, unsigned number, c
 struct mlz_suppressions *mlz_suppress_read(const char *path, char *err, size_t err_size) {
   FILE *file = fopen(path, "re");
   if (!file) {
-    snprintf(err, err_size, "%s", strerror(errno));
+    snprintf(err, err_size, "%s; --suppress takes a file of lines leak:PATTERN", strerror(errno));
     return NULL;
   }
   struct mlz_suppressions *s = mlz_text_calloc(1, sizeof *s);
