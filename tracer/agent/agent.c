@@ -6,6 +6,7 @@
 #include "sys.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -42,6 +43,16 @@ static void attach(void) {
   atomic_store(&mlz_agent.attach, on ? MLZ_AGENT_ON : MLZ_AGENT_OFF);
 }
 
+/* What the recorder calls this process or thread: the number at the end of a link of /proc, which is the recorder's, else the arena
+ * would not have been found there. In a pid namespace of its own (a sandbox) the process knows itself by another number. */
+static uint32_t number_in_proc(const char *link, uint32_t otherwise) {
+  char text[64];
+  long n = mlz_sys6(SYS_readlinkat, AT_FDCWD, (long)link, (long)text, sizeof(text), 0, 0);
+  uint32_t number = 0, unit = 1;
+  while (n-- > 0 && text[n] >= '0' && text[n] <= '9') number += (uint32_t)(text[n] - '0') * unit, unit *= 10;
+  return number ? number : otherwise;
+}
+
 /* The constructor's part of a process: also the fork child's, at its first event. */
 static bool image_begin(void) {
   struct mlz_control *c = mlz_agent_control();
@@ -53,6 +64,7 @@ static bool image_begin(void) {
     return false;
   }
   mlz_agent.pid = mlz_sys_getpid();
+  mlz_agent.peer_pid = number_in_proc("/proc/self", mlz_agent.pid);
   mlz_agent.image_parent = mlz_agent.last_image;
   atomic_store_explicit(&mlz_agent.threads, NULL, memory_order_relaxed);
   atomic_store_explicit(&mlz_agent.last_gil, NULL, memory_order_relaxed);
@@ -134,7 +146,7 @@ static bool thread_begin(struct mlz_tls *t) {
   th->number = atomic_fetch_add_explicit(&mlz_agent.thread_next, 1, memory_order_relaxed);
   mlz_thread_forget(th);
   th->depth = UINT32_MAX; /* obey_settings sees a change */
-  r->tid = th->tid;
+  r->tid = mlz_agent.peer_pid == mlz_agent.pid ? th->tid : number_in_proc("/proc/thread-self", th->tid);
   r->image = mlz_agent.last_image;
   r->thread_no = th->number;
   r->start_ns = mlz_peer_clock(&mlz_agent.peer);

@@ -129,7 +129,7 @@ struct mlz_ring *mlz_session_claim(uint32_t *index) {
     struct mlz_ring *r = ring_map(i);
     if (!r) break;
     /* The header's page first: reading a page that was never allocated must not fault for lack of memory. */
-    if (populate(r, 4096, c->ring_offset + (uint64_t)i * c->ring_stride) && ring_try(r, mlz_agent.pid)) {
+    if (populate(r, 4096, c->ring_offset + (uint64_t)i * c->ring_stride) && ring_try(r, mlz_agent.peer_pid)) {
       if (populate(r, c->ring_stride, c->ring_offset + (uint64_t)i * c->ring_stride)) {
         raise_high(c, i + 1);
         *index = i;
