@@ -134,7 +134,8 @@ void mlz_report_print(const struct mlz_drain *d, const struct mlz_outcome *o, co
   fprintf(stderr, "  recorder CPU        %s\n", time_text(a, sizeof a, cpu_ns()));
   print_losses(d, &t);
   if (o->cut)
-    fprintf(stderr, "memlyze: warning: %u processes were still running and are cut in the trace (--wait all waits for them)\n", o->cut);
+    fprintf(stderr, "memlyze: warning: %u process%s still running and cut in the trace (--wait all waits for them)\n", o->cut,
+            o->cut == 1 ? " was" : "es were");
 }
 
 void mlz_report_progress(const struct mlz_drain *d, uint64_t bytes_written, uint64_t *last) {

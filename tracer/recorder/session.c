@@ -43,7 +43,8 @@ static int open_base(char *path, size_t size, char *err, size_t err_size) {
   snprintf(path, size, "%s/memlyze-%u", directory_of("TMPDIR", "/tmp"), (unsigned)geteuid());
   int fd = own_directory(AT_FDCWD, path);
   if (fd >= 0) return fd;
-  snprintf(err, err_size, "%s: %s; it must be a directory of your own", path, fd == -EPERM ? "belongs to another user" : strerror(-fd));
+  snprintf(err, err_size, "%s: %s; it must be a directory of your own: choose its parent with TMPDIR", path,
+           fd == -EPERM ? "belongs to another user" : strerror(-fd));
   const char *runtime = directory_of("XDG_RUNTIME_DIR", NULL);
   struct stat st; /* sudo keeps the variable of another user */
   if (!runtime || stat(runtime, &st) < 0 || st.st_uid != geteuid()) return fd;
