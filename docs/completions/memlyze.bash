@@ -1,0 +1,71 @@
+# bash completion of memlyze and memlyze-TOOL. Everything is asked of the programs' own --help, so it cannot be out of date.
+
+_memlyze_options() { # TOOL: its long options, a line each
+  memlyze "$1" --help 2>/dev/null | grep -oE -- '^ +(-[a-z], )?--[a-z-]+(, --[a-z-]+)*' | grep -oE -- '--[a-z-]+'
+}
+
+_memlyze_values() { # TOOL OPTION: the values that its help lists as a|b|c
+  memlyze "$1" --help 2>/dev/null | awk -v option="$2" '
+    $0 ~ "^ +(-[a-z], )?--" { here = index($0 " ", option " ") > 0 }
+    here' | sed -e ':join' -e '/|$/{N; s/|\n */|/; b join' -e '}' | grep -oE '[a-z0-9-]+(\|[a-z0-9-]+)+' | head -n 1 | tr '|' '\n'
+}
+
+_memlyze_files() { # WORD PATTERN: files that match, and folders
+  compgen -f -X "!$2" -- "$1"
+  compgen -d -S / -- "$1"
+}
+
+_memlyze() {
+  local word=$2 previous=$3 tool first=1 i
+  COMPREPLY=()
+  tool=${COMP_WORDS[0]##*/}
+  case $tool in
+  memlyze-*) tool=${tool#memlyze-} ;;
+  *)
+    if [ "$COMP_CWORD" = 1 ]; then
+      mapfile -t COMPREPLY < <(compgen -W "$(memlyze --help 2>/dev/null | awk '/^  [a-z]+  / { print $1 }') help --help --version" -- "$word")
+      return
+    fi
+    tool=${COMP_WORDS[1]} first=2
+    if [ "$tool" = help ]; then
+      mapfile -t COMPREPLY < <(compgen -W "$(memlyze --help 2>/dev/null | awk '/^  [a-z]+  / { print $1 }')" -- "$word")
+      return
+    fi
+    ;;
+  esac
+  if [ "$tool" = record ]; then # from COMMAND on the words are the program's
+    for ((i = first; i < COMP_CWORD; i++)); do
+      case ${COMP_WORDS[i]} in
+      -o | --output | --sample-rate | --sample-over | --max-stack-depth | --max-events | --on-full | --wait) i=$((i + 1)) ;;
+      -*) ;;
+      *)
+        mapfile -t COMPREPLY < <(compgen -f -- "$word")
+        return
+        ;;
+      esac
+    done
+  fi
+  case $word in
+  -*)
+    mapfile -t COMPREPLY < <(compgen -W "$(_memlyze_options "$tool")" -- "$word")
+    return
+    ;;
+  esac
+  case $previous in
+  --*)
+    local values
+    values=$(_memlyze_values "$tool" "$previous")
+    if [ -n "$values" ]; then
+      mapfile -t COMPREPLY < <(compgen -W "$values" -- "$word")
+      [ ${#COMPREPLY[@]} -gt 0 ] && return
+    fi
+    ;;
+  esac
+  if [ "$tool" = record ]; then
+    mapfile -t COMPREPLY < <(compgen -c -- "$word")
+  else
+    mapfile -t COMPREPLY < <(_memlyze_files "$word" '*.mlyze')
+  fi
+}
+
+complete -o filenames -F _memlyze memlyze Memlyze memlyze-record memlyze-stats memlyze-top memlyze-leaks memlyze-flame memlyze-gc
