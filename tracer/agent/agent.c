@@ -86,6 +86,7 @@ static struct mlz_thread *thread_memory(void) {
     uint32_t ended = 1;
     if (thread_gone(th) && atomic_compare_exchange_strong(&th->ended, &ended, 2)) {
       struct mlz_thread *next = th->next;
+      if (th->out.ring) mlz_session_unmap(th->out.ring);
       memset(th, 0, offsetof(struct mlz_thread, words));
       th->next = next;
       return th;

@@ -157,6 +157,7 @@ static inline __attribute__((always_inline)) bool mlz_agent_enter_free(struct ml
 bool mlz_session_open(void);                         /* maps the arena; false: no session */
 struct mlz_ring *mlz_session_claim(uint32_t *index); /* a populated ring, state CLAIMED; NULL: none */
 void mlz_session_unclaim(struct mlz_ring *r);
+void mlz_session_unmap(struct mlz_ring *r); /* of a thread that is gone: where each ring is mapped by itself, RLIMIT_AS is the program's */
 
 /* process.c */
 void mlz_process_begin(struct mlz_tls *t);    /* sends IMAGE on a fresh ring */

@@ -103,7 +103,7 @@ static struct mlz_ring *ring_map(uint32_t index) {
   mlz_sys3(SYS_close, fd, 0, 0);
   return r;
 }
-static void ring_unmap(struct mlz_ring *r) {
+void mlz_session_unmap(struct mlz_ring *r) {
   if (!mlz_agent.whole) mlz_sys3(SYS_munmap, (long)r, (long)mlz_agent_control()->ring_stride, 0);
 }
 
@@ -138,13 +138,14 @@ struct mlz_ring *mlz_session_claim(uint32_t *index) {
       mlz_session_unclaim(r);
       break;
     }
-    ring_unmap(r);
+    mlz_session_unmap(r);
   }
   atomic_fetch_add_explicit(&c->threads_denied, 1, memory_order_relaxed);
   return NULL;
 }
 
 void mlz_session_unclaim(struct mlz_ring *r) {
+  atomic_store_explicit(&r->pid, 0, memory_order_relaxed); /* else the next claim would look like ours for a moment */
   atomic_store_explicit(&r->state, MLZ_RING_FREE, memory_order_release);
-  ring_unmap(r);
+  mlz_session_unmap(r);
 }
