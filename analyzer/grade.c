@@ -85,6 +85,51 @@ bool mlz_leak_span(const struct mlz_leak *leak, uint64_t *first, uint64_t *last)
   return true;
 }
 
+/* Adds one stack's history to that of its line, as far as it is sure: survivors where their bucket ends, the smallest of the lows that a
+ * wider bucket covers. */
+static void add_history(struct mlz_leak *sum, const struct mlz_leak *leak, uint64_t end) {
+  const int32_t *lows = lows_of(leak);
+  int32_t *into = lows_of(sum);
+  unsigned known = bucket_of(leak, leak->sampled);
+  for (uint64_t i = 0; i < MLZ_LEAK_BUCKETS; i++) {
+    uint64_t last = leak->origin + ((i + 1) << leak->shift) - 1;
+    unsigned at = bucket_of(sum, last < end ? last : end - 1);
+    if (leak->buckets[i] > 0 && at < MLZ_LEAK_BUCKETS) sum->buckets[at] += leak->buckets[i];
+    uint64_t begin = sum->origin + (i << sum->shift);
+    if (begin < leak->origin) continue; /* none was live yet */
+    unsigned from = bucket_of(leak, begin), to = bucket_of(leak, begin + (UINT64_C(1) << sum->shift) - 1);
+    int32_t low = leak->live;
+    for (unsigned k = from; k <= to && k <= known && k < MLZ_LEAK_BUCKETS; k++)
+      if (k == from || lows[k] < low) low = lows[k];
+    into[i] += low;
+  }
+}
+
+bool mlz_leak_sum(struct mlz_leak *sum, const struct mlz_leak *const *stacks, size_t n, uint64_t end) {
+  *sum = (struct mlz_leak){.origin = UINT64_MAX, .first = UINT64_MAX};
+  for (size_t i = 0; i < n; i++) {
+    const struct mlz_leak *leak = stacks[i];
+    sum->allocated += leak->allocated;
+    if (!leak->buckets) continue;
+    sum->origin = leak->origin < sum->origin ? leak->origin : sum->origin;
+    sum->shift = leak->shift > sum->shift ? leak->shift : sum->shift;
+    if (!leak->seen) continue;
+    sum->first = leak->first < sum->first ? leak->first : sum->first;
+    sum->last = leak->last > sum->last ? leak->last : sum->last;
+    sum->seen += leak->seen;
+    sum->in_flight += leak->in_flight;
+    sum->seen_bytes += leak->seen_bytes;
+  }
+  if (!sum->seen || end <= sum->origin) return false;
+  while ((end - sum->origin) >> sum->shift >= MLZ_LEAK_BUCKETS) sum->shift++;
+  sum->buckets = mlz_text_calloc(2 * MLZ_LEAK_BUCKETS, sizeof *sum->buckets);
+  sum->sampled = end;
+  sum->live = (int32_t)sum->seen;
+  for (size_t i = 0; i < n; i++)
+    if (stacks[i]->buckets) add_history(sum, stacks[i], end);
+  return true;
+}
+
 /* ---- the judge ---- */
 
 enum {
@@ -141,17 +186,24 @@ static double first_half(const struct mlz_leak *leak, uint64_t first, uint64_t e
   return n / (double)leak->seen;
 }
 
-/* The smallest number of live blocks in each of PARTS equal parts of [begin, end). false: the history is too coarse, or not known. */
+/* The smallest number of live blocks in each of PARTS equal parts of [begin, end). false: the history is too coarse, or not known. Whatever
+ * survived is live from its allocation on: where samples lie far apart, or frees were of older blocks, no low is below that. */
 static bool find_lows(const struct mlz_leak *leak, uint64_t begin, uint64_t end, int32_t *lows) {
   if (end <= begin || begin < leak->origin || leak->sampled + (end - begin) / PARTS < end) return false;
   unsigned from = bucket_of(leak, begin), to = bucket_of(leak, end - 1);
   if (to >= MLZ_LEAK_BUCKETS || to + 1 - from < PARTS) return false;
   const int32_t *all = lows_of(leak);
+  int32_t survivors = 0; /* from buckets before k */
+  unsigned k = 0;
   for (unsigned i = 0; i < PARTS; i++) {
     unsigned low = from + (to + 1 - from) * i / PARTS, high = from + (to + 1 - from) * (i + 1) / PARTS;
-    lows[i] = all[low];
-    for (unsigned k = low; k < high; k++)
-      if (all[k] < lows[i]) lows[i] = all[k];
+    for (; k < low; k++) survivors += leak->buckets[k];
+    lows[i] = INT32_MAX;
+    for (; k < high; k++) {
+      int32_t live = all[k] > survivors ? all[k] : survivors;
+      lows[i] = live < lows[i] ? live : lows[i];
+      survivors += leak->buckets[k];
+    }
   }
   return true;
 }

@@ -282,15 +282,26 @@ static void add_survivors(struct leak_pass *pass, struct ledger *l, const struct
   }
 }
 
-/* How many blocks are live inside the chunk: it is counted in parts, as long as it is more than 1/32 of the process so far. `first` and
- * `end`: allocation numbers. */
+/* The event that allocates the block `number`. */
+static uint32_t event_of(const struct mlz_slice *slice, uint64_t first, uint64_t number) {
+  const uint8_t *ops = slice->block->ops;
+  uint32_t i = slice->from;
+  for (; i < slice->to && first < number; i++) first += ops[i] == MLZ_OP_ALLOC;
+  return i;
+}
+
+/* How many blocks are live inside the chunk: it is counted in parts, as long as it is more than 1/128 of the run so far. The run is what
+ * the judge looks at: a short one lies in one chunk, behind a start-up that is many times longer. `first` and `end`: allocation numbers. */
 static void sample_within(struct leak_pass *pass, struct ledger *l, const struct mlz_slice *slice, uint64_t first, uint64_t end) {
-  enum { SAMPLES = 32 };
+  enum { SAMPLES = 128 };
   const struct mlz_block *b = slice->block;
-  uint64_t parts = end ? (end - first) * SAMPLES / end : 0, number = first;
+  uint64_t run = l->run_found ? l->end.run_begin : 0, begin = run > first ? run : first, number = first;
+  uint64_t parts = end > begin ? (end - begin) * SAMPLES / (end - run) : 0;
+  uint32_t begin_event = parts ? event_of(slice, first, begin) : slice->to;
   struct mlz_slice part = *slice;
-  for (uint64_t i = 1; i < parts; i++) {
-    part.to = slice->from + (uint32_t)((slice->to - slice->from) * i / parts);
+  for (uint64_t i = 0; i < parts; i++) {
+    part.to = begin_event + (uint32_t)((slice->to - begin_event) * i / parts);
+    if (part.to == part.from) continue;
     mlz_counter_run(&pass->counter, &part);
     number += mlz_scan_count(b->ops + part.from, part.to - part.from, MLZ_OP_ALLOC);
     for (uint32_t c = 0; c < b->n_classes; c++) {
@@ -337,7 +348,7 @@ static struct mlz_leak_entry *entry_for(struct leak_pass *pass, uint32_t stack) 
       pass->out->entries = mlz_text_realloc(pass->out->entries, pass->room_entries, sizeof *pass->out->entries);
     }
     pass->out->entries[pass->out->n++] =
-        (struct mlz_leak_entry){.stack = stack, .stacks = 1, .grade = MLZ_GRADE_COUNT, .first_ns = UINT64_MAX};
+        (struct mlz_leak_entry){.stack = stack, .stacks = 1, .same_grade = 1, .grade = MLZ_GRADE_COUNT, .first_ns = UINT64_MAX};
     pass->entry_of[stack] = (uint32_t)pass->out->n;
   }
   return &pass->out->entries[pass->entry_of[stack] - 1];
@@ -349,7 +360,68 @@ static bool is_brief(const struct leak_pass *pass, const struct mlz_leak_process
   return lived < pass->out->duration_ns / 10;
 }
 
-static void judge(struct leak_pass *pass, struct mlz_leak *leak, const struct mlz_leak_process *p) {
+/* ---- lines: what one stack leaves off another may go on with, as where threads come and go ---- */
+
+struct line_member {
+  uint32_t frame, record;
+};
+/* The lines of a process that grow as a whole. */
+struct grown_lines {
+  uint32_t *of; /* by record: place in reasons + 1; 0: its line does not */
+  char (*reasons)[120];
+  size_t n, room;
+};
+
+static int compare_members(const void *a, const void *b) {
+  const struct line_member *x = a, *y = b;
+  if (x->frame != y->frame) return x->frame < y->frame ? -1 : 1;
+  return x->record < y->record ? -1 : x->record > y->record;
+}
+
+static void judge_line(struct leak_pass *pass, const struct ledger *l, const struct line_member *members, size_t n,
+                       struct grown_lines *grown) {
+  const struct mlz_leak **leaks = mlz_text_calloc(n, sizeof *leaks);
+  struct mlz_leak sum;
+  for (size_t i = 0; i < n; i++) leaks[i] = &l->leaks[members[i].record];
+  if (mlz_leak_sum(&sum, leaks, n, l->end.end)) {
+    uint64_t first = 0, last = 0, last_ns = l->end.end_ns;
+    char reason[120];
+    mlz_leak_span(&sum, &first, &last);
+    mlz_trace_alloc_time(pass->in->trace, l->end.process->id, last < l->end.end ? last : l->end.end - 1, &last_ns);
+    if (mlz_grade_judge(&sum, MLZ_STACK_PROGRAM, &l->end, last_ns, reason) == MLZ_GRADE_GROWING) {
+      if (grown->n == grown->room) {
+        grown->room = grown->room ? grown->room * 2 : 16;
+        grown->reasons = mlz_text_realloc(grown->reasons, grown->room, sizeof *grown->reasons);
+      }
+      snprintf(grown->reasons[grown->n++], sizeof *grown->reasons, "its line: %.*s", 109, reason);
+      for (size_t i = 0; i < n; i++) grown->of[members[i].record] = (uint32_t)grown->n;
+    }
+    free(sum.buckets);
+  }
+  free(leaks);
+}
+
+/* `grown->of` and `reasons` are the caller's. */
+static void judge_lines(struct leak_pass *pass, const struct ledger *l, struct grown_lines *grown) {
+  struct line_member *members = mlz_text_calloc(l->n, sizeof *members);
+  size_t n = 0;
+  *grown = (struct grown_lines){.of = mlz_text_calloc(l->n, sizeof *grown->of)};
+  for (uint32_t i = 0; i < l->n; i++) {
+    uint32_t n_frames;
+    bool truncated;
+    const uint32_t *frames = mlz_trace_stack(pass->in->trace, l->leaks[i].stack, &n_frames, &truncated);
+    if (n_frames && pass->kinds[l->leaks[i].stack] == MLZ_STACK_PROGRAM) members[n++] = (struct line_member){frames[0], i};
+  }
+  if (n) qsort(members, n, sizeof *members, compare_members);
+  for (size_t i = 0, end; i < n; i = end) {
+    for (end = i + 1; end < n && members[end].frame == members[i].frame;) end++;
+    if (end - i > 1) judge_line(pass, l, members + i, end - i, grown);
+  }
+  free(members);
+}
+
+/* `line_reason`: its line grows as a whole; NULL: it does not. */
+static void judge(struct leak_pass *pass, struct mlz_leak *leak, const struct mlz_leak_process *p, const char *line_reason) {
   uint64_t first, last, first_ns = 0, last_ns = p->end_ns;
   if (!mlz_leak_span(leak, &first, &last)) return;
   if (last >= p->end && p->end) last = p->end - 1;
@@ -359,6 +431,10 @@ static void judge(struct leak_pass *pass, struct mlz_leak *leak, const struct ml
   if (kind == MLZ_STACK_NO_PYTHON && !p->process->python[0]) kind = MLZ_STACK_PROGRAM;
   char reason[120];
   enum mlz_grade grade = mlz_grade_judge(leak, kind, p, last_ns, reason);
+  if (line_reason && grade != MLZ_GRADE_GROWING) {
+    grade = MLZ_GRADE_GROWING;
+    memcpy(reason, line_reason, sizeof reason);
+  }
   struct mlz_leak_entry *e = entry_for(pass, leak->stack);
   if (grade == MLZ_GRADE_GROWING) e->growing++, e->brief += is_brief(pass, p);
   if (grade < e->grade || (grade == e->grade && leak->bytes > e->judged_bytes)) {
@@ -386,11 +462,13 @@ static void leaks_process_end(void *context, const struct mlz_process_end *end) 
   l->end.gap_ns = pass->in->gap_ns;
   l->end.old_collections = l->n_windows;
   if (!l->run_found) l->end.run_begin_ns = end->process->start_ns;
+  for (uint32_t i = 0; i < l->n; i++) mlz_leak_sample(&l->leaks[i], l->end.end, (int32_t)l->leaks[i].seen);
+  struct grown_lines grown;
+  judge_lines(pass, l, &grown);
   for (uint32_t i = 0; i < l->n; i++)
-    if (l->leaks[i].seen) {
-      mlz_leak_sample(&l->leaks[i], l->end.end, (int32_t)l->leaks[i].seen);
-      judge(pass, &l->leaks[i], &l->end);
-    }
+    if (l->leaks[i].seen) judge(pass, &l->leaks[i], &l->end, grown.of[i] ? grown.reasons[grown.of[i] - 1] : NULL);
+  free(grown.of);
+  free(grown.reasons);
   clear_ledger(l);
 }
 
@@ -447,6 +525,8 @@ void mlz_leaks_merge_lines(struct mlz_input *in, struct mlz_leaks *leaks) {
     bool truncated;
     const uint32_t *frames = mlz_trace_stack(in->trace, e.stack, &n, &truncated);
     size_t *at = n ? &first[frames[0] * (size_t)MLZ_GRADE_COUNT + e.grade] : NULL;
+    if (n && e.grade < MLZ_GRADE_STARTUP && first[frames[0] * (size_t)MLZ_GRADE_COUNT + MLZ_GRADE_GROWING])
+      at = &first[frames[0] * (size_t)MLZ_GRADE_COUNT + MLZ_GRADE_GROWING];
     if (!at || !*at) {
       leaks->entries[kept++] = e;
       if (at) *at = kept;
@@ -454,6 +534,7 @@ void mlz_leaks_merge_lines(struct mlz_input *in, struct mlz_leaks *leaks) {
     }
     struct mlz_leak_entry *into = &leaks->entries[*at - 1];
     into->stacks += e.stacks;
+    into->same_grade += e.grade == into->grade;
     into->spans_loss |= e.spans_loss;
     into->processes = e.processes > into->processes ? e.processes : into->processes;
     into->seen += e.seen;

@@ -60,6 +60,7 @@ const char *mlz_grade_name(enum mlz_grade grade);
 struct mlz_leak_entry {
   uint32_t stack;
   uint32_t stacks;      /* 1; after mlz_leaks_merge_lines as many as it stands for: `stack` is the largest of them */
+  uint32_t same_grade;  /* how many of them have this grade themselves */
   enum mlz_grade grade; /* the most important of its processes */
   bool spans_loss;
   uint32_t processes;
@@ -84,7 +85,8 @@ struct mlz_leak_options {
   const struct mlz_cut *to;    /* NULL: each process's end */
 };
 void mlz_leaks_find(struct mlz_input *in, const struct mlz_leak_options *options, struct mlz_leaks *out);
-/* One entry for all stacks of the same line (function, file) and grade. */
+/* One entry for all stacks of the same line (function, file) and grade. Where one stack of a line grows, what its others keep in the run
+ * belongs to it: a person looks at the line. */
 void mlz_leaks_merge_lines(struct mlz_input *in, struct mlz_leaks *leaks);
 void mlz_leaks_clear(struct mlz_leaks *leaks);
 
@@ -106,6 +108,9 @@ void mlz_leak_add(struct mlz_leak *leak, uint64_t alloc_no, const struct mlz_cla
 bool mlz_leak_remove(struct mlz_leak *leak, uint64_t alloc_no, const struct mlz_class *class);
 /* `live` blocks are live when the process has made `now` allocations; since the last sample that number was not known to change. */
 void mlz_leak_sample(struct mlz_leak *leak, uint64_t now, int32_t live);
+/* The history of a line: of all of its stacks in one process, each sampled up to `end`. Sizes do not count, so no buffer is seen in it.
+ * true: the caller frees its buckets; false: no survivors, nothing to free. */
+bool mlz_leak_sum(struct mlz_leak *sum, const struct mlz_leak *const *stacks, size_t n, uint64_t end);
 /* Numbers of the first and the last survivor, to the precision of a bucket. false: none. */
 bool mlz_leak_span(const struct mlz_leak *leak, uint64_t *first, uint64_t *last);
 

@@ -192,7 +192,10 @@ static void print_growing(struct mlz_input *in, const struct mlz_leaks *leaks, c
     char *where = mlz_place_text(&p), *name = mlz_text_clean(p.function, true);
     uint64_t rate = growth_per_second(e);
     char stacks[64] = "";
-    if (e->stacks > 1) snprintf(stacks, sizeof stacks, "; %s stacks (-s shows them)", mlz_units_count(a, e->stacks));
+    if (e->same_grade < e->stacks)
+      snprintf(stacks, sizeof stacks, "; %u of %u stacks grow (-s shows them)", e->same_grade, e->stacks);
+    else if (e->stacks > 1)
+      snprintf(stacks, sizeof stacks, "; %s stacks (-s shows them)", mlz_units_count(a, e->stacks));
     fprintf(out, "  %s%s%s%s\n    %s", name, *where ? " (" : "", where, *where ? ")" : "", e->reason);
     if (in->estimated) fprintf(out, "; seen %s, estimated %s", mlz_units_count(a, (double)e->seen), mlz_units_count(b, e->count));
     if (rate && e->last_ns - e->first_ns >= UINT64_C(1000000000)) fprintf(out, "; %s/s", mlz_units_size(c, (double)rate));

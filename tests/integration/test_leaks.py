@@ -1,7 +1,5 @@
 """Leaks: what only grows is one, on every interpreter; what the interpreter keeps for itself, or was allocated once, is not."""
-import os
-
-from harness import PROGRAMS, PYTHONS, case, record, run, same, tool
+from harness import MEMLYZE, PYTHON, PYTHONS, case, clean_env, execute, record, run, same, tool
 
 LEAKY = '''import time
 registry = []
@@ -54,6 +52,52 @@ for n in range(500):
     record([python, 'fine.py'])
     growing = [leak for leak in tool('leaks')['leaks'] if leak['grade'] == 'growing']
     same('growing', growing, [])
+
+
+APPEND = '''import os
+L = []
+for i in range(%d):
+    L.append(bytes(1000)); s = str(i) * 2
+%s'''
+
+
+@case(each=[('%d appends%s' % (n, ', killed' if end else ''), n, end) for n in (100, 300, 866) for end in ('', 'os.kill(os.getpid(), 9)\n')])
+def a_plain_append_grows(n, end):
+    with open('append.py', 'w') as file:
+        file.write(APPEND % (n, end))
+    record([PYTHON, 'append.py'], status=137 if end else 0)
+    lines = [leak for leak in tool('leaks')['leaks'] if leak['file'] and leak['file'].endswith('append.py') and leak['line'] == 4]
+    same('stacks of the line', len(lines), 1)
+    same('grade (%s)' % lines[0]['reason'], lines[0]['grade'], 'growing')
+    assert lines[0]['count'] >= n and lines[0]['bytes'] >= n * 1000, lines[0]
+    assert lines[0]['reason'].startswith('added to until the end'), lines[0]['reason']
+
+
+@case
+def threads_that_follow_each_other_on_one_line(python=PYTHON):
+    with open('threads.py', 'w') as file:
+        file.write('''import threading
+L = []
+def remember():
+    L.append(bytes(1000))
+def first():
+    for i in range(1000): remember()
+def second():
+    for i in range(1000): remember()
+def third():
+    for i in range(1000): remember()
+for worker in (first, second, third):
+    thread = threading.Thread(target=worker)
+    thread.start()
+    thread.join()
+''')
+    record([python, 'threads.py'])
+    lines = [leak for leak in tool('leaks')['leaks'] if leak['function'] == 'remember']
+    same('grades of the stacks', [leak['grade'] for leak in lines], ['growing'] * 3)
+    text = execute([MEMLYZE, 'leaks', 'trace.mlyze'], env=clean_env(COLUMNS=100)).stdout
+    row = [line for line in text.splitlines() if 'growing' in line and 'remember' in line]
+    same('rows of the line in the text', len(row), 1)
+    assert '3,00' in row[0] and '3 stacks' in text, text
 
 
 run(__name__)

@@ -454,6 +454,64 @@ static void make_children(struct maker *m, const char *path) {
   mlz_builder_free(parent.builder);
 }
 
+/* The list's buffer is moved as CPython does it: by an eighth more each time. No MLZ_OP_FINALIZE. */
+static void make_append(struct maker *m, const char *path, uint64_t appends) {
+  enum { START_UP = 20000, FILL = 50 };
+  struct process p;
+  begin(m, path, 1.0);
+  start(m, &p, 1);
+  on_thread(&p, 1);
+  uint32_t imported = STACK(m, frame(m, "<module>", "/usr/lib/python3/json.py", "json", 1));
+  uint32_t append = STACK(m, frame(m, "<module>", "/srv/a.py", "__main__", 3)),
+           fill = STACK(m, frame(m, "fill", "/srv/a.py", "__main__", 9));
+  for (unsigned i = 0; i < START_UP; i++) allocate(m, &p, imported, 60, 1, 1);
+  struct block buffer = {0}, filled[FILL];
+  for (uint64_t i = 0, room = 0; i < appends; i++) {
+    allocate(m, &p, append, 1033, 1, 1);
+    if (i == room) {
+      if (buffer.size) release(m, &p, &buffer, false);
+      room += (room >> 3) + 8;
+      buffer = allocate(m, &p, append, room * 8, 1, 1);
+    }
+    filled[i % FILL] = allocate(m, &p, fill, 100, 1, 1);
+    for (unsigned k = 0; k < FILL && i % FILL == FILL - 1; k++) release(m, &p, &filled[k], false);
+    tick(m, &p, 1000000);
+  }
+  describe(m, 1, 1, 0, "python3 a.py", "3.11.2", 0, m->now);
+  describe_thread(m, 1, 1, 1, "MainThread");
+  flush(m, &p, 1);
+  finish(m, NULL);
+  mlz_builder_free(p.builder);
+}
+
+static void make_handover(struct maker *m, const char *path) {
+  enum { THREADS = 4, REQUESTS = 2000, CACHE = 300 };
+  struct process p;
+  begin(m, path, 1.0);
+  start(m, &p, 1);
+  on_thread(&p, 1);
+  struct block cache[CACHE] = {{0}};
+  uint32_t remember = frame(m, "remember", "/srv/t.py", "__main__", 5), cached = frame(m, "cached", "/srv/t.py", "__main__", 8);
+  for (uint32_t thread = 1; thread <= THREADS; thread++) {
+    uint32_t worker = frame(m, "worker", "/srv/t.py", "__main__", 10 + thread);
+    uint32_t adds = STACK(m, remember, worker), caches = STACK(m, cached, worker);
+    on_thread(&p, thread);
+    for (unsigned i = 0; i < REQUESTS; i++) {
+      allocate(m, &p, adds, 1000, 1, 1);
+      struct block *put = &cache[i % CACHE];
+      if (put->size) release(m, &p, put, false);
+      *put = allocate(m, &p, caches, 1000, 1, 1);
+      tick(m, &p, 100000);
+    }
+    describe_thread(m, thread, 1, (int)thread, "worker");
+  }
+  rare(m, &p, MLZ_OP_FINALIZE, NULL);
+  describe(m, 1, 1, 0, "python3 t.py", "3.11.2", 0, m->now);
+  flush(m, &p, 1);
+  finish(m, NULL);
+  mlz_builder_free(p.builder);
+}
+
 bool mlz_scenario_write(const char *name, const char *path, uint64_t events) {
   struct maker m = {0};
   if (!strcmp(name, "service") || !strcmp(name, "constant")) {
@@ -473,6 +531,10 @@ bool mlz_scenario_write(const char *name, const char *path, uint64_t events) {
     make_histories(&m, path, (unsigned)(events / 20));
   } else if (!strcmp(name, "children")) {
     make_children(&m, path);
+  } else if (!strcmp(name, "append")) {
+    make_append(&m, path, events);
+  } else if (!strcmp(name, "handover")) {
+    make_handover(&m, path);
   } else if (!strcmp(name, "bulk")) {
     make_bulk(&m, path, events);
   } else {

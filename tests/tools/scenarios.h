@@ -8,6 +8,9 @@
  *   empty       nothing was traced
  *   histories   `events` / 20 requests; blocks that are kept for good, in a cache, in a queue, until a buffer is full, until a full collection
  *   children    a parent and 40 short children that each build the same list
+ *   append      start-up, then a list to which `events` blocks are added at once, in one chunk; its buffer is reallocated on the same line;
+ *               killed. Beside it a buffer of 50 blocks that is filled and emptied
+ *   handover    four threads, one after the other, add to one list by callers of their own; and four that fill the same cache anew
  *   bulk        `events` events, for speed */
 #ifndef MLZ_TESTS_SCENARIOS_H
 #define MLZ_TESTS_SCENARIOS_H

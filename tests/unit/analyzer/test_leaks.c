@@ -155,3 +155,67 @@ Test(leaks, stacks_of_one_line_can_be_shown_as_one) {
   mlz_leaks_clear(&leaks);
   mlz_input_close(in);
 }
+
+/* The list's own buffer is all that is freed, and start-up is many times longer than the run. */
+Test(leaks, a_plain_append_grows_however_short) {
+  const uint64_t appends[] = {12, 100, 300, 866, 5000};
+  for (size_t i = 0; i < sizeof appends / sizeof *appends; i++) {
+    struct mlz_input *in = open_sized_scenario("append", NULL, NULL, appends[i]);
+    struct mlz_leaks leaks;
+    find(in, &leaks);
+    const struct mlz_leak_entry *list = NULL, *fill = entry_of(in, &leaks, "fill");
+    for (size_t k = 0; k < leaks.n; k++)
+      if (!strcmp(mlz_place_of_stack(in, leaks.entries[k].stack).file, "/srv/a.py") && &leaks.entries[k] != fill) list = &leaks.entries[k];
+    cr_assert_not_null(list);
+    cr_assert_eq(list->grade, MLZ_GRADE_GROWING, "%lu: %s, %s", (unsigned long)appends[i], mlz_grade_name(list->grade), list->reason);
+    cr_assert(strstr(list->reason, "added to until the end"), "%s", list->reason);
+    cr_assert_float_eq(list->count, (double)appends[i] + 1, 0);
+    if (appends[i] >= 100)
+      cr_assert(!fill || fill->grade != MLZ_GRADE_GROWING, "%lu: %s", (unsigned long)appends[i], fill ? fill->reason : "");
+    mlz_leaks_clear(&leaks);
+    mlz_input_close(in);
+  }
+}
+
+Test(leaks, a_line_that_threads_hand_over_grows_with_all_its_stacks) {
+  struct mlz_input *in = open_scenario("handover", NULL, NULL);
+  struct mlz_leaks leaks;
+  find(in, &leaks);
+  unsigned stacks = 0;
+  for (size_t i = 0; i < leaks.n; i++) {
+    const struct mlz_leak_entry *e = &leaks.entries[i];
+    bool adds = !strcmp(mlz_place_of_stack(in, e->stack).function, "remember");
+    stacks += adds;
+    cr_assert_eq(e->grade == MLZ_GRADE_GROWING, adds, "%s: %s", mlz_place_of_stack(in, e->stack).function, e->reason);
+    if (adds) cr_assert_float_eq(e->count, 2000, 0, "JSON has each by itself");
+  }
+  cr_assert_eq(stacks, 4);
+  mlz_leaks_merge_lines(in, &leaks);
+  cr_assert_eq(leaks.entries[0].grade, MLZ_GRADE_GROWING);
+  cr_assert_eq(leaks.entries[0].stacks, 4);
+  cr_assert_float_eq(leaks.entries[0].count, 8000, 0);
+  cr_assert_float_eq(leaks.entries[0].bytes, 8e6, 0);
+  mlz_leaks_clear(&leaks);
+  mlz_input_close(in);
+}
+
+/* One of two stacks grows: for a person the line does. Start-up's share is not the run's. */
+Test(leaks, the_rest_of_a_line_belongs_to_the_stack_that_grows) {
+  struct mlz_input *in = open_scenario("handover", NULL, NULL);
+  struct mlz_leaks leaks;
+  find(in, &leaks);
+  size_t kept = 0;
+  for (size_t i = 0; i < leaks.n; i++)
+    if (!strcmp(mlz_place_of_stack(in, leaks.entries[i].stack).function, "remember")) leaks.entries[kept++] = leaks.entries[i];
+  cr_assert_eq(kept, 4);
+  leaks.n = kept;
+  leaks.entries[1].grade = MLZ_GRADE_TURNOVER, leaks.entries[2].grade = MLZ_GRADE_CONSTANT, leaks.entries[3].grade = MLZ_GRADE_STARTUP;
+  mlz_leaks_merge_lines(in, &leaks);
+  cr_assert_eq(leaks.n, 2);
+  cr_assert_eq(leaks.entries[0].stacks, 3);
+  cr_assert_eq(leaks.entries[0].same_grade, 1);
+  cr_assert_float_eq(leaks.entries[0].count, 6000, 0);
+  cr_assert_eq(leaks.entries[1].grade, MLZ_GRADE_STARTUP);
+  mlz_leaks_clear(&leaks);
+  mlz_input_close(in);
+}
