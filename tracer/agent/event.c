@@ -23,6 +23,15 @@ uint32_t mlz_event_prefix(struct mlz_thread *th, uint64_t now, bool turn, bool g
 bool mlz_event_alloc_changed(struct mlz_tls *t, unsigned kind, unsigned flags, unsigned domain, const void *block, uint64_t size,
                              bool gil) {
   struct mlz_thread *th = t->thread;
+  if (MLZ_LIKELY(th->push - 1 < 2 && !th->reset)) { /* one or two frames: one payload slot */
+    int32_t at = mlz_event_open(th, 2, gil, mlz_event_mode(t), false);
+    if (MLZ_UNLIKELY(at < 0)) return false;
+    *mlz_event_slot(th, at) = (struct mlz_slot){mlz_head_word(kind, flags, domain, (uintptr_t)block >> MLZ_GRANULE_SHIFT),
+                                                mlz_size_word(size, th->pop, th->push)};
+    *mlz_event_slot(th, at + 1) = (struct mlz_slot){th->words[0], th->words[1]};
+    mlz_event_close(th, at + 2);
+    return true;
+  }
   int32_t i = mlz_event_open(th, 1 + mlz_event_stack_slots(th), gil, mlz_event_mode(t), false);
   if (MLZ_UNLIKELY(i < 0)) return false;
   *mlz_event_slot(th, i++) =

@@ -83,8 +83,9 @@ void mlz_python_start(void) {
   py->type_list = symbol("PyList_Type");
   if (!py->mem_get || !py->mem_set || !py->tstate_get || !py->tstate_own) return;
   find_runtime();
-  bool walkable = py->layout && py->extra_request && py->extra_set && py->dict_get && py->intern && py->err_fetch && py->err_restore &&
-                  py->type_code && py->type_unicode && py->type_bytes && (py->layout->minor > 11 || py->tstate_global);
+  bool walkable = py->layout && mlz_python_layout_published(py->layout, py->runtime) && py->extra_request && py->extra_set &&
+                  py->dict_get && py->intern && py->err_fetch && py->err_restore && py->type_code && py->type_unicode && py->type_bytes &&
+                  (py->layout->minor > 11 || py->tstate_global);
   py->capture = walkable ? mlz_stack_capture_for(py->layout->minor) : NULL;
   atomic_store(&py->state, MLZ_PY_NEW);
   /* Without its allocators the interpreter still gives stacks, collections and the end of the process. */

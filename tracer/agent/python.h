@@ -27,6 +27,8 @@ struct mlz_py_layout {
 
 /* NULL: a version that is not known, or a free-threaded build. */
 const struct mlz_py_layout *mlz_python_layout_for(const char *version);
+/* Does it agree with the offsets that the interpreter itself publishes (3.13 and later, in _PyRuntime)? Earlier versions: true. */
+bool mlz_python_layout_published(const struct mlz_py_layout *l, const char *runtime);
 
 enum mlz_py_state {
   MLZ_PY_NONE = 0,    /* no interpreter in this process */

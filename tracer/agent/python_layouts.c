@@ -58,3 +58,40 @@ const struct mlz_py_layout *mlz_python_layout_for(const char *version) {
     if (layouts[i].minor == minor) return &layouts[i];
   return NULL;
 }
+
+/* ---- what the interpreter says of itself, from 3.13 on: struct _Py_DebugOffsets at the start of _PyRuntime ---- */
+
+/* Where that table keeps what; it grew between the versions. CPython Include/internal/pycore_debug_offsets.h (3.13: pycore_runtime.h). */
+struct published {
+  uint16_t minor, current_frame, previous, executable, instr_ptr, owner, file, name, qualname, lines, first_line, adaptive, gc;
+};
+/* clang-format off */
+static const struct published published[] = {
+    {.minor = 13, .current_frame = 184, .previous = 232, .executable = 240, .instr_ptr = 248, .owner = 264,
+     .file = 280, .name = 288, .qualname = 296, .lines = 304, .first_line = 312, .adaptive = 344, .gc = 80},
+    {.minor = 14, .current_frame = 208, .previous = 256, .executable = 264, .instr_ptr = 272, .owner = 288,
+     .file = 320, .name = 328, .qualname = 336, .lines = 344, .first_line = 352, .adaptive = 384, .gc = 88},
+};
+/* clang-format on */
+
+static uint64_t field(const char *runtime, unsigned offset) {
+  uint64_t v;
+  memcpy(&v, runtime + offset, sizeof(v));
+  return v;
+}
+
+bool mlz_python_layout_published(const struct mlz_py_layout *l, const char *runtime) {
+  const struct published *p = NULL;
+  for (size_t i = 0; i < sizeof(published) / sizeof(published[0]); i++)
+    if (published[i].minor == l->minor) p = &published[i];
+  if (!p) return l->minor < 13; /* earlier versions publish nothing */
+  if (!runtime || memcmp(runtime, "xdebugpy", 8) != 0) return false;
+  if ((field(runtime, 8) >> 16) != (0x0300u | l->minor)) return false; /* the version as in PY_VERSION_HEX */
+  return field(runtime, 16) == 0 /* free-threaded */ && field(runtime, p->current_frame) == l->tstate_frame &&
+         field(runtime, p->previous) == l->frame_previous && field(runtime, p->executable) == l->frame_code &&
+         field(runtime, p->instr_ptr) == l->frame_instr && field(runtime, p->owner) == l->frame_owner &&
+         field(runtime, p->file) == l->code_file && field(runtime, p->name) == l->code_name &&
+         field(runtime, p->qualname) == l->code_qualname && field(runtime, p->lines) == l->code_lines &&
+         field(runtime, p->first_line) == l->code_first_line && field(runtime, p->adaptive) == l->code_start &&
+         field(runtime, p->gc) == l->gc_base;
+}
