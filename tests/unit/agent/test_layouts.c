@@ -2,6 +2,7 @@
 #include "tracer/agent/python.h"
 
 #include <criterion/criterion.h>
+#include <stdio.h>
 #include <string.h>
 
 static char runtime[1024];
