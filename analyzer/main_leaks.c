@@ -46,6 +46,8 @@ static const struct mlz_tool tool = {
              "               that each lived for less than a tenth of the trace\n"
              "  startup      allocated at the beginning, or by a module being imported\n"
              "  interpreter  the import machinery's, or no Python frame on the stack\n"
+             "A block that the interpreter takes from one of its free lists is counted at the\n"
+             "line that first allocated it: a leak named in a library may be its caller's.\n"
              "A terminal of 120 columns shows the reason of each grade; --json always does.\n"
              "The end of a process is the instant at which its interpreter begins to\n"
              "finalise, after its atexit callbacks. A run is measured in allocations, from\n"
@@ -135,7 +137,10 @@ static void print_json(struct mlz_input *in, const struct settings *s, const str
 
 /* ---- text ---- */
 
-enum { WHY_FROM = 120 }; /* a terminal narrower than this has no room for the reasons */
+enum {
+  WHY_FROM = 120, /* a terminal narrower than this has no room for the reasons */
+  LAST_FROM = 70, /* nor this for when the last one was allocated */
+};
 
 static bool is_shown(const struct settings *s, const struct mlz_leak_entry *e) { return s->all || e->grade < MLZ_GRADE_STARTUP; }
 
@@ -156,14 +161,15 @@ static void add_callers(struct mlz_input *in, struct mlz_table *t, uint32_t stac
   }
 }
 
-static void add_entry(struct mlz_input *in, const struct settings *s, struct mlz_table *t, bool why, const struct mlz_leak_entry *e) {
+static void add_entry(struct mlz_input *in, const struct settings *s, struct mlz_table *t, unsigned width, const struct mlz_leak_entry *e) {
+  bool why = width >= WHY_FROM, last = width >= LAST_FROM;
   char text[MLZ_UNITS_MAX];
   mlz_table_cell(t, mlz_units_size(text, e->bytes));
   mlz_table_cell(t, mlz_units_count(text, e->count));
   if (in->estimated) mlz_table_cell(t, mlz_units_count(text, (double)e->seen));
   mlz_table_cell(t, mlz_grade_name(e->grade));
   mlz_table_style(t, e->grade == MLZ_GRADE_GROWING ? MLZ_STYLE_RED : e->grade < MLZ_GRADE_CONSTANT ? MLZ_STYLE_YELLOW : MLZ_STYLE_PLAIN);
-  mlz_table_cell(t, mlz_units_time(text, (double)e->last_ns));
+  if (last) mlz_table_cell(t, mlz_units_time(text, (double)e->last_ns));
   struct mlz_place p = mlz_place_of_stack(in, e->stack);
   char *where = mlz_place_text(&p);
   mlz_table_cell(t, p.function);
@@ -175,7 +181,7 @@ static void add_entry(struct mlz_input *in, const struct settings *s, struct mlz
     mlz_table_cell(t, reason);
     free(reason);
   }
-  if (s->stacks) add_callers(in, t, e->stack, in->estimated ? 5 : 4, why);
+  if (s->stacks) add_callers(in, t, e->stack, 3u + in->estimated + last, why);
 }
 
 static void print_growing(struct mlz_input *in, const struct mlz_leaks *leaks, const struct sum *growing, FILE *out, bool color) {
@@ -196,24 +202,31 @@ static void print_growing(struct mlz_input *in, const struct mlz_leaks *leaks, c
       snprintf(stacks, sizeof stacks, "; %u of %u stacks grow (-s shows them)", e->same_grade, e->stacks);
     else if (e->stacks > 1)
       snprintf(stacks, sizeof stacks, "; %s stacks (-s shows them)", mlz_units_count(a, e->stacks));
-    fprintf(out, "  %s%s%s%s\n    %s", name, *where ? " (" : "", where, *where ? ")" : "", e->reason);
-    if (in->estimated) fprintf(out, "; seen %s, estimated %s", mlz_units_count(a, (double)e->seen), mlz_units_count(b, e->count));
-    if (rate && e->last_ns - e->first_ns >= UINT64_C(1000000000)) fprintf(out, "; %s/s", mlz_units_size(c, (double)rate));
-    fprintf(out, "%s\n", stacks);
+    char seen[2 * MLZ_UNITS_MAX + 32] = "", speed[MLZ_UNITS_MAX + 8] = "";
+    if (in->estimated)
+      snprintf(seen, sizeof seen, "; seen %s, estimated %s", mlz_units_count(a, (double)e->seen), mlz_units_count(b, e->count));
+    if (rate && e->last_ns - e->first_ns >= UINT64_C(1000000000)) snprintf(speed, sizeof speed, "; %s/s", mlz_units_size(c, (double)rate));
+    char *why = mlz_text_format("%s%s%s%s", e->reason, seen, speed, stacks);
+    fprintf(out, "  %s%s%s%s\n    ", name, *where ? " (" : "", where, *where ? ")" : "");
+    mlz_report_wrap(out, mlz_term_width(out), 4, 4, why);
+    free(why);
     free(where);
     free(name);
   }
 }
 
-/* What the table leaves out, in one line. */
+/* What the table leaves out. */
 static void print_rest(const struct settings *s, const struct sum *sums, FILE *out) {
   char a[MLZ_UNITS_MAX], b[MLZ_UNITS_MAX];
   double count = 0, bytes = 0;
   for (int g = MLZ_GRADE_STARTUP; g < MLZ_GRADE_COUNT; g++) count += sums[g].count, bytes += sums[g].bytes;
   if (s->all || !(count > 0)) return;
-  fprintf(out,
-          "\nConstant since start-up: %s in %s blocks of the program's start, imported modules\nand the interpreter (--all shows them)\n",
-          mlz_units_size(a, bytes), mlz_units_count(b, count));
+  char *text = mlz_text_format("Constant since start-up: %s in %s blocks of the program's start, imported modules and the interpreter "
+                               "(--all shows them)",
+                               mlz_units_size(a, bytes), mlz_units_count(b, count));
+  fputc('\n', out);
+  mlz_report_wrap(out, mlz_term_width(out), 0, 0, text);
+  free(text);
 }
 
 static void print_text(struct mlz_input *in, const struct settings *s, struct mlz_leaks *leaks, const struct mlz_leak_entry *hidden,
@@ -225,22 +238,25 @@ static void print_text(struct mlz_input *in, const struct settings *s, struct ml
   sum_up(leaks, sums);
   char of[64] = "";
   if (in->n_chosen > 1) snprintf(of, sizeof of, " of %zu processes, each its own", in->n_chosen);
-  fprintf(out, "%s in %s blocks were not freed by %s%s%s\n", mlz_units_size(a, leaks->bytes), mlz_units_count(b, leaks->count),
-          s->at_exit          ? "the exit"
-          : s->at || in->mark ? "then"
-                              : "the end",
-          s->at || in->mark ? "" : of, in->estimated ? " (estimated from a sample)" : "");
+  char *head =
+      mlz_text_format("%s in %s blocks were not freed by %s%s%s", mlz_units_size(a, leaks->bytes), mlz_units_count(b, leaks->count),
+                      s->at_exit          ? "the exit"
+                      : s->at || in->mark ? "then"
+                                          : "the end",
+                      s->at || in->mark ? "" : of, in->estimated ? " (estimated from a sample)" : "");
+  mlz_report_wrap(out, mlz_term_width(out), 0, 0, head);
+  free(head);
   print_growing(in, leaks, &sums[MLZ_GRADE_GROWING], out, color);
   struct mlz_table *t = mlz_table_new();
   mlz_table_column(t, "kept", MLZ_COL_NUMBER);
   mlz_table_column(t, "blocks", MLZ_COL_NUMBER);
   if (in->estimated) mlz_table_column(t, "seen", MLZ_COL_NUMBER);
   mlz_table_column(t, "grade", MLZ_COL_WORD);
-  mlz_table_column(t, "last at", MLZ_COL_NUMBER);
+  unsigned width = mlz_term_width(out);
+  if (width >= LAST_FROM) mlz_table_column(t, "last at", MLZ_COL_NUMBER);
   mlz_table_column(t, "function", MLZ_COL_NAME);
   mlz_table_column(t, "where", MLZ_COL_PATH);
-  bool why = mlz_term_width(out) >= WHY_FROM;
-  if (why) mlz_table_column(t, "why", MLZ_COL_NOTE);
+  if (width >= WHY_FROM) mlz_table_column(t, "why", MLZ_COL_NOTE);
   uint64_t limit = s->n == UINT64_MAX ? 20 : s->n ? s->n : UINT64_MAX;
   size_t shown = 0, more = 0, lossy = 0;
   for (size_t i = 0; i < leaks->n; i++) {
@@ -250,12 +266,15 @@ static void print_text(struct mlz_input *in, const struct settings *s, struct ml
     if (shown == limit)
       more++;
     else
-      add_entry(in, s, t, why, e), shown++;
+      add_entry(in, s, t, width, e), shown++;
   }
-  if (shown) fputc('\n', out), mlz_table_print(t, out, mlz_term_width(out), color);
+  if (shown) fputc('\n', out), mlz_table_print(t, out, width, color);
   if (more) fprintf(out, "\n%zu more (-n 0 shows all)\n", more);
   mlz_table_free(t);
   print_rest(s, sums, out);
+  bool stacks = !leaks->n;
+  for (size_t i = 0; i < leaks->n; i++) stacks |= mlz_report_has_stack(in, leaks->entries[i].stack);
+  if (!stacks) mlz_report_no_stacks(in, out);
   if (hidden->processes) fprintf(out, "Suppressed: %s in %s blocks\n", mlz_units_size(a, hidden->bytes), mlz_units_count(b, hidden->count));
   if (lossy)
     mlz_input_warn(in, "%zu of the stacks hold blocks that were allocated before frees were lost: some may have been freed", lossy);

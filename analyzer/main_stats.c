@@ -167,12 +167,15 @@ static void print_json(struct mlz_input *in, const struct mlz_stats *s, FILE *ou
 
 static void line(FILE *out, const char *name, const char *format, ...) __attribute__((format(printf, 3, 4)));
 static void line(FILE *out, const char *name, const char *format, ...) {
+  enum { INDENT = 16 };
+  char *text = NULL;
   va_list args;
   va_start(args, format);
-  fprintf(out, "  %-14s", name);
-  vfprintf(out, format, args);
-  fputc('\n', out);
+  if (vasprintf(&text, format, args) < 0) text = NULL;
   va_end(args);
+  fprintf(out, "  %-14s", name);
+  mlz_report_wrap(out, mlz_term_width(out), INDENT, INDENT, text ? text : "");
+  free(text);
 }
 
 /* `at`: the figures are those of another instant than the end. */
@@ -212,9 +215,9 @@ static void print_head(struct mlz_input *in, const struct mlz_stats *s, bool at,
        mlz_units_count(b, (double)dropped));
 }
 
-static const char *bar(char *out, double part, double whole) {
-  enum { WIDTH = 24 };
-  int n = whole > 0 ? (int)(part / whole * WIDTH + 0.5) : 0;
+static const char *bar(char *out, unsigned width, double part, double whole) {
+  enum { LENGTH = 24, SHORT = 14, ROOM = 72 };
+  int n = whole > 0 ? (int)(part / whole * (width < ROOM ? SHORT : LENGTH) + 0.5) : 0;
   if (!n && part > 0) n = 1;
   memset(out, '#', (size_t)n);
   out[n] = 0;
@@ -241,7 +244,7 @@ static void print_sizes(const struct mlz_stats *s, FILE *out, unsigned width, bo
     mlz_table_cell(t, mlz_units_count(a, row->alloc_count));
     mlz_table_cell(t, mlz_units_size(a, row->alloc_bytes));
     mlz_table_cell(t, mlz_units_size(a, row->alloc_bytes - row->free_bytes));
-    mlz_table_cell(t, bar(b, row->alloc_count, most));
+    mlz_table_cell(t, bar(b, width, row->alloc_count, most));
   }
   fputc('\n', out);
   mlz_table_print(t, out, width, color);
@@ -272,7 +275,7 @@ static void print_lifetimes(const struct mlz_input *in, const struct mlz_stats *
     free(label);
     mlz_table_cell(t, mlz_units_count(a, count));
     mlz_table_cell(t, mlz_units_percent(a, count, total));
-    mlz_table_cell(t, bar(b, count, most));
+    mlz_table_cell(t, bar(b, width, count, most));
   }
   fputc('\n', out);
   mlz_table_print(t, out, width, color);
@@ -289,7 +292,9 @@ static void print_domains(const struct mlz_stats *s, FILE *out, unsigned width, 
   for (unsigned d = 0; d < MLZ_BLOCK_DOMAINS; d++) {
     const struct mlz_tally *row = &s->domains[d];
     if (!(row->alloc_count > 0)) continue;
-    mlz_table_cell(t, d == MLZ_BLOCK_MMAP ? "mmap (reserved, not in the totals)" : domain_names[d]);
+    mlz_table_cell(t, d != MLZ_BLOCK_MMAP ? domain_names[d]
+                      : width < 66        ? "mmap (not in the totals)"
+                                          : "mmap (reserved, not in the totals)");
     mlz_table_cell(t, mlz_units_count(a, row->alloc_count));
     mlz_table_cell(t, mlz_units_size(a, row->alloc_bytes));
     mlz_table_cell(t, mlz_units_size(a, row->alloc_bytes - row->free_bytes));
@@ -316,8 +321,13 @@ static void print_threads(struct mlz_input *in, const struct mlz_stats *s, FILE 
   mlz_table_column(t, "lost", MLZ_COL_NUMBER);
   mlz_table_column(t, "blocked", MLZ_COL_NUMBER);
   enum { SHOWN_MAX = 20 };
-  for (size_t i = 0; i < n && i < SHOWN_MAX; i++) {
+  size_t chosen = 0, left_out = 0;
+  for (size_t i = 0; i < n; i++) {
     const json_t *row = mlz_trace_thread(in->trace, i);
+    bool is_chosen = mlz_input_process(in, (uint32_t)mlz_input_uint(row, "process", 0))->chosen;
+    left_out += !is_chosen;
+    chosen += is_chosen;
+    if (!is_chosen || chosen > SHOWN_MAX) continue;
     uint64_t id = mlz_input_uint(row, "id", UINT64_MAX);
     mlz_table_cell(t, *mlz_input_text(row, "name") ? mlz_input_text(row, "name") : "(no name)");
     char *tid = mlz_text_format("%" PRIu64, mlz_input_uint(row, "tid", 0));
@@ -327,8 +337,9 @@ static void print_threads(struct mlz_input *in, const struct mlz_stats *s, FILE 
     mlz_table_cell(t, mlz_units_count(a, (double)mlz_input_thread_dropped(row)));
     mlz_table_cell(t, mlz_units_time(a, (double)mlz_input_uint(row, "blocked_ns", 0)));
   }
-  if (n > 1) fputc('\n', out), mlz_table_print(t, out, width, color);
-  if (n > SHOWN_MAX) fprintf(out, "%zu more threads (--json lists all)\n", n - SHOWN_MAX);
+  if (n > 1 && chosen) fputc('\n', out), mlz_table_print(t, out, width, color);
+  if (chosen > SHOWN_MAX) fprintf(out, "%zu more threads (--json lists all)\n", chosen - SHOWN_MAX);
+  if (left_out) fprintf(out, "Left out: %zu thread%s of other processes\n", left_out, left_out == 1 ? "" : "s");
   mlz_table_free(t);
 }
 
@@ -339,22 +350,25 @@ static void print_processes(struct mlz_input *in, const struct mlz_stats *s, FIL
   mlz_table_column(t, "events", MLZ_COL_NUMBER);
   mlz_table_column(t, "from", MLZ_COL_NUMBER);
   mlz_table_column(t, "to", MLZ_COL_NUMBER);
-  mlz_table_column(t, "", MLZ_COL_WORD);
   mlz_table_column(t, "command", MLZ_COL_NOTE);
   enum { SHOWN_MAX = 20 };
-  for (size_t i = 0; i < in->n_processes && i < SHOWN_MAX; i++) {
+  size_t chosen = 0, left_out = 0;
+  for (size_t i = 0; i < in->n_processes; i++) {
     const struct mlz_process *p = in->processes[i];
+    left_out += !p->chosen;
+    chosen += p->chosen;
+    if (!p->chosen || chosen > SHOWN_MAX) continue;
     char *pid = mlz_text_format("%" PRId64, p->pid);
     mlz_table_cell(t, pid);
     free(pid);
     mlz_table_cell(t, mlz_units_count(a, i < s->n_processes ? (double)s->process_events[i] : 0));
     mlz_table_cell(t, mlz_units_time(a, (double)p->start_ns));
     mlz_table_cell(t, p->end_ns ? mlz_units_time(a, (double)p->end_ns) : "-");
-    mlz_table_cell(t, p->chosen ? "" : "left out");
     mlz_table_cell(t, p->command);
   }
-  if (in->n_processes > 1) fputc('\n', out), mlz_table_print(t, out, width, color);
-  if (in->n_processes > SHOWN_MAX) fprintf(out, "%zu more processes (--json lists all)\n", in->n_processes - SHOWN_MAX);
+  if (in->n_processes > 1 && chosen) fputc('\n', out), mlz_table_print(t, out, width, color);
+  if (chosen > SHOWN_MAX) fprintf(out, "%zu more processes (--json lists all)\n", chosen - SHOWN_MAX);
+  if (left_out) fprintf(out, "Left out: %zu process%s (--json lists all)\n", left_out, left_out == 1 ? "" : "es");
   mlz_table_free(t);
 }
 

@@ -273,6 +273,9 @@ static void print_text(struct mlz_input *in, const struct settings *s, const str
   }
   if (shown) mlz_table_print(t, out, width, color);
   if (shown < with_value) fprintf(out, "\n%zu more (-n 0 shows all)\n", with_value - shown);
+  bool stacks = !shown || s->group > MLZ_GROUP_STACK;
+  for (size_t i = 0; i < with_value && !stacks; i++) stacks = mlz_report_has_stack(in, r->sites.sites[i].row);
+  if (!stacks) mlz_report_no_stacks(in, out);
   if (!shown) fputs(s->filter ? "No site matches the filter.\n" : "Nothing to show.\n", out);
   mlz_table_free(t);
 }

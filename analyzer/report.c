@@ -139,6 +139,45 @@ json_t *mlz_json_stack(const struct mlz_input *in, uint32_t stack) {
 
 /* ---- the window ---- */
 
+void mlz_report_wrap(FILE *out, unsigned width, unsigned column, unsigned indent, const char *text) {
+  bool begun = false; /* a word stands on this line */
+  while (*text) {
+    size_t length = strcspn(text, " ");
+    char *word = mlz_text_format("%.*s", (int)length, text);
+    unsigned columns = mlz_text_width(word);
+    if (begun && column + 1 + columns > width) {
+      fprintf(out, "\n%*s", (int)indent, "");
+      column = indent;
+      begun = false;
+    }
+    fprintf(out, "%s%s", begun ? " " : "", word);
+    column += begun + columns;
+    begun = true;
+    free(word);
+    text += length;
+    text += *text == ' ';
+  }
+  fputc('\n', out);
+}
+
+bool mlz_report_has_stack(const struct mlz_input *in, uint32_t stack) {
+  uint32_t n;
+  bool truncated;
+  mlz_trace_stack(in->trace, stack, &n, &truncated);
+  return n;
+}
+
+void mlz_report_no_stacks(const struct mlz_input *in, FILE *out) {
+  bool python = false;
+  for (size_t i = 0; i < in->n_processes; i++) python |= in->processes[i]->chosen && *in->processes[i]->python;
+  bool none = !mlz_input_uint(json_object_get(mlz_trace_meta(in->trace), "settings"), "max_stack_depth", 1);
+  fputc('\n', out);
+  mlz_report_wrap(out, mlz_term_width(out), 0, 0,
+                  none     ? "No block has a stack: it was recorded with --max-stack-depth 0."
+                  : python ? "No block has a stack: no Python frame was running when they were allocated."
+                           : "No block has a stack: a native program ran no Python, and only Python's frames are recorded.");
+}
+
 static const struct mlz_cut *resolve(struct mlz_input *in, const char *text, bool include_mmap, struct mlz_cut *cut, bool *at_peak) {
   struct mlz_when when = mlz_when_parse(text);
   if (when.kind == MLZ_WHEN_NONE) return NULL;

@@ -33,6 +33,13 @@ struct mlz_place mlz_place_of_frame(const struct mlz_input *in, uint32_t frame);
 struct mlz_place mlz_place_of_stack(const struct mlz_input *in, uint32_t stack); /* innermost frame; "(no stack)" for the empty one */
 char *mlz_place_text(const struct mlz_place *place); /* "file:line", clean, malloc'd; the current directory is left out */
 
+/* A paragraph of clean text that fits `width` columns where its words do; lines after the first begin at `indent`. `column`: where the cursor
+ * stands. Ends with a newline. */
+void mlz_report_wrap(FILE *out, unsigned width, unsigned column, unsigned indent, const char *text);
+bool mlz_report_has_stack(const struct mlz_input *in, uint32_t stack);
+/* Why no block has one. */
+void mlz_report_no_stacks(const struct mlz_input *in, FILE *out);
+
 struct mlz_window {
   const struct mlz_cut *from, *to; /* NULL: unlimited */
   struct mlz_cut from_cut, to_cut;

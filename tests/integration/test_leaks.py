@@ -100,4 +100,31 @@ for worker in (first, second, third):
     assert '3,00' in row[0] and '3 stacks' in text, text
 
 
+@case
+def a_report_says_why_nothing_has_a_stack():
+    record([PYTHON, '-c', 'a = [str(i) for i in range(1000)]'], '--max-stack-depth', '0', trace='depth.mlyze')
+    record(['/bin/sh', '-c', 'x=1; for i in 1 2 3; do x=$x$x; done'], trace='native.mlyze')
+    record([PYTHON, '-c', 'a = [str(i) for i in range(1000)]'], trace='python.mlyze')
+    for trace, words in (('depth', '--max-stack-depth 0'), ('native', 'native program'), ('python', None)):
+        for name in ('leaks', 'top'):
+            text = execute([MEMLYZE, name, trace + '.mlyze'], env=clean_env(COLUMNS=200)).stdout
+            if words:
+                assert 'No block has a stack' in text and words in text, text
+            else:
+                assert 'No block has a stack' not in text, text
+
+
+@case
+def every_line_fits_a_narrow_terminal():
+    with open('l.py', 'w') as file:
+        file.write(APPEND % (300, ''))
+    record(['/bin/sh', '-c', '%s l.py; %s l.py' % (PYTHON, PYTHON)])
+    for command in (['stats'], ['leaks'], ['leaks', '-a'], ['stats', '--process', 'all'], ['leaks', '--process', 'all']):
+        for columns in (60, 80, 120):
+            out = execute([MEMLYZE] + command + ['trace.mlyze'], env=clean_env(COLUMNS=columns)).stdout
+            same('too wide for %d, %s' % (columns, ' '.join(command)), [line for line in out.splitlines() if len(line) > columns], [])
+    text = execute([MEMLYZE, 'stats', 'trace.mlyze'], env=clean_env(COLUMNS=80)).stdout
+    assert 'Left out: 1 thread of other processes' in text and 'Left out: 1 process ' in text, text
+
+
 run(__name__)
