@@ -378,12 +378,19 @@ static int compare_members(const void *a, const void *b) {
   return x->record < y->record ? -1 : x->record > y->record;
 }
 
+#define SPEAKS_FOR_ITSELF 0.8 /* a stack with this share of its line's survivors: nothing was handed over */
+
 static void judge_line(struct leak_pass *pass, const struct ledger *l, const struct line_member *members, size_t n,
                        struct grown_lines *grown) {
   const struct mlz_leak **leaks = mlz_text_calloc(n, sizeof *leaks);
   struct mlz_leak sum;
-  for (size_t i = 0; i < n; i++) leaks[i] = &l->leaks[members[i].record];
-  if (mlz_leak_sum(&sum, leaks, n, l->end.end)) {
+  uint64_t most = 0, all = 0;
+  for (size_t i = 0; i < n; i++) {
+    leaks[i] = &l->leaks[members[i].record];
+    most = leaks[i]->seen > most ? leaks[i]->seen : most;
+    all += leaks[i]->seen;
+  }
+  if ((double)most < SPEAKS_FOR_ITSELF * (double)all && mlz_leak_sum(&sum, leaks, n, l->end.end)) {
     uint64_t first = 0, last = 0, last_ns = l->end.end_ns;
     char reason[120];
     mlz_leak_span(&sum, &first, &last);
