@@ -48,7 +48,7 @@ enum mlz_kind {
   MLZ_K_FINALIZE = 18,     /* b = ns: the image's end as docs/architecture.md defines it; later events are of phase finalize */
   MLZ_K_SETTINGS = 19, /* b = settings word (control.h) that the following allocations obey; payload: a = sample_over bytes or 0, b = 0 */
   MLZ_K_LOST = 20,     /* payload: a = allocations lost, b = frees lost since the last LOST of this ring; head b = ns */
-  MLZ_K_NAME = 21,     /* b = ns: the thread has a new name; payload as THREAD */
+  MLZ_K_NAME = 21,     /* b = ns: the thread of payload.b (of this image) has a new name; payload as THREAD */
   MLZ_K_COUNT
 };
 

@@ -248,4 +248,12 @@ if os.fork() == 0:
     same('blocks of the child that outlives', blocks(tool('top', '-n', '0', '--process', 'all'), 'daemon.py').get(7), (5, 5))
 
 
+@case(each=PYTHONS)
+def threads_have_the_names_that_the_program_gave(python):
+    record([python, os.path.join(PROGRAMS, 'names.py')])
+    threads = tool('stats')['threads']
+    same('names', {t['name'] for t in threads}, {'MainThread', 'web-0', 'größe', 'x' * 40})
+    assert all(t['events'] > 1000 for t in threads), threads
+
+
 run(__name__)

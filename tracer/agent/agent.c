@@ -5,6 +5,7 @@
 #include "python.h"
 #include "sys.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -144,6 +145,8 @@ static bool thread_begin(struct mlz_tls *t) {
   }
   mlz_producer_init(&th->out, &mlz_agent.peer, r);
   th->tid = mlz_sys_gettid();
+  th->self = (unsigned long)pthread_self();
+  th->name_hash = 0;
   th->number = atomic_fetch_add_explicit(&mlz_agent.thread_next, 1, memory_order_relaxed);
   mlz_thread_forget(th);
   th->depth = UINT32_MAX; /* obey_settings sees a change */
@@ -162,7 +165,12 @@ static bool thread_begin(struct mlz_tls *t) {
   send_name(th, MLZ_K_THREAD);
   obey_settings(t);
   end_rounds = 0;
-  if (end_key_made) pthread_setspecific(end_key, th);
+  if (end_key_made) { /* may allocate */
+    uint32_t busy = t->busy;
+    t->busy = MLZ_BUSY_OWN;
+    pthread_setspecific(end_key, th);
+    t->busy = busy;
+  }
   return true;
 }
 
@@ -198,7 +206,7 @@ static void thread_end(void *arg) {
   t->busy = 1;
   if (mlz_agent_enter(t)) {
     mlz_gate_publish_seen(t);
-    send_name(th, MLZ_K_NAME);
+    if (!th->name_hash) send_name(th, MLZ_K_NAME);
     mlz_event_rare(th, MLZ_K_THREAD_END, 0, 0, mlz_peer_clock(&mlz_agent.peer), NULL, 0, false);
     atomic_store_explicit(&th->out.ring->ending, 1, memory_order_release);
     atomic_store_explicit(&th->ended, 1, memory_order_release);
@@ -214,12 +222,14 @@ static void forked_child(void) {
 
 __attribute__((constructor)) static void agent_start(void) {
   struct mlz_tls *t = &mlz_tls;
-  t->busy = 1;
+  t->busy = MLZ_BUSY_EVENT;
   mlz_agent_enter(t);
+  t->busy = MLZ_BUSY_OWN;
   if (atomic_load_explicit(&mlz_agent.attach, memory_order_relaxed) == MLZ_AGENT_ON) {
     if (mlz_agent.no_wipe) pthread_atfork(NULL, NULL, forked_child);
     mlz_process_resolve_exec();
     mlz_python_start();
   }
-  t->busy = 0;
+  dlerror(); /* what we did not find is not the program's business */
+  t->busy = MLZ_BUSY_NOT;
 }

@@ -40,6 +40,8 @@ struct mlz_thread {
   const void *interp;       /* for which interp_known was decided */
   uint32_t depth;           /* max_stack_depth as of the settings obeyed */
   uint32_t tid;
+  unsigned long self;             /* pthread_self(), which threading calls ident */
+  uint64_t name_hash;             /* of the name that threading gave it; 0: none was sent */
   _Atomic uint32_t ended;         /* the thread's last destructor ran: may be reused once its tid is gone */
   struct mlz_thread *next;        /* list of all, newest first */
   uint64_t lost_alloc, lost_free; /* not yet told by LOST */
@@ -76,6 +78,7 @@ enum mlz_busy {
   MLZ_BUSY_NOT = 0,
   MLZ_BUSY_EVENT = 1, /* composing a message: nothing may be sent in between */
   MLZ_BUSY_INNER = 2, /* inside the hooked allocator: a marked block that is freed there must still be reported */
+  MLZ_BUSY_OWN = 3,   /* calling the interpreter on our own account: its allocations are hidden, marked blocks that it frees are reported */
 };
 
 /* What the hooks touch at every event. Static TLS, initial-exec: small. */

@@ -28,7 +28,9 @@ bool mlz_code_prepare(void) {
     mlz_python.extra_ready = mlz_python.extra_index >= 0;
     void *type = NULL, *value = NULL, *traceback = NULL;
     mlz_python.err_fetch(&type, &value, &traceback);
+    mlz_tls.busy = MLZ_BUSY_OWN;
     mlz_python.name_key = mlz_python.intern("__name__");
+    mlz_tls.busy = MLZ_BUSY_EVENT;
     mlz_python.err_restore(type, value, traceback);
   }
   return mlz_python.extra_ready;
@@ -90,6 +92,14 @@ static struct text text_of(const char *string) {
   uint8_t scratch[4];
   for (uint64_t i = 0; i < t.length; i++) t.bytes += utf8(point(&t, i), scratch);
   return t;
+}
+
+uint32_t mlz_code_utf8(const char *string, uint8_t *out, uint32_t size) {
+  struct text t = text_of(string);
+  if (t.bytes > size) return 0;
+  uint32_t n = 0;
+  for (uint64_t i = 0; i < t.length; i++) n += utf8(point(&t, i), out + n);
+  return n;
 }
 
 /* ---- the CODE message ---- */
@@ -222,5 +232,9 @@ uint32_t mlz_code_register(struct mlz_thread *th, const char *frame, const char 
   if (!th->interp_known) return 0; /* its index of co_extra is another: names without a life time would mislead */
   if (pointer_at(code, 8) != mlz_python.type_code) return 0;
   uint32_t id = atomic_fetch_add_explicit(&mlz_agent_control()->code_next, 1, memory_order_relaxed);
-  return send_code(th, id, frame, code) && store_id(code, id) ? id : 0;
+  if (!send_code(th, id, frame, code)) return 0;
+  mlz_tls.busy = MLZ_BUSY_OWN;
+  bool stored = store_id(code, id);
+  mlz_tls.busy = MLZ_BUSY_EVENT;
+  return stored ? id : 0;
 }

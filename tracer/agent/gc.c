@@ -131,22 +131,19 @@ static void *callback(void *self, void *const *args, long n) {
   (void)self;
   struct mlz_tls *t = &mlz_tls;
   if (n == 2 && !t->busy) {
-    t->busy = 1;
+    t->busy = MLZ_BUSY_OWN;
     const char *phase = gc.as_utf8(args[0]);
     bool start = phase && phase[0] == 's' && phase[1] == 't' && phase[2] == 'a';
-    if (start && number(args[1], gc.key_generation) >= 2) {
-      t->busy = 0; /* a dict out of the free list is a recorded block of the program's: its free must be seen */
-      let_go();
-      t->busy = 1;
-    }
+    if (start && number(args[1], gc.key_generation) >= 2) let_go();
     if (mlz_agent_enter(t)) {
       if (start)
         on_start(t, args[1]);
       else
         on_stop(t, args[1]);
+      if (!start) mlz_names_look(t);
     }
     gc.fresh_dict = false;
-    t->busy = 0;
+    t->busy = MLZ_BUSY_NOT;
   }
   gc.inc(gc.none);
   return gc.none;
@@ -166,7 +163,8 @@ static int install(void *unused) {
   (void)unused;
   struct mlz_tls *t = &mlz_tls;
   if (t->busy || gc.installed) return 0;
-  t->busy = 1;
+  t->busy = MLZ_BUSY_OWN;
+  mlz_names_prepare();
   gc.key_generation = mlz_python.intern("generation");
   gc.key_collected = mlz_python.intern("collected");
   gc.key_uncollectable = mlz_python.intern("uncollectable");
@@ -193,11 +191,12 @@ static int install(void *unused) {
       mlz_python.err_clear();
     }
   }
-  t->busy = 0;
+  t->busy = MLZ_BUSY_NOT;
   return 0;
 }
 
 void mlz_gc_prepare(void) {
+  mlz_tls.busy = MLZ_BUSY_OWN;
 #define FIND(member, name) *(void **)&gc.member = dlsym(RTLD_DEFAULT, name)
   FIND(new_function, "PyCFunction_NewEx");
   FIND(append, "PyList_Append");
@@ -208,6 +207,7 @@ void mlz_gc_prepare(void) {
   FIND(as_utf8, "PyUnicode_AsUTF8");
   FIND(none, "_Py_NoneStruct");
 #undef FIND
+  mlz_tls.busy = MLZ_BUSY_EVENT;
   if (!gc.new_function || !gc.append || !gc.as_ssize || !gc.inc || !gc.dec || !gc.as_utf8 || !gc.none) return;
   const struct mlz_py_layout *l = mlz_python.layout;
   gc.base = (l->gc_in_runtime ? mlz_python.runtime : (const char *)mlz_python.main_interp) + l->gc_base;

@@ -70,11 +70,14 @@ static inline bool ready(void) { return MLZ_LIKELY(atomic_load_explicit(&resolve
 
 /* Does this call of the thread report? Not when a hook above it does, nor where the family is not traced. */
 static inline bool reports(struct mlz_tls *t) {
-  if (MLZ_UNLIKELY(t->busy)) return false;
+  if (MLZ_UNLIKELY(t->busy)) {
+    mlz_record_nested(t);
+    return false;
+  }
   if (MLZ_UNLIKELY(atomic_load_explicit(&mlz_python.wrap_pending, memory_order_relaxed))) {
-    t->busy = 1;
+    t->busy = MLZ_BUSY_OWN;
     mlz_python_rewrap();
-    t->busy = 0;
+    t->busy = MLZ_BUSY_NOT;
   }
   return mlz_agent.trace_malloc || atomic_load_explicit(&mlz_agent.attach, memory_order_relaxed) == MLZ_AGENT_NEW;
 }
@@ -117,9 +120,10 @@ static MLZ_COLD void *early_realloc(void *old, size_t size) {
 /* A block that was recorded here, before a layer above us existed (PYTHONMALLOC=debug moves addresses), ends below that layer. */
 static void free_inside(struct mlz_tls *t, void *block) {
   if (MLZ_LIKELY(!mlz_record_marked(block, MLZ_D_MALLOC))) return;
+  enum mlz_busy was = t->busy;
   busy(t, MLZ_BUSY_EVENT);
   mlz_record_free(t, MLZ_D_MALLOC, block);
-  busy(t, MLZ_BUSY_INNER);
+  busy(t, was);
 }
 
 EXPORT void *realloc(void *old, size_t size) {
@@ -127,7 +131,7 @@ EXPORT void *realloc(void *old, size_t size) {
   if (MLZ_UNLIKELY(is_early(old))) return early_realloc(old, size);
   if (MLZ_UNLIKELY(!ready())) return early_alloc(size);
   if (!reports(t)) {
-    if (MLZ_UNLIKELY(t->busy == MLZ_BUSY_INNER && old)) free_inside(t, old);
+    if (MLZ_UNLIKELY(t->busy >= MLZ_BUSY_INNER && old)) free_inside(t, old);
     return next.realloc(old, size);
   }
   busy(t, old ? MLZ_BUSY_EVENT : MLZ_BUSY_INNER);
@@ -162,7 +166,7 @@ EXPORT void free(void *block) {
     busy(t, MLZ_BUSY_NOT);
     return;
   }
-  if (t->busy == MLZ_BUSY_INNER) free_inside(t, block);
+  if (t->busy >= MLZ_BUSY_INNER) free_inside(t, block);
   next.free(block);
 }
 

@@ -17,23 +17,44 @@ MLZ_INLINE void *after_alloc(struct mlz_tls *t, void *block, size_t size, unsign
   return block;
 }
 
+/* Inside the allocator or the interpreter that we called: a block that was recorded ends there all the same. */
+static MLZ_COLD void free_inside(struct mlz_tls *t, void *block, unsigned domain) {
+  uint32_t busy = t->busy;
+  if (busy < MLZ_BUSY_INNER || !mlz_record_marked(block, domain)) return;
+  t->busy = MLZ_BUSY_EVENT;
+  atomic_signal_fence(memory_order_seq_cst);
+  mlz_record_free(t, domain, block);
+  atomic_signal_fence(memory_order_seq_cst);
+  t->busy = busy;
+}
+
 MLZ_INLINE void *hook_malloc(struct mlz_py_allocator *in, size_t size, unsigned domain) {
   struct mlz_tls *t = &mlz_tls;
-  if (MLZ_UNLIKELY(t->busy)) return in->malloc(in->ctx, size);
+  if (MLZ_UNLIKELY(t->busy)) {
+    mlz_record_nested(t);
+    return in->malloc(in->ctx, size);
+  }
   t->busy = MLZ_BUSY_INNER;
   atomic_signal_fence(memory_order_seq_cst);
   return after_alloc(t, in->malloc(in->ctx, size), size, domain);
 }
 MLZ_INLINE void *hook_calloc(struct mlz_py_allocator *in, size_t n, size_t size, unsigned domain) {
   struct mlz_tls *t = &mlz_tls;
-  if (MLZ_UNLIKELY(t->busy)) return in->calloc(in->ctx, n, size);
+  if (MLZ_UNLIKELY(t->busy)) {
+    mlz_record_nested(t);
+    return in->calloc(in->ctx, n, size);
+  }
   t->busy = MLZ_BUSY_INNER;
   atomic_signal_fence(memory_order_seq_cst);
   return after_alloc(t, in->calloc(in->ctx, n, size), n * size, domain);
 }
 MLZ_INLINE void *hook_realloc(struct mlz_py_allocator *in, void *old, size_t size, unsigned domain) {
   struct mlz_tls *t = &mlz_tls;
-  if (MLZ_UNLIKELY(t->busy)) return in->realloc(in->ctx, old, size);
+  if (MLZ_UNLIKELY(t->busy)) {
+    mlz_record_nested(t);
+    if (old) free_inside(t, old, domain);
+    return in->realloc(in->ctx, old, size);
+  }
   t->busy = old ? MLZ_BUSY_EVENT : MLZ_BUSY_INNER;
   atomic_signal_fence(memory_order_seq_cst);
   if (!old) return after_alloc(t, in->realloc(in->ctx, old, size), size, domain);
@@ -49,6 +70,7 @@ MLZ_INLINE void *hook_realloc(struct mlz_py_allocator *in, void *old, size_t siz
 MLZ_INLINE void hook_free(struct mlz_py_allocator *in, void *block, unsigned domain) {
   struct mlz_tls *t = &mlz_tls;
   if (MLZ_UNLIKELY(t->busy || !block)) {
+    if (block) free_inside(t, block, domain);
     in->free(in->ctx, block);
     return;
   }

@@ -37,6 +37,12 @@ MLZ_MARKS_INLINE struct mlz_marks_piece *mlz_marks_find(uintptr_t address) {
 MLZ_MARKS_INLINE uint32_t mlz_marks_word(uintptr_t address) { return (uint32_t)(address >> 10) & (MLZ_MARKS_WORDS - 1); }
 MLZ_MARKS_INLINE uint64_t mlz_marks_bit(uintptr_t address) { return UINT64_C(1) << (address >> 4 & 63); }
 
+/* glibc 2.32 and later: false from before the second thread begins. Elsewhere the first recorded event of a second thread tells. */
+extern char __libc_single_threaded __attribute__((weak));
+MLZ_MARKS_INLINE bool mlz_marks_locked(enum mlz_marks_map map) {
+  return mlz_marks_atomic[map] || (map == MLZ_MARKS_SHARED && &__libc_single_threaded != NULL && !__libc_single_threaded);
+}
+
 MLZ_MARKS_INLINE bool mlz_marks_test(const void *block, enum mlz_marks_map map) {
   uintptr_t a = (uintptr_t)block;
   struct mlz_marks_piece *p = mlz_marks_find(a);
@@ -48,7 +54,7 @@ MLZ_MARKS_INLINE bool mlz_marks_set(const void *block, enum mlz_marks_map map) {
   struct mlz_marks_piece *p = mlz_marks_find(a);
   if (__builtin_expect(!p, 0) && !(p = mlz_marks_make(a))) return false;
   _Atomic uint64_t *w = &p->map[map][mlz_marks_word(a)];
-  if (__builtin_expect(mlz_marks_atomic[map], 0))
+  if (__builtin_expect(mlz_marks_locked(map), 0))
     atomic_fetch_or_explicit(w, mlz_marks_bit(a), memory_order_relaxed);
   else
     atomic_store_explicit(w, atomic_load_explicit(w, memory_order_relaxed) | mlz_marks_bit(a), memory_order_relaxed);
@@ -62,7 +68,7 @@ MLZ_MARKS_INLINE bool mlz_marks_take(const void *block, enum mlz_marks_map map) 
   _Atomic uint64_t *w = &p->map[map][mlz_marks_word(a)];
   uint64_t bit = mlz_marks_bit(a), old = atomic_load_explicit(w, memory_order_relaxed);
   if (!(old & bit)) return false;
-  if (__builtin_expect(mlz_marks_atomic[map], 0))
+  if (__builtin_expect(mlz_marks_locked(map), 0))
     atomic_fetch_and_explicit(w, ~bit, memory_order_relaxed);
   else
     atomic_store_explicit(w, old & ~bit, memory_order_relaxed);

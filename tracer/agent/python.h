@@ -106,6 +106,11 @@ MLZ_COLD bool mlz_python_interp(struct mlz_thread *th, const void *interp);
 /* code.c: the id of a code object seen for the first time; 0: none could be had. */
 MLZ_COLD uint32_t mlz_code_register(struct mlz_thread *th, const char *frame, const char *code);
 bool mlz_code_prepare(void);
+uint32_t mlz_code_utf8(const char *string, uint8_t *out, uint32_t size); /* of a str object; 0: none, or too long */
+
+/* names.c */
+void mlz_names_prepare(void);
+void mlz_names_look(struct mlz_tls *t);
 
 /* gc.c */
 void mlz_gc_prepare(void);

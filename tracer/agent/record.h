@@ -61,6 +61,13 @@ MLZ_INLINE bool mlz_record_marked(const void *block, unsigned domain) {
   return mlz_marks_test(block, own) || mlz_marks_test(block, other);
 }
 
+/* A hook that found another one running: counted when it is a signal handler that came into the middle of a message. */
+MLZ_INLINE void mlz_record_nested(struct mlz_tls *t) {
+  if (MLZ_LIKELY(t->busy != MLZ_BUSY_EVENT) || !t->image) return;
+  _Atomic uint64_t *n = &t->thread->out.ring->nested;
+  atomic_store_explicit(n, atomic_load_explicit(n, memory_order_relaxed) + 1, memory_order_relaxed);
+}
+
 MLZ_INLINE bool mlz_record_gil(struct mlz_thread *th, unsigned domain) { return mlz_domain_gil(domain) || mlz_record_tstate(th, domain); }
 
 /* Before the real free. Takes care of t->busy itself. */

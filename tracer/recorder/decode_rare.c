@@ -132,9 +132,16 @@ static bool take_name(struct mlz_drain *d, struct mlz_feed *f, uint64_t a, uint6
   uint64_t bytes = slot_at(d, f, f->pos + 1)->a;
   const uint8_t *data = side_read(d, f, &f->side_pos, bytes);
   if (!data) return false;
-  free(f->name);
-  f->name = text_of(data, bytes);
-  mlz_image_thread_row(d, f);
+  struct mlz_feed *named = f;
+  if (mlz_word_kind(a) == MLZ_K_NAME) { /* of any thread of the image, by its number; one that is gone keeps the name it had */
+    uint64_t number = slot_at(d, f, f->pos + 1)->b;
+    for (named = f->image->feeds; named && named->ring->thread_no != number;) named = named->next;
+  }
+  if (named) {
+    free(named->name);
+    named->name = text_of(data, bytes);
+    mlz_image_thread_row(d, named);
+  }
   if (mlz_word_kind(a) == MLZ_K_THREAD) mlz_account_rare(d, f, &(struct mlz_rare){.op = MLZ_OP_THREAD_START, .start_ns = b});
   f->pos += 2;
   return true;
