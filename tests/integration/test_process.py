@@ -1,7 +1,7 @@
 """Threads, forks and everything that begins or ends a process."""
 import os
 
-from harness import PYTHON, PYTHONS, Skip, case, clean_env, execute, record, run, same, tool
+from harness import PROGRAMS, PYTHON, PYTHONS, Skip, case, clean_env, execute, record, run, same, tool
 
 BASE = 300000  # sizes above it are ours
 
