@@ -215,9 +215,11 @@ static bool is_rising(const struct mlz_leak *leak, const struct mlz_leak_process
   if (leak->allocated <= leak->seen || !find_lows(leak, begin, p->end, lows)) return true;
   int32_t middle = lows[PARTS / 2 - 1], rise = lows[PARTS - 1] - middle;
   bool none_replaced = middle <= first_half(leak, begin, p->end) * (double)leak->seen + 1; /* what was live then is live still */
-  if (rise <= 0 || (!none_replaced && (double)rise * rise < CHANCE * middle)) return false;
+  bool by_chance = (double)rise * rise < CHANCE * middle;
+  if (rise <= 0 || (!none_replaced && by_chance)) return false;
   if (lows[PARTS - 1] - lows[PARTS - 3] < rise / 4) return false; /* half of what an even rise has there: it is full */
   if (rise >= LIVE_RISE * middle) return true;
+  if (by_chance) return false;
   for (unsigned i = PARTS / 2; i < PARTS; i++)
     if (lows[i] <= lows[i - 1]) return false;
   return rise >= middle - lows[PARTS / 4 - 1];

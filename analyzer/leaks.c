@@ -19,7 +19,9 @@ struct ledger {
   uint32_t table_size; /* a power of two; 0: none */
   struct mlz_leak_process end;
   bool run_found;
-  struct window *windows; /* allocation numbers just before each collection of generation 1 or 2, in order */
+  uint64_t main_begin, main_begin_ns; /* first allocation with a frame of __main__ */
+  uint64_t imports, own_since;        /* allocations of the program's imports; its own since the run begins */
+  struct window *windows;             /* allocation numbers just before each collection of generation 1 or 2, in order */
   size_t n_windows, windows_room;
   uint64_t collected_at; /* allocation number of the last of these */
 };
@@ -175,7 +177,37 @@ static void find_origins(struct leak_pass *pass, struct ledger *l, const struct 
     }
     if (!l->run_found && pass->in_main[leak->stack]) {
       l->run_found = true;
-      l->end.run_begin = b->alloc_no[i];
+      l->end.run_begin = l->main_begin = b->alloc_no[i];
+      l->end.run_begin_ns = l->main_begin_ns = b->time_ns[i];
+    }
+  }
+}
+
+/* The run begins behind the imports that the program starts with, which may allocate many times what a short run does. What the program
+ * does between two of them is little; an import later on moves nothing. After add_classes, whose counts it uses. */
+static void pass_imports(struct leak_pass *pass, struct ledger *l, const struct mlz_slice *slice) {
+  enum { LITTLE = 8 }; /* a part of what the imports allocated */
+  const struct mlz_block *b = slice->block;
+  uint64_t imports = 0, own = 0;
+  for (uint32_t c = 0; c < b->n_classes; c++) {
+    if (!pass->record_of[c] || !pass->in_main[b->classes[c].stack]) continue;
+    uint32_t allocs = mlz_counter_of(&pass->counter, c)[MLZ_COUNT_ALLOC];
+    *(pass->kinds[b->classes[c].stack] == MLZ_STACK_PROGRAM ? &own : &imports) += allocs;
+  }
+  if (!imports || l->own_since * LITTLE > l->imports + imports) {
+    l->imports += imports;
+    l->own_since += own;
+    return;
+  }
+  for (uint32_t i = slice->from; i < slice->to; i++) {
+    if (b->ops[i] != MLZ_OP_ALLOC || !pass->record_of[b->classes_of[i]]) continue;
+    uint32_t of = b->classes[b->classes_of[i]].stack;
+    if (!pass->in_main[of]) continue;
+    if (pass->kinds[of] == MLZ_STACK_PROGRAM) {
+      l->own_since++;
+    } else if (++l->imports >= l->own_since * LITTLE) {
+      l->own_since = 0;
+      l->end.run_begin = b->alloc_no[i] + 1;
       l->end.run_begin_ns = b->time_ns[i];
     }
   }
@@ -290,20 +322,16 @@ static uint32_t event_of(const struct mlz_slice *slice, uint64_t first, uint64_t
   return i;
 }
 
-/* How many blocks are live inside the chunk: it is counted in parts, as long as it is more than 1/128 of the run so far. The run is what
- * the judge looks at: a short one lies in one chunk, behind a start-up that is many times longer. `first` and `end`: allocation numbers. */
-static void sample_within(struct leak_pass *pass, struct ledger *l, const struct mlz_slice *slice, uint64_t first, uint64_t end) {
-  enum { SAMPLES = 128 };
-  const struct mlz_block *b = slice->block;
-  uint64_t run = l->run_found ? l->end.run_begin : 0, begin = run > first ? run : first, number = first;
-  uint64_t parts = end > begin ? (end - begin) * SAMPLES / (end - run) : 0;
-  uint32_t begin_event = parts ? event_of(slice, first, begin) : slice->to;
-  struct mlz_slice part = *slice;
-  for (uint64_t i = 0; i < parts; i++) {
-    part.to = begin_event + (uint32_t)((slice->to - begin_event) * i / parts);
-    if (part.to == part.from) continue;
-    mlz_counter_run(&pass->counter, &part);
-    number += mlz_scan_count(b->ops + part.from, part.to - part.from, MLZ_OP_ALLOC);
+/* Counts what is live `parts` times until event `to`. */
+static void sample_stretch(struct leak_pass *pass, struct ledger *l, struct mlz_slice *part, uint64_t *number, uint32_t to,
+                           uint64_t parts) {
+  const struct mlz_block *b = part->block;
+  uint32_t from = part->from;
+  for (uint64_t i = 1; i <= parts; i++) {
+    part->to = from + (uint32_t)((to - from) * i / parts);
+    if (part->to == part->from) continue;
+    mlz_counter_run(&pass->counter, part);
+    *number += mlz_scan_count(b->ops + part->from, part->to - part->from, MLZ_OP_ALLOC);
     for (uint32_t c = 0; c < b->n_classes; c++) {
       const uint32_t *counts = mlz_counter_of(&pass->counter, c);
       if (pass->record_of[c])
@@ -312,10 +340,20 @@ static void sample_within(struct leak_pass *pass, struct ledger *l, const struct
     for (uint32_t c = 0; c < b->n_classes; c++)
       if (pass->record_of[c]) {
         struct mlz_leak *leak = &l->leaks[pass->record_of[c] - 1];
-        mlz_leak_sample(leak, number, leak->running);
+        mlz_leak_sample(leak, *number, leak->running);
       }
-    part.from = part.to;
+    part->from = part->to;
   }
+}
+
+/* How many blocks are live inside the chunk: it is counted in parts, as long as it is more than 1/128 of the run so far. The run is what
+ * the judge looks at: a short one lies in one chunk, behind a start-up that is many times longer. `first` and `end`: allocation numbers. */
+static void sample_within(struct leak_pass *pass, struct ledger *l, const struct mlz_slice *slice, uint64_t first, uint64_t end) {
+  enum { SAMPLES = 128, BEFORE = 32 };
+  uint64_t run = l->run_found ? l->end.run_begin : 0, begin = run < first ? first : run < end ? run : end, number = first;
+  struct mlz_slice part = *slice;
+  if (begin > first) sample_stretch(pass, l, &part, &number, event_of(slice, first, begin), (begin - first) * BEFORE / begin + 1);
+  if (end > begin) sample_stretch(pass, l, &part, &number, slice->to, (end - begin) * SAMPLES / (end - run));
 }
 
 static void leaks_slice(void *context, const struct mlz_slice *slice) {
@@ -324,6 +362,7 @@ static void leaks_slice(void *context, const struct mlz_slice *slice) {
   struct ledger *l = ledger_of(pass, slice->process);
   unsigned fresh = add_classes(pass, l, slice);
   if (fresh || !l->run_found) find_origins(pass, l, slice, fresh);
+  pass_imports(pass, l, slice);
   note_collections(l, slice);
   uint32_t n = find_survivors(pass, l, slice);
   add_survivors(pass, l, b, n);
@@ -378,19 +417,21 @@ static int compare_members(const void *a, const void *b) {
   return x->record < y->record ? -1 : x->record > y->record;
 }
 
-#define SPEAKS_FOR_ITSELF 0.8 /* a stack with this share of its line's survivors: nothing was handed over */
+#define HANDED_OVER 0.2 /* of a line's survivors are at least from stacks that */
+#define LEFT_OFF 0.75   /* ended before this part of the run; where all go on, each is judged by itself */
 
 static void judge_line(struct leak_pass *pass, const struct ledger *l, const struct line_member *members, size_t n,
                        struct grown_lines *grown) {
   const struct mlz_leak **leaks = mlz_text_calloc(n, sizeof *leaks);
   struct mlz_leak sum;
-  uint64_t most = 0, all = 0;
+  uint64_t handed = 0, all = 0, left_off = l->end.run_begin + (uint64_t)(LEFT_OFF * (double)(l->end.end - l->end.run_begin));
   for (size_t i = 0; i < n; i++) {
+    uint64_t first, last;
     leaks[i] = &l->leaks[members[i].record];
-    most = leaks[i]->seen > most ? leaks[i]->seen : most;
     all += leaks[i]->seen;
+    if (mlz_leak_span(leaks[i], &first, &last) && last < left_off) handed += leaks[i]->seen;
   }
-  if ((double)most < SPEAKS_FOR_ITSELF * (double)all && mlz_leak_sum(&sum, leaks, n, l->end.end)) {
+  if (handed && (double)handed >= HANDED_OVER * (double)all && mlz_leak_sum(&sum, leaks, n, l->end.end)) {
     uint64_t first = 0, last = 0, last_ns = l->end.end_ns;
     char reason[120];
     mlz_leak_span(&sum, &first, &last);
@@ -428,7 +469,8 @@ static void judge_lines(struct leak_pass *pass, const struct ledger *l, struct g
 }
 
 /* `line_reason`: its line grows as a whole; NULL: it does not. */
-static void judge(struct leak_pass *pass, struct mlz_leak *leak, const struct mlz_leak_process *p, const char *line_reason) {
+static void judge(struct leak_pass *pass, const struct ledger *l, const struct mlz_leak *leak, const char *line_reason) {
+  const struct mlz_leak_process *p = &l->end;
   uint64_t first, last, first_ns = 0, last_ns = p->end_ns;
   if (!mlz_leak_span(leak, &first, &last)) return;
   if (last >= p->end && p->end) last = p->end - 1;
@@ -437,7 +479,9 @@ static void judge(struct leak_pass *pass, struct mlz_leak *leak, const struct ml
   enum mlz_stack_kind kind = pass->kinds[leak->stack];
   if (kind == MLZ_STACK_NO_PYTHON && !p->process->python[0]) kind = MLZ_STACK_PROGRAM;
   char reason[120];
-  enum mlz_grade grade = mlz_grade_judge(leak, kind, p, last_ns, reason);
+  struct mlz_leak_process import = *p; /* a module's body is judged with the imports */
+  if (l->run_found) import.run_begin = l->main_begin, import.run_begin_ns = l->main_begin_ns;
+  enum mlz_grade grade = mlz_grade_judge(leak, kind, kind == MLZ_STACK_MODULE_BODY ? &import : p, last_ns, reason);
   if (line_reason && grade != MLZ_GRADE_GROWING) {
     grade = MLZ_GRADE_GROWING;
     memcpy(reason, line_reason, sizeof reason);
@@ -473,7 +517,7 @@ static void leaks_process_end(void *context, const struct mlz_process_end *end) 
   struct grown_lines grown;
   judge_lines(pass, l, &grown);
   for (uint32_t i = 0; i < l->n; i++)
-    if (l->leaks[i].seen) judge(pass, &l->leaks[i], &l->end, grown.of[i] ? grown.reasons[grown.of[i] - 1] : NULL);
+    if (l->leaks[i].seen) judge(pass, l, &l->leaks[i], grown.of[i] ? grown.reasons[grown.of[i] - 1] : NULL);
   free(grown.of);
   free(grown.reasons);
   clear_ledger(l);

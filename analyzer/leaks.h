@@ -36,7 +36,8 @@ struct mlz_leak {
 /* The end of one process, for the judge. Numbers are allocation numbers. */
 struct mlz_leak_process {
   struct mlz_process *process;
-  uint64_t run_begin; /* first allocation of the program itself: a frame of __main__ on its stack; 0 if none ever has one */
+  uint64_t
+      run_begin; /* first allocation of the program itself, a frame of __main__ on its stack, behind its first imports; 0: none ever has one */
   uint64_t end;
   uint64_t run_begin_ns, end_ns;
   uint64_t gap_ns;          /* no time difference below it means anything */

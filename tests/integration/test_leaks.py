@@ -73,6 +73,23 @@ def a_plain_append_grows(n, end):
     assert lines[0]['reason'].startswith('added to until the end'), lines[0]['reason']
 
 
+@case(each=PYTHONS)
+def a_short_run_behind_large_imports(python):
+    with open('imports.py', 'w') as file:
+        file.write('''import json, argparse, logging
+log = logging.getLogger()
+L = []
+class Thing:
+    def __init__(self, n): self.n = bytes(n)
+for i in range(300):
+    L.append(Thing(1000 + i))
+    text = json.dumps({'i': [i] * 5})
+''')
+    record([python, 'imports.py'])
+    leaks = [leak for leak in tool('leaks')['leaks'] if leak['file'] and leak['file'].endswith('imports.py') and leak['count'] >= 300]
+    same('the lines, and how they are graded', {(leak['line'], leak['grade']) for leak in leaks}, {(5, 'growing'), (7, 'growing')})
+
+
 @case
 def threads_that_follow_each_other_on_one_line(python=PYTHON):
     with open('threads.py', 'w') as file:
