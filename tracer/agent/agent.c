@@ -203,7 +203,7 @@ static void thread_end(void *arg) {
     return;
   }
   if (t->busy || t->thread != th) return;
-  t->busy = 1;
+  t->busy = MLZ_BUSY_EVENT;
   if (mlz_agent_enter(t)) {
     mlz_gate_publish_seen(t);
     if (!th->name_hash) send_name(th, MLZ_K_NAME);
@@ -212,7 +212,7 @@ static void thread_end(void *arg) {
     atomic_store_explicit(&th->ended, 1, memory_order_release);
     mlz_peer_wake(&mlz_agent.peer);
   }
-  t->busy = 0;
+  t->busy = MLZ_BUSY_NOT;
 }
 
 /* Only where the kernel cannot wipe a page at fork. */

@@ -117,21 +117,12 @@ static MLZ_COLD void *early_realloc(void *old, size_t size) {
   return block;
 }
 
-/* A block that was recorded here, before a layer above us existed (PYTHONMALLOC=debug moves addresses), ends below that layer. */
-static void free_inside(struct mlz_tls *t, void *block) {
-  if (MLZ_LIKELY(!mlz_record_marked(block, MLZ_D_MALLOC))) return;
-  enum mlz_busy was = t->busy;
-  busy(t, MLZ_BUSY_EVENT);
-  mlz_record_free(t, MLZ_D_MALLOC, block);
-  busy(t, was);
-}
-
 EXPORT void *realloc(void *old, size_t size) {
   struct mlz_tls *t = &mlz_tls;
   if (MLZ_UNLIKELY(is_early(old))) return early_realloc(old, size);
   if (MLZ_UNLIKELY(!ready())) return early_alloc(size);
   if (!reports(t)) {
-    if (MLZ_UNLIKELY(t->busy >= MLZ_BUSY_INNER && old)) free_inside(t, old);
+    if (old) mlz_record_free_inside(t, MLZ_D_MALLOC, old);
     return next.realloc(old, size);
   }
   busy(t, old ? MLZ_BUSY_EVENT : MLZ_BUSY_INNER);
@@ -166,7 +157,7 @@ EXPORT void free(void *block) {
     busy(t, MLZ_BUSY_NOT);
     return;
   }
-  if (t->busy >= MLZ_BUSY_INNER) free_inside(t, block);
+  mlz_record_free_inside(t, MLZ_D_MALLOC, block);
   next.free(block);
 }
 

@@ -17,17 +17,6 @@ MLZ_INLINE void *after_alloc(struct mlz_tls *t, void *block, size_t size, unsign
   return block;
 }
 
-/* Inside the allocator or the interpreter that we called: a block that was recorded ends there all the same. */
-static MLZ_COLD void free_inside(struct mlz_tls *t, void *block, unsigned domain) {
-  uint32_t busy = t->busy;
-  if (busy < MLZ_BUSY_INNER || !mlz_record_marked(block, domain)) return;
-  t->busy = MLZ_BUSY_EVENT;
-  atomic_signal_fence(memory_order_seq_cst);
-  mlz_record_free(t, domain, block);
-  atomic_signal_fence(memory_order_seq_cst);
-  t->busy = busy;
-}
-
 MLZ_INLINE void *hook_malloc(struct mlz_py_allocator *in, size_t size, unsigned domain) {
   struct mlz_tls *t = &mlz_tls;
   if (MLZ_UNLIKELY(t->busy)) {
@@ -52,7 +41,7 @@ MLZ_INLINE void *hook_realloc(struct mlz_py_allocator *in, void *old, size_t siz
   struct mlz_tls *t = &mlz_tls;
   if (MLZ_UNLIKELY(t->busy)) {
     mlz_record_nested(t);
-    if (old) free_inside(t, old, domain);
+    if (old) mlz_record_free_inside(t, domain, old);
     return in->realloc(in->ctx, old, size);
   }
   t->busy = old ? MLZ_BUSY_EVENT : MLZ_BUSY_INNER;
@@ -70,7 +59,7 @@ MLZ_INLINE void *hook_realloc(struct mlz_py_allocator *in, void *old, size_t siz
 MLZ_INLINE void hook_free(struct mlz_py_allocator *in, void *block, unsigned domain) {
   struct mlz_tls *t = &mlz_tls;
   if (MLZ_UNLIKELY(t->busy || !block)) {
-    if (block) free_inside(t, block, domain);
+    if (block) mlz_record_free_inside(t, domain, block);
     in->free(in->ctx, block);
     return;
   }

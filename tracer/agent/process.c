@@ -36,12 +36,12 @@ void mlz_process_finalize(struct mlz_tls *t) {
 static void at_exit(void) {
   struct mlz_tls *t = &mlz_tls;
   if (t->busy) return;
-  t->busy = 1;
+  t->busy = MLZ_BUSY_EVENT;
   if (mlz_agent_enter(t)) {
     mlz_gate_publish_seen(t);
     mlz_process_finalize(t);
   }
-  t->busy = 0;
+  t->busy = MLZ_BUSY_NOT;
 }
 
 EXPORT void exit(int status) {

@@ -5,6 +5,16 @@ void mlz_record_refuse(struct mlz_tls *t, _Atomic uint64_t *counter) {
   mlz_thread_forget(t->thread); /* a difference that was captured is not sent */
 }
 
+void mlz_record_free_inside(struct mlz_tls *t, unsigned domain, void *block) {
+  uint32_t busy = t->busy;
+  if (busy < MLZ_BUSY_INNER || !mlz_record_marked(block, domain)) return;
+  t->busy = MLZ_BUSY_EVENT;
+  atomic_signal_fence(memory_order_seq_cst);
+  mlz_record_free(t, domain, block);
+  atomic_signal_fence(memory_order_seq_cst);
+  t->busy = busy;
+}
+
 /* The old block is gone and there is no new recorded one (ZERO), or it lives on (FAILED). */
 void mlz_record_realloc_close(struct mlz_tls *t, unsigned domain, void *old, unsigned flag) {
   struct mlz_thread *th = t->thread;

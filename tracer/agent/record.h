@@ -78,6 +78,10 @@ MLZ_INLINE void mlz_record_free(struct mlz_tls *t, unsigned domain, void *block)
   mlz_event_free(t, MLZ_K_FREE, domain, block, mlz_record_gil(t->thread, domain));
 }
 
+/* A hook that found another one running frees a block: where that one is inside the allocator, or calls the interpreter for us, a
+ * recorded block ends there all the same. (PYTHONMALLOC=debug moves addresses: what was recorded before it came is freed below it.) */
+MLZ_COLD void mlz_record_free_inside(struct mlz_tls *t, unsigned domain, void *block) __attribute__((visibility("hidden")));
+
 /* realloc in three steps: begin before the real call, then end or undo after it. */
 MLZ_INLINE bool mlz_record_realloc_begin(struct mlz_tls *t, unsigned domain, void *old) {
   if (!mlz_record_unmark(old, domain)) return false;
