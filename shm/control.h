@@ -13,12 +13,21 @@
 #include "ring.h"
 
 #define MLZ_ARENA_MAGIC UINT64_C(0x314e455241595a4c) /* "LZYAREN1", little-endian */
-#define MLZ_ARENA_ABI 1u
+#define MLZ_ARENA_ABI 2u
 #define MLZ_ARENA_NAME "arena"
 #define MLZ_AGENT_NAME "libmemlyze.so"
 #define MLZ_CONTROL_BYTES 4096u
 
-/* The settings word: everything the hook decides by, read as one relaxed load.
+/* The clock word: time of the trace and whatever else should send the next event of every thread into its slow path. Hooks compare it
+ * with what they last saw, in one load.
+ *   63..8   ns since base_ns, as published: it only rises
+ *   7..1    changed whenever the settings are
+ *   0       the recorder sleeps for long: read a real clock and wake it
+ * Whoever changes it does so by compare-and-swap, so no change is lost. */
+#define MLZ_CLOCK_ASLEEP UINT64_C(1)
+#define MLZ_CLOCK_SHIFT 8
+
+/* The settings word: everything the hook decides by.
  *   31..0   rate: round(R * 2^32) - 1, so 0xffffffff is 1.0
  *   42..32  max_stack_depth (0..1024)
  *   43      track_gc      44 python allocators      45 malloc and mmap family
@@ -56,8 +65,8 @@ struct mlz_control {
   uint64_t follow;              /* 0: only the first image and what its exec chain becomes is traced */
   uint64_t reserved1[5];
 
-  /* Line 2: the clock. Hooks copy it; the recorder (and whoever reads a real clock) raises it. */
-  _Alignas(64) _Atomic uint64_t now_ns;
+  /* Line 2: the clock word. Hooks copy it; the recorder (and whoever reads a real clock) raises it. */
+  _Alignas(64) _Atomic uint64_t clock;
   uint64_t reserved2[7];
 
   /* Line 3: waking the recorder. */
@@ -90,11 +99,33 @@ struct mlz_control {
 _Static_assert(sizeof(struct mlz_control) == 448, "control block layout");
 _Static_assert(sizeof(struct mlz_control) <= MLZ_CONTROL_BYTES, "control block fits its page");
 _Static_assert(offsetof(struct mlz_control, settings) == 64, "layout");
-_Static_assert(offsetof(struct mlz_control, now_ns) == 128, "layout");
+_Static_assert(offsetof(struct mlz_control, clock) == 128, "layout");
 _Static_assert(offsetof(struct mlz_control, recorder_mutex) == 384, "layout");
 
 static inline struct mlz_ring *mlz_arena_ring(struct mlz_control *c, uint32_t i) {
   return (struct mlz_ring *)((uint8_t *)c + c->ring_offset + (uint64_t)i * c->ring_stride);
+}
+static inline uint64_t mlz_clock_ns(uint64_t word) { return word >> MLZ_CLOCK_SHIFT; }
+/* Raises the published time to `ns` and says that somebody is awake. Returns the time that is published then. */
+static inline uint64_t mlz_clock_raise(struct mlz_control *c, uint64_t ns) {
+  uint64_t seen = atomic_load_explicit(&c->clock, memory_order_relaxed), next;
+  do {
+    uint64_t now = mlz_clock_ns(seen) > ns ? mlz_clock_ns(seen) : ns;
+    next = now << MLZ_CLOCK_SHIFT | (seen & 0xfe);
+  } while (next != seen && !atomic_compare_exchange_weak_explicit(&c->clock, &seen, next, memory_order_relaxed, memory_order_relaxed));
+  return mlz_clock_ns(next);
+}
+/* The recorder's, before it sleeps for long. */
+static inline void mlz_clock_sleep(struct mlz_control *c) { atomic_fetch_or_explicit(&c->clock, MLZ_CLOCK_ASLEEP, memory_order_relaxed); }
+/* Replaces the bits `mask` of the settings by those of `bits`; any process, at any time. The threads obey from their next allocation on. */
+static inline void mlz_settings_change(struct mlz_control *c, uint64_t mask, uint64_t bits) {
+  uint64_t seen = atomic_load_explicit(&c->settings, memory_order_relaxed), next;
+  const uint64_t generation = UINT64_C(1) << MLZ_SET_GENERATION_SHIFT;
+  do next = ((seen & ~mask) | (bits & mask)) + generation;
+  while (!atomic_compare_exchange_weak_explicit(&c->settings, &seen, next, memory_order_release, memory_order_relaxed));
+  uint64_t clock = atomic_load_explicit(&c->clock, memory_order_relaxed);
+  while (!atomic_compare_exchange_weak_explicit(&c->clock, &clock, (clock & ~UINT64_C(0xfe)) | ((clock + 2) & 0xfe), memory_order_release,
+                                                memory_order_relaxed)) {}
 }
 static inline bool mlz_recorder_died(const struct mlz_control *c) {
   return (atomic_load_explicit((const _Atomic uint32_t *)(const void *)c->recorder_mutex, memory_order_relaxed) & 0x40000000u) != 0;

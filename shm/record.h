@@ -28,8 +28,9 @@ _Static_assert(sizeof(struct mlz_slot) == 16, "a slot is 16 bytes");
 enum mlz_kind {
   MLZ_K_NONE = 0,
   MLZ_K_ALLOC = 1,         /* granule, domain; b = size and stack difference; payload = pushed frames */
-  MLZ_K_FREE = 2,          /* granule, domain */
-  MLZ_K_REALLOC_BEGIN = 3, /* granule, domain: like FREE, but holds only once REALLOC_END says so */
+  MLZ_K_FREE = 2,          /* granule, domain; b = address of the block that the thread allocated last, 0 where it was not recorded: the
+                              freed block is temporary if that is the same one */
+  MLZ_K_REALLOC_BEGIN = 3, /* granule, domain, b as FREE: like FREE, but holds only once REALLOC_END says so */
   MLZ_K_REALLOC_END = 4,   /* as ALLOC, closes this thread's REALLOC_BEGIN; flag FAILED: the old block lives on */
   MLZ_K_TIME = 5,          /* b = ns: the time of all following events of this ring */
   MLZ_K_ORDER = 6,         /* b = sequence number: the following events come after every lower sequence number */
@@ -49,6 +50,8 @@ enum mlz_kind {
   MLZ_K_SETTINGS = 19, /* b = settings word (control.h) that the following allocations obey; payload: a = sample_over bytes or 0, b = 0 */
   MLZ_K_LOST = 20,     /* payload: a = allocations lost, b = frees lost since the last LOST of this ring; head b = ns */
   MLZ_K_NAME = 21,     /* b = ns: the thread of payload.b (of this image) has a new name; payload as THREAD */
+  MLZ_K_ALLOC_STEP =
+      22, /* as ALLOC where of the stack only the innermost frame has moved on: | 63..32 its new byte offset | 31..0 size | */
   MLZ_K_COUNT
 };
 
@@ -62,7 +65,6 @@ enum mlz_domain { /* the outermost layer that was called */
 };
 
 enum mlz_record_flag {
-  MLZ_F_TEMP = 1,    /* FREE, REALLOC_BEGIN: the thread has allocated nothing since it allocated this block */
   MLZ_F_CERTAIN = 2, /* ALLOC, REALLOC_END: size >= sample_over, recorded whatever the rate; its weight is 1 */
   MLZ_F_NOSTACK = 4, /* no Python stack: the frame array stays as it is and the event has the empty stack */
   MLZ_F_RESET = 8,   /* the frame array is emptied before the push */
@@ -78,6 +80,7 @@ enum mlz_mark { MLZ_MARK_MARK = 0, MLZ_MARK_SNAPSHOT = 1 };
 /* Word b of ALLOC, REALLOC_END, MMAP, STACK: | 63..56 push | 55..48 pop | 47..0 size |
  * push frames follow, two in each payload slot, outermost of them first: slot.a, slot.b, slot.a, ...
  * push == MLZ_PUSH_LONG: one more payload slot comes first, whose a is the real number. */
+#define MLZ_STEP(size, offset) ((uint64_t)(offset) << 32 | (uint32_t)(size)) /* word b of ALLOC_STEP */
 #define MLZ_PUSH_LONG 255u
 #define MLZ_POP_MAX 255u
 #define MLZ_SIZE_BITS 48

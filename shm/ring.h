@@ -4,10 +4,7 @@
  *   tail <= head <= tail + slots
  *   every message lies wholly below head or is not visible at all
  *   side_tail <= side_head <= side_tail + side_bytes; side bytes are published before the message naming them
- * head, side_head: written by the producer only. tail, side_tail: by the recorder only. `limit` is the only
- * word both write: the producer goes to its slow path when the next message would end beyond it; the
- * recorder stores 0 there before it sleeps for long, which makes the next event wake it (a lost store costs
- * one sleep's time-out, nothing else). */
+ * head, side_head: written by the producer only. tail, side_tail: by the recorder only. */
 #ifndef MLZ_SHM_RING_H
 #define MLZ_SHM_RING_H
 
@@ -36,7 +33,8 @@ struct mlz_ring {
   /* Line 1: the producer's. */
   _Alignas(64) _Atomic uint64_t head;
   _Atomic uint64_t side_head;
-  _Atomic uint64_t allocs_seen;   /* every allocation of the thread, sampled or not; exact whenever a record is published */
+  _Atomic uint64_t
+      allocs_passed; /* allocations that sampling passed over or that could not be recorded; exact whenever a record is published */
   _Atomic uint64_t dropped_alloc; /* messages not written because the ring was full */
   _Atomic uint64_t dropped_free;
   _Atomic uint64_t blocked_ns; /* time the thread waited for room */
@@ -48,16 +46,15 @@ struct mlz_ring {
   _Atomic uint64_t side_tail;
   uint64_t reserved2[6];
 
-  /* Line 3: see above. */
-  _Alignas(64) _Atomic uint64_t limit;
-  _Atomic uint32_t room_futex; /* the recorder adds one and wakes it when a waiting producer has room again */
-  _Atomic uint32_t waiting;    /* 1 while the producer waits on room_futex */
-  uint64_t reserved3[6];
+  /* Line 3: waiting for room. */
+  _Alignas(64) _Atomic uint32_t room_futex; /* the recorder adds one and wakes it when a waiting producer has room again */
+  _Atomic uint32_t waiting;                 /* 1 while the producer waits on room_futex */
+  uint64_t reserved3[7];
 };
 _Static_assert(sizeof(struct mlz_ring) == 256, "a ring header is four cache lines");
 _Static_assert(offsetof(struct mlz_ring, head) == 64, "layout");
 _Static_assert(offsetof(struct mlz_ring, tail) == 128, "layout");
-_Static_assert(offsetof(struct mlz_ring, limit) == 192, "layout");
+_Static_assert(offsetof(struct mlz_ring, room_futex) == 192, "layout");
 
 /* A ring region in the arena: header, slots, side buffer, each aligned; see control.h for the offsets. */
 static inline struct mlz_slot *mlz_ring_slots(struct mlz_ring *r) { return (struct mlz_slot *)(r + 1); }
