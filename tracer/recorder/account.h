@@ -63,6 +63,7 @@ static inline void mlz_account_alloc(struct mlz_drain *d, struct mlz_feed *f, ui
     d->peak_ns = f->ns;
   }
   m->allocs++;
+  f->allocs++;
   f->events++;
 }
 

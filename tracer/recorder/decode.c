@@ -66,6 +66,10 @@ static __attribute__((noinline, cold)) uint32_t content_search(struct mlz_drain 
   return mlz_symbols_content(&d->symbols, code);
 }
 
+static inline uint64_t prefix_next(uint64_t prefix, uint64_t word) {
+  return prefix * HASH_BASE + (word ^ word >> 29) * UINT64_C(0xbf58476d1ce4e5b9);
+}
+
 /* Makes the feed's frame array that of the event: pop, then push the payload that ends at slot `end`. */
 static void stack_change(struct mlz_drain *d, struct mlz_feed *f, unsigned flags, uint64_t b, uint32_t push, uint64_t end) {
   uint32_t pop = (uint32_t)(b >> 48 & 0xff);
@@ -82,10 +86,19 @@ static void stack_change(struct mlz_drain *d, struct mlz_feed *f, unsigned flags
     if (__builtin_expect(!content && code, 0)) content = content_search(d, code);
     uint64_t word = (uint64_t)content << 32 | MLZ_FRAME_OFFSET(frame);
     f->words[n] = word;
-    hash = hash * HASH_BASE + (word ^ word >> 29) * UINT64_C(0xbf58476d1ce4e5b9);
+    hash = prefix_next(hash, word);
     f->prefix[++n] = hash;
   }
   f->count = n;
+}
+
+/* The innermost frame, which must be there, has moved on to another instruction of the same code. */
+static void stack_step(struct mlz_feed *f, uint32_t offset) {
+  uint32_t top = f->count - 1;
+  uint64_t word = (f->words[top] & ~UINT64_C(0xffffffff)) | offset;
+  f->words[top] = word;
+  f->prefix[top + 1] = prefix_next(f->prefix[top], word);
+  f->stack_known = false;
 }
 
 static inline uint64_t power_of(uint32_t k) { /* HASH_BASE to the power of k */
@@ -182,10 +195,28 @@ static enum verdict take_alloc(struct mlz_drain *d, struct mlz_feed *f, uint64_t
   return taken(d, f, MLZ_K_ALLOC, granule);
 }
 
-static enum verdict take_free(struct mlz_drain *d, struct mlz_feed *f, uint64_t a) {
+static enum verdict take_alloc_step(struct mlz_drain *d, struct mlz_feed *f, uint64_t a, uint64_t b) {
+  struct mlz_image *m = f->image;
+  unsigned flags = mlz_word_flags(a);
+  uint64_t granule = mlz_word_value(a);
+  if (f->count == 0 || flags & MLZ_F_RESET) return BROKEN;
+  if (__builtin_expect(mlz_heap_find(&m->heap, granule) != NULL, 0)) {
+    if (block(f, MLZ_K_FREE, granule)) return STOPPED;
+    close_old(d, f, granule, mlz_word_domain(a));
+  }
+  stack_step(f, (uint32_t)(b >> 32));
+  mlz_account_alloc(d, f, granule, (uint32_t)b, mlz_word_domain(a), stack_now(d, f, flags), flags & MLZ_F_CERTAIN ? 0 : f->weight);
+  f->pos++;
+  return taken(d, f, MLZ_K_ALLOC, granule);
+}
+
+/* Is the block of a free the one that the thread allocated last? */
+static inline bool temporary(uint64_t a, uint64_t b) { return b == mlz_word_value(a) << MLZ_GRANULE_SHIFT; }
+
+static enum verdict take_free(struct mlz_drain *d, struct mlz_feed *f, uint64_t a, uint64_t b) {
   struct mlz_image *m = f->image;
   uint64_t granule = mlz_word_value(a);
-  if (__builtin_expect(!mlz_account_free(d, f, granule, mlz_word_flags(a) & MLZ_F_TEMP), 0)) {
+  if (__builtin_expect(!mlz_account_free(d, f, granule, temporary(a, b)), 0)) {
     /* Inherited by fork, surely so under the GIL; else its allocation may lie in another ring. */
     bool inherited = m->origin == MLZ_ORIGIN_FORK && under_gil(mlz_word_domain(a));
     if (!inherited && block(f, MLZ_K_ALLOC, granule)) return STOPPED;
@@ -195,12 +226,12 @@ static enum verdict take_free(struct mlz_drain *d, struct mlz_feed *f, uint64_t 
   return taken(d, f, MLZ_K_FREE, granule);
 }
 
-static enum verdict take_realloc_begin(struct mlz_feed *f, uint64_t a) {
+static enum verdict take_realloc_begin(struct mlz_feed *f, uint64_t a, uint64_t b) {
   uint64_t granule = mlz_word_value(a);
   if (!mlz_heap_find(&f->image->heap, granule) && block(f, MLZ_K_ALLOC, granule)) return STOPPED;
   f->realloc_open = true;
   f->realloc_freed = false;
-  f->realloc_temp = mlz_word_flags(a) & MLZ_F_TEMP;
+  f->realloc_temp = temporary(a, b);
   f->realloc_granule = granule;
   f->pos++;
   return TAKEN;
@@ -304,11 +335,14 @@ void mlz_decode_run(struct mlz_drain *d, struct mlz_feed *f, uint64_t end, uint6
     case MLZ_K_ALLOC:
       v = take_alloc(d, f, a, b);
       break;
+    case MLZ_K_ALLOC_STEP:
+      v = take_alloc_step(d, f, a, b);
+      break;
     case MLZ_K_FREE:
-      v = take_free(d, f, a);
+      v = take_free(d, f, a, b);
       break;
     case MLZ_K_REALLOC_BEGIN:
-      v = take_realloc_begin(f, a);
+      v = take_realloc_begin(f, a, b);
       break;
     case MLZ_K_REALLOC_END:
       v = take_realloc_end(d, f, a, b);

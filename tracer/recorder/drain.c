@@ -54,9 +54,8 @@ void mlz_drain_deinit(struct mlz_drain *d) {
 
 /* Rule 14: producers that read a real clock raise the word too. */
 static void publish_time(struct mlz_drain *d) {
-  uint64_t now = mlz_arena_clock(d->control), seen = atomic_load_explicit(&d->control->now_ns, memory_order_relaxed);
-  while (seen < now &&
-         !atomic_compare_exchange_weak_explicit(&d->control->now_ns, &seen, now, memory_order_relaxed, memory_order_relaxed)) {}
+  uint64_t now = mlz_arena_clock(d->control);
+  mlz_clock_raise(d->control, now);
   if (d->slots_taken && now - d->now_ns > d->gap_ns) d->gap_ns = now - d->now_ns;
   d->now_ns = now;
   d->clock_ns = now;
@@ -139,14 +138,12 @@ uint64_t mlz_drain_round(struct mlz_drain *d) {
   return d->slots_taken;
 }
 
-/* Rule 7: says that it sleeps, takes the producers' fast path away, and looks once more. */
+/* Rule 7: says that it sleeps, sends the next event of every thread into its slow path, and looks once more. */
 static void sleep_idle(struct mlz_drain *d) {
   struct mlz_control *c = d->control;
   uint32_t wake = atomic_load(&c->wake);
   atomic_store(&c->sleeping, 1);
-  for (uint32_t i = 0; i < d->feeds_high; i++) {
-    if (d->feeds[i]) atomic_store_explicit(&d->feeds[i]->ring->limit, 0, memory_order_relaxed);
-  }
+  mlz_clock_sleep(c);
   atomic_thread_fence(memory_order_seq_cst);
   bool quiet = true;
   for (uint32_t i = 0; i < d->feeds_high && quiet; i++) {

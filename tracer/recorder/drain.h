@@ -64,7 +64,8 @@ struct mlz_feed {
   size_t code_bytes;
 
   uint64_t start_ns, end_ns, events;
-  uint64_t maps;       /* mappings: never sampled, and not in the ring's count of allocations */
+  uint64_t allocs;     /* allocations decoded, without mappings */
+  uint64_t maps;       /* mappings: never sampled */
   uint64_t lost_told;  /* losses that the thread's last row shows */
   uint64_t checked_ns; /* when the thread was last looked for */
   char *name;
@@ -186,7 +187,7 @@ void mlz_feed_publish(struct mlz_feed *f, uint64_t room);
 /* feed.c */
 struct mlz_feed *mlz_feed_attach(struct mlz_drain *d, uint32_t index); /* a LIVE ring without feed; NULL: out of memory */
 void mlz_feed_release(struct mlz_drain *d, struct mlz_feed *f);        /* drained, its thread gone: the ring becomes FREE */
-uint64_t mlz_feed_seen(const struct mlz_feed *f);                      /* allocations of the thread, traced or not */
+uint64_t mlz_feed_seen(const struct mlz_feed *f);                      /* allocations of the thread: traced, passed over or lost */
 void mlz_feed_settings(struct mlz_drain *d, struct mlz_feed *f, uint64_t word);
 void mlz_feed_look(struct mlz_drain *d);  /* whose threads are gone? Before the heads are read */
 void mlz_feed_sweep(struct mlz_drain *d); /* releases what is gone and drained; after the round */

@@ -64,7 +64,7 @@ static void ring_reset(struct mlz_ring *r) {
   r->start_ns = 0;
   atomic_store_explicit(&r->ending, 0, memory_order_relaxed);
   atomic_store_explicit(&r->side_head, 0, memory_order_relaxed);
-  atomic_store_explicit(&r->allocs_seen, 0, memory_order_relaxed);
+  atomic_store_explicit(&r->allocs_passed, 0, memory_order_relaxed);
   atomic_store_explicit(&r->dropped_alloc, 0, memory_order_relaxed);
   atomic_store_explicit(&r->dropped_free, 0, memory_order_relaxed);
   atomic_store_explicit(&r->blocked_ns, 0, memory_order_relaxed);
@@ -72,13 +72,16 @@ static void ring_reset(struct mlz_ring *r) {
   atomic_store_explicit(&r->nested, 0, memory_order_relaxed);
   atomic_store_explicit(&r->side_tail, 0, memory_order_relaxed);
   atomic_store_explicit(&r->tail, 0, memory_order_relaxed);
-  atomic_store_explicit(&r->limit, 0, memory_order_relaxed);
   atomic_store_explicit(&r->waiting, 0, memory_order_relaxed);
   atomic_store_explicit(&r->head, 0, memory_order_relaxed);
   atomic_store_explicit(&r->state, MLZ_RING_FREE, memory_order_release);
 }
 
-uint64_t mlz_feed_seen(const struct mlz_feed *f) { return atomic_load_explicit(&f->ring->allocs_seen, memory_order_relaxed) + f->maps; }
+uint64_t mlz_feed_seen(const struct mlz_feed *f) {
+  const struct mlz_ring *r = f->ring;
+  return f->allocs + f->maps + atomic_load_explicit(&r->allocs_passed, memory_order_relaxed) +
+         atomic_load_explicit(&r->dropped_alloc, memory_order_relaxed);
+}
 
 static void counters_add(struct mlz_counters *t, const struct mlz_feed *f) {
   const struct mlz_ring *r = f->ring;

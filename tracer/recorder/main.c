@@ -185,8 +185,7 @@ static void drain_until_end(struct recording *r) {
 /* Those that live on stop recording; what they have published until now is in the trace. Returns how many they are. */
 static unsigned drain_rest(struct recording *r) {
   struct mlz_drain *d = &r->drain;
-  uint64_t settings = atomic_load(&r->arena.control->settings) | MLZ_SET_PAUSED;
-  atomic_store(&r->arena.control->settings, settings + (UINT64_C(1) << MLZ_SET_GENERATION_SHIFT));
+  mlz_settings_change(r->arena.control, MLZ_SET_PAUSED, MLZ_SET_PAUSED);
   for (int i = 0; i < 3; i++) { /* who is dead is seen in the first, drained in the second; the third takes what began in between */
     mlz_image_poll(d);
     mlz_drain_round(d);

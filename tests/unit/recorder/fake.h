@@ -87,6 +87,15 @@ static inline void fake_free(struct fake_ring *x, uint64_t granule) {
   fake_put(x, mlz_head_word(MLZ_K_FREE, 0, fake_domain, granule), 0);
   fake_publish(x);
 }
+/* `last`: granule of the thread's last allocation, 0 if that was passed over. */
+static inline void fake_free_after(struct fake_ring *x, uint64_t granule, uint64_t last) {
+  fake_put(x, mlz_head_word(MLZ_K_FREE, 0, fake_domain, granule), last << MLZ_GRANULE_SHIFT);
+  fake_publish(x);
+}
+static inline void fake_step(struct fake_ring *x, unsigned flags, uint64_t granule, uint64_t size, uint32_t offset) {
+  fake_put(x, mlz_head_word(MLZ_K_ALLOC_STEP, flags, fake_domain, granule), MLZ_STEP(size, offset));
+  fake_publish(x);
+}
 static inline void fake_order(struct fake_ring *x, uint64_t n) {
   fake_put(x, mlz_head_word(MLZ_K_ORDER, 0, 0, 0), n);
 } /* published by the next */

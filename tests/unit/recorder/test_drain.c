@@ -189,6 +189,33 @@ Test(drain, address_used_again_during_realloc) {
   cr_assert_str_eq(events(), "+11 +10 -10 +12");
 }
 
+/* Temporary: freed while it is still the thread's latest allocation, recorded or not. */
+Test(drain, temporary) {
+  static const uint8_t want[] = {MLZ_OP_ALLOC, MLZ_OP_FREE_TEMP, MLZ_OP_ALLOC, MLZ_OP_FREE, MLZ_OP_ALLOC, MLZ_OP_ALLOC,
+                                 MLZ_OP_FREE,  MLZ_OP_FREE_TEMP, MLZ_OP_ALLOC, MLZ_OP_FREE, MLZ_OP_ALLOC};
+  fake_begin(&f);
+  struct fake_ring *x = fake_ring(&f, 0, 1);
+  fake_alloc(x, 1, 8);
+  fake_free_after(x, 1, 1);
+  fake_alloc(x, 2, 8);
+  fake_free_after(x, 2, 0); /* another one was passed over in between */
+  fake_alloc(x, 3, 8);
+  fake_alloc(x, 4, 8);
+  fake_free_after(x, 3, 4);
+  fake_put(x, mlz_head_word(MLZ_K_REALLOC_BEGIN, 0, MLZ_D_OBJ, 4), 4 << MLZ_GRANULE_SHIFT);
+  fake_event(x, MLZ_K_REALLOC_END, 0, MLZ_D_OBJ, 5, 16, 0, NULL, 0);
+  fake_put(x, mlz_head_word(MLZ_K_REALLOC_BEGIN, 0, MLZ_D_OBJ, 5), 0);
+  fake_event(x, MLZ_K_REALLOC_END, 0, MLZ_D_OBJ, 5, 32, 0, NULL, 0);
+  mlz_drain_round(&f.d);
+  cr_assert_eq(mlz_drain_counters(&f.d).seen, 6);
+  struct mlz_trace *t = fake_end(&f);
+  struct mlz_block b;
+  cr_assert_eq(mlz_trace_next(t, MLZ_WANT_ALL, &b), 1);
+  cr_assert_eq(b.n, sizeof want);
+  for (uint32_t i = 0; i < b.n; i++) cr_assert_eq(b.ops[i], want[i], "event %u", i);
+  mlz_trace_close(t);
+}
+
 static void map(struct fake_ring *x, uint64_t page, uint64_t pages) {
   fake_event(x, MLZ_K_MMAP, 0, MLZ_D_MMAP, page << 8, pages << 12, 0, NULL, 0);
 }
@@ -253,6 +280,43 @@ Test(drain, stacks) {
   cr_assert_eq(b.n, 9);
   for (uint32_t i = 0; i < b.n; i++) cr_assert_str_eq(stack_text(t, b.classes[b.classes_of[i]].stack), want[i], "event %u", i);
   mlz_trace_close(t);
+}
+
+/* The innermost frame moves on, its code and what lies below stay; sizes and offsets use all their bits. */
+Test(drain, steps_of_the_innermost_frame) {
+  static const char *const want[] = {"g:22 f:10", "g:23 f:10", "g:23 f:10", "f:12", "", "f:10", "g:22 f:10"};
+  fake_begin(&f);
+  struct fake_ring *x = fake_ring(&f, 0, 1);
+  fake_code(x, 1, "f", 10, 1);
+  fake_code(x, 2, "g", 20, 1);
+  uint64_t fg[] = {MLZ_FRAME(1, 0), MLZ_FRAME(2, 4)}, g[] = {MLZ_FRAME(2, 4)};
+  fake_event(x, MLZ_K_ALLOC, MLZ_F_RESET, 2, 1, 1, 0, fg, 2);
+  fake_step(x, 0, 2, UINT32_MAX, 6);
+  fake_alloc(x, 3, 3);
+  fake_event(x, MLZ_K_STACK, 0, 0, 0, 0, 1, NULL, 0);
+  fake_step(x, MLZ_F_CERTAIN, 4, 4, 4);
+  fake_step(x, MLZ_F_NOSTACK, 5, 5, 0);
+  fake_alloc(x, 6, 6);
+  fake_event(x, MLZ_K_ALLOC, 0, 2, 7, 7, 0, g, 1);
+  mlz_drain_round(&f.d);
+  cr_assert_eq(mlz_drain_counters(&f.d).seen, 7);
+  cr_assert_eq(f.d.live_bytes, 1 + UINT64_C(0xffffffff) + 3 + 4 + 5 + 6 + 7);
+  struct mlz_trace *t = fake_end(&f);
+  struct mlz_block b;
+  cr_assert_eq(mlz_trace_next(t, MLZ_WANT_ALL, &b), 1);
+  cr_assert_eq(b.n, 7);
+  for (uint32_t i = 0; i < b.n; i++) cr_assert_str_eq(stack_text(t, b.classes[b.classes_of[i]].stack), want[i], "event %u", i);
+  mlz_trace_close(t);
+}
+
+Test(drain, a_step_needs_a_frame) {
+  fake_begin(&f);
+  struct fake_ring *x = fake_ring(&f, 0, 1);
+  fake_step(x, 0, 1, 1, 2);
+  mlz_drain_round(&f.d);
+  cr_assert_eq(f.d.total.broken, 1);
+  cr_assert_eq(f.d.live_bytes, 0);
+  mlz_trace_close(fake_end(&f));
 }
 
 /* A fork's child names a code that its parent announced and that still lies unread in the parent's ring. */
@@ -344,7 +408,8 @@ Test(drain, a_ring_is_free_again_when_its_thread_is_gone) {
   struct fake_ring *x = fake_ring(&f, 0, 1);
   x->r->tid = 0x3fffff; /* beyond pid_max of most machines: nobody */
   fake_alloc(x, 1, 8);
-  atomic_store(&x->r->allocs_seen, 5);
+  atomic_store(&x->r->allocs_passed, 3);
+  atomic_store(&x->r->dropped_alloc, 1);
   mlz_drain_round(&f.d);
   cr_assert_eq(atomic_load(&x->r->state), MLZ_RING_LIVE, "not ending yet, and not silent for long");
   fake_free(x, 1);
@@ -352,7 +417,7 @@ Test(drain, a_ring_is_free_again_when_its_thread_is_gone) {
   for (int i = 0; i < 3; i++) mlz_drain_round(&f.d);
   cr_assert_eq(atomic_load(&x->r->state), MLZ_RING_FREE);
   cr_assert_eq(atomic_load(&x->r->head), 0);
-  cr_assert_eq(mlz_drain_counters(&f.d).seen, 5);
+  cr_assert_eq(mlz_drain_counters(&f.d).seen, 5, "one traced, three passed over, one lost");
   x = fake_ring(&f, 0, 1);
   fake_alloc(x, 2, 8);
   mlz_drain_round(&f.d);
