@@ -1,7 +1,9 @@
-/* How many events a second the drain takes: one ring in this process, filled with a synthetic program, drained round by round. Only the rounds are
- * timed. Prints a line for each pattern, without and with the builders and the writer thread. */
+/* How many events a second the drain takes. Only its rounds are timed. Prints a line for each run, without and with the builders and the writer thread.
+ *   bench_drain                             synthetic programs in one ring of this process
+ *   bench_drain [-c|-w] [-r ROOM] FILE...   streams of real programs (capture_rings); -c: counted only, -w: written only;
+ *                                           -r: slots that a round holds at least (4096); -o TRACE: keeps what the last run wrote */
+#include "benchmarks/recorder/replay.h"
 #include "tracer/recorder/arena.h"
-#include "tracer/recorder/drain.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -13,9 +15,9 @@
 #define SLOTS 16384u
 #define EVENTS 10000000u
 
-static uint64_t now(clockid_t clock) {
+uint64_t bench_now(int clock) {
   struct timespec t;
-  clock_gettime(clock, &t);
+  clock_gettime((clockid_t)clock, &t);
   return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
 
@@ -76,60 +78,90 @@ static void begin(struct program *p, struct mlz_control *c) {
   c->ring_high = 1;
 }
 
-static int run(const char *name, unsigned spread, unsigned changes, bool write) {
-  struct mlz_arena arena;
-  struct mlz_writer *w = NULL;
-  struct mlz_emit *e = NULL;
-  static struct mlz_drain d;
-  uint64_t settings = UINT64_C(0xffffffff) | UINT64_C(10) << MLZ_SET_DEPTH_SHIFT;
-  if (mlz_arena_make(&arena, "bench", SLOTS, settings, 0, true) < 0) return 1;
+static const char *bench_output;
+
+int bench_begin(struct bench *b, uint32_t slots, uint64_t settings, bool write) {
+  static struct mlz_arena arena;
+  *b = (struct bench){.arena = &arena};
+  if (mlz_arena_make(&arena, "bench", slots, settings, 0, true) < 0) return -1;
   if (write) {
     char path[] = "/tmp/bench-drain-XXXXXX";
-    int fd = mkstemp(path);
-    unlink(path);
+    int fd = bench_output ? open(bench_output, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600) : mkstemp(path);
+    if (!bench_output) unlink(path);
     json_t *meta = json_object();
-    if (fd < 0 || mlz_writer_new(&w, fd, meta, 0) < 0 || mlz_emit_new(&e, w) < 0) return 1;
+    if (fd < 0 || mlz_writer_new(&b->writer, fd, meta, 0) < 0 || mlz_emit_new(&b->emit, b->writer) < 0) return -1;
     json_decref(meta);
   }
-  if (mlz_drain_init(&d, arena.control, w, e, 1) < 0) return 1;
+  return mlz_drain_init(&b->drain, arena.control, b->writer, b->emit, 1);
+}
+
+void bench_end(struct bench *b, const char *name, uint64_t events, uint64_t taken_ns, uint64_t started_ns, uint64_t filling_ns) {
+  if (b->emit) {
+    mlz_image_seal(&b->drain);
+    mlz_emit_join(b->emit);
+    json_t *summary = json_pack("{s:b}", "complete", 1);
+    if (mlz_writer_finish(b->writer, summary) < 0) fprintf(stderr, "bench_drain: writing failed\n");
+    json_decref(summary);
+  }
+  uint64_t all = bench_now(CLOCK_PROCESS_CPUTIME_ID) - started_ns - filling_ns;
+  double n = (double)events;
+  printf("%-34s %s  %9.3f M events  drain thread %5.1f ns/event (%5.1f M/s), all threads %5.1f ns/event", name,
+         b->emit ? "written" : "counted", n / 1e6, (double)taken_ns / n, 1e3 * n / (double)taken_ns, (double)all / n);
+  if (b->emit) printf(", %.3f bytes/event", (double)mlz_emit_bytes(b->emit) / n);
+  puts("");
+  fflush(stdout);
+  mlz_emit_free(b->emit);
+  mlz_drain_deinit(&b->drain);
+  mlz_writer_free(b->writer);
+  mlz_arena_unmake(b->arena);
+}
+
+static int run(const char *name, unsigned spread, unsigned changes, bool write) {
+  static struct bench b;
   struct program *p = calloc(1, sizeof *p);
-  if (!p) return 1;
+  if (!p || bench_begin(&b, SLOTS, UINT64_C(0xffffffff) | UINT64_C(10) << MLZ_SET_DEPTH_SHIFT, write) < 0) return 2;
   p->seed = 88172645463325252u;
   p->spread = spread;
   p->changes = changes;
-  begin(p, arena.control);
-  uint64_t taken = 0, cpu = now(CLOCK_PROCESS_CPUTIME_ID), filling = 0;
+  begin(p, b.arena->control);
+  uint64_t taken = 0, filling = 0, started = bench_now(CLOCK_PROCESS_CPUTIME_ID);
   while (p->events < EVENTS) {
-    uint64_t t = now(CLOCK_THREAD_CPUTIME_ID);
+    uint64_t t = bench_now(CLOCK_THREAD_CPUTIME_ID);
     while (p->head + 4 < atomic_load(&p->ring->tail) + SLOTS / 4) step(p);
     atomic_store(&p->ring->head, p->head);
-    uint64_t u = now(CLOCK_THREAD_CPUTIME_ID);
-    mlz_drain_round(&d);
-    taken += now(CLOCK_THREAD_CPUTIME_ID) - u;
+    uint64_t u = bench_now(CLOCK_THREAD_CPUTIME_ID);
+    mlz_drain_round(&b.drain);
+    taken += bench_now(CLOCK_THREAD_CPUTIME_ID) - u;
     filling += u - t;
   }
-  if (write) {
-    mlz_image_seal(&d);
-    mlz_emit_join(e);
-  }
-  cpu = now(CLOCK_PROCESS_CPUTIME_ID) - cpu - filling;
-  printf("%-34s %s  drain thread %5.1f ns/event (%5.1f M/s), all threads %5.1f ns/event", name, write ? "written" : "counted",
-         (double)taken / (double)p->events, 1e3 * (double)p->events / (double)taken, (double)cpu / (double)p->events);
-  if (write) printf(", %.2f bytes/event", (double)mlz_emit_bytes(e) / (double)p->events);
-  puts("");
-  mlz_emit_free(e);
-  mlz_drain_deinit(&d);
-  mlz_writer_free(w);
-  mlz_arena_unmake(&arena);
+  bench_end(&b, name, p->events, taken, started, filling);
   free(p);
   return 0;
 }
 
-int main(void) {
+static int synthetic(void) {
   for (int write = 0; write < 2; write++) {
     if (run("1 k blocks live, same stack", 1u << 10, 0, write) || run("1 k blocks live, 30% other stacks", 1u << 10, 77, write) ||
         run("64 k blocks live, 30% other stacks", 1u << 16, 77, write) || run("1 M blocks live, 90% other stacks", 1u << 20, 230, write))
-      return 1;
+      return 2;
+  }
+  return 0;
+}
+
+int main(int argc, char **argv) {
+  unsigned runs = 3, room = SLOTS / 4;
+  for (int c; (c = getopt(argc, argv, "cwr:o:")) >= 0;) {
+    if (c == 'c') runs = 1;
+    if (c == 'w') runs = 2;
+    if (c == 'r') room = (unsigned)atoi(optarg);
+    if (c == 'o') bench_output = optarg;
+    if (c == '?') return 2;
+  }
+  if (optind == argc) return synthetic();
+  for (int write = 0; write < 2; write++) {
+    for (int i = optind; i < argc && runs >> write & 1; i++) {
+      if (replay_file(argv[i], write, room) != 0) return 2;
+    }
   }
   return 0;
 }

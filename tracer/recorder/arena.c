@@ -78,7 +78,11 @@ int mlz_arena_make(struct mlz_arena *a, const char *name, uint32_t slots, uint64
 }
 
 void mlz_arena_unmake(struct mlz_arena *a) {
-  if (a->control) munmap(a->control, a->control->arena_bytes);
+  if (a->control) {
+    pthread_mutex_t *mutex = (pthread_mutex_t *)(void *)a->control->recorder_mutex;
+    if (*(const uint32_t *)(const void *)mutex) pthread_mutex_unlock(mutex); /* held: it is in this thread's list of robust mutexes */
+    munmap(a->control, a->control->arena_bytes);
+  }
   close(a->fd);
   a->control = NULL;
 }
