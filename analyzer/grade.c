@@ -58,6 +58,7 @@ void mlz_leak_add(struct mlz_leak *leak, uint64_t alloc_no, const struct mlz_cla
   leak->seen_bytes += class->size;
   leak->count += class->weight;
   leak->bytes += class->weight * (double)class->size;
+  if (class->weight > 1) mlz_spread_add(&leak->spread, class, 1, 0, 0);
 }
 
 bool mlz_leak_remove(struct mlz_leak *leak, uint64_t alloc_no, const struct mlz_class *class) {
@@ -69,6 +70,7 @@ bool mlz_leak_remove(struct mlz_leak *leak, uint64_t alloc_no, const struct mlz_
   leak->seen_bytes -= class->size < leak->seen_bytes ? class->size : leak->seen_bytes;
   leak->count -= class->weight;
   leak->bytes -= class->weight * (double)class->size;
+  if (class->weight > 1) mlz_spread_add(&leak->spread, class, 0, 1, 0);
   return true;
 }
 

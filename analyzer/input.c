@@ -130,9 +130,9 @@ static void choose(struct mlz_input *in, const char *wish) {
             in->n_processes, left_out == 1 ? "is" : "are");
 }
 
-static bool settings_sampled(const json_t *settings) {
-  const json_t *rate = json_object_get(settings, "sample_rate");
-  return json_is_real(rate) && json_real_value(rate) < 1;
+static bool is_sampled(const json_t *object) {
+  const json_t *rate = json_object_get(object, "sample_rate");
+  return json_is_number(rate) && json_number_value(rate) < 1;
 }
 
 static void read_meta(struct mlz_input *in) {
@@ -140,7 +140,11 @@ static void read_meta(struct mlz_input *in) {
   const json_t *rate = json_object_get(json_object_get(meta, "settings"), "sample_rate");
   if (!rate) rate = json_object_get(meta, "sample_rate");
   in->sample_rate = json_is_number(rate) ? json_number_value(rate) : 1;
-  in->estimated = in->sample_rate < 1 || settings_sampled(meta) || settings_sampled(summary);
+  in->estimated = in->sample_rate < 1 || is_sampled(meta);
+  const json_t *changes = json_object_get(summary, "rate_changes"), *change;
+  size_t i;
+  if (json_array_size(changes)) in->rate_changes = changes;
+  json_array_foreach(changes, i, change) in->estimated |= is_sampled(change);
   in->duration_ns = mlz_input_uint(summary, "duration_ns", 0);
   in->gap_ns = mlz_input_uint(summary, "largest_time_gap_ns", 0);
 }

@@ -24,11 +24,12 @@ struct mlz_input {
   struct mlz_process **processes;
   size_t n_processes;
   size_t n_chosen;
-  size_t n_threads;     /* highest thread id + 1 */
-  uint64_t duration_ns; /* 0: not written in the file; mlz_input_duration finds it */
-  uint64_t gap_ns;      /* no time difference below it means anything */
-  double sample_rate;
-  bool estimated; /* sample_rate < 1 at any time */
+  size_t n_threads;           /* highest thread id + 1 */
+  uint64_t duration_ns;       /* 0: not written in the file; mlz_input_duration finds it */
+  uint64_t gap_ns;            /* no time difference below it means anything */
+  double sample_rate;         /* at the start */
+  const json_t *rate_changes; /* array of what docs/format.md says; NULL: none */
+  bool estimated;             /* some blocks stand for more than one: the rate was below 1 at some time. Complete after a scan */
   /* filled by scans */
   uint64_t events_read;
   uint64_t lost_allocs, lost_frees; /* of the chosen processes, from LOST events */

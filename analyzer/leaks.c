@@ -498,6 +498,8 @@ static void judge(struct leak_pass *pass, const struct ledger *l, const struct m
   e->seen += leak->seen;
   e->count += leak->count;
   e->bytes += leak->bytes;
+  mlz_spread_join(&e->spread, &leak->spread);
+  mlz_spread_join(&pass->out->spread, &leak->spread);
   if (first_ns < e->first_ns) e->first_ns = first_ns;
   if (last_ns > e->last_ns) e->last_ns = last_ns;
   pass->out->count += leak->count;
@@ -591,6 +593,7 @@ void mlz_leaks_merge_lines(struct mlz_input *in, struct mlz_leaks *leaks) {
     into->seen += e.seen;
     into->count += e.count;
     into->bytes += e.bytes;
+    mlz_spread_join(&into->spread, &e.spread);
     if (e.first_ns < into->first_ns) into->first_ns = e.first_ns;
     if (e.last_ns > into->last_ns) into->last_ns = e.last_ns;
   }

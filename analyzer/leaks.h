@@ -8,6 +8,7 @@
 #define MLZ_ANALYZER_LEAKS_H
 
 #include "analyzer/scan.h"
+#include "analyzer/spread.h"
 
 #define MLZ_LEAK_BUCKETS 64
 
@@ -30,7 +31,8 @@ struct mlz_leak {
   uint64_t seen;        /* survivors, raw */
   uint64_t in_flight;   /* those of them that were allocated just before a collection of generation 1 or 2 */
   uint64_t seen_bytes;
-  double count, bytes; /* survivors, weighted */
+  double count, bytes;      /* survivors, weighted */
+  struct mlz_spread spread; /* of them: what was removed is in its frees */
 };
 
 /* The end of one process, for the judge. Numbers are allocation numbers. */
@@ -68,6 +70,7 @@ struct mlz_leak_entry {
   uint32_t growing, brief; /* in how many of them it grew; in how many of those that lived for less than a tenth of the trace */
   uint64_t seen;
   double count, bytes;
+  struct mlz_spread spread;
   uint64_t first_ns, last_ns;
   double judged_bytes; /* of the process that gave the reason */
   char reason[120];
@@ -77,6 +80,7 @@ struct mlz_leaks {
   struct mlz_leak_entry *entries; /* growing first, startup and interpreter last, largest first */
   size_t n;
   double count, bytes; /* of all */
+  struct mlz_spread spread;
   uint64_t duration_ns;
 };
 

@@ -79,6 +79,7 @@ static void suppress(struct mlz_input *in, const struct settings *s, struct mlz_
 
 struct sum {
   double count, bytes;
+  struct mlz_spread spread;
   size_t stacks;
 };
 
@@ -87,6 +88,7 @@ static void sum_up(const struct mlz_leaks *leaks, struct sum *sums) {
     struct sum *g = &sums[leaks->entries[i].grade];
     g->count += leaks->entries[i].count;
     g->bytes += leaks->entries[i].bytes;
+    mlz_spread_join(&g->spread, &leaks->entries[i].spread);
     g->stacks++;
   }
 }
@@ -96,12 +98,21 @@ static uint64_t growth_per_second(const struct mlz_leak_entry *e) {
   return (uint64_t)(e->bytes * 1e9 / (double)(e->last_ns - e->first_ns));
 }
 
+/* {"count", "bytes"}, and how far they may be off where they are estimates. */
+static void add_errors(json_t *object, const struct mlz_spread *spread) {
+  json_object_set_new(object, "count_error", mlz_json_number(mlz_spread_live_count_error(spread)));
+  json_object_set_new(object, "bytes_error", mlz_json_number(mlz_spread_live_bytes_error(spread)));
+}
+
 static json_t *entry_json(struct mlz_input *in, const struct mlz_leak_entry *e) {
   json_t *row = json_object();
   mlz_json_add_site(in, row, e->stack);
   json_object_set_new(row, "count", mlz_json_number(e->count));
   json_object_set_new(row, "bytes", mlz_json_number(e->bytes));
-  if (in->estimated) json_object_set_new(row, "seen", json_integer((json_int_t)e->seen));
+  if (in->estimated) {
+    add_errors(row, &e->spread);
+    json_object_set_new(row, "seen", json_integer((json_int_t)e->seen));
+  }
   json_object_set_new(row, "first_ns", json_integer((json_int_t)e->first_ns));
   json_object_set_new(row, "last_ns", json_integer((json_int_t)e->last_ns));
   json_object_set_new(row, "grade", json_string(mlz_grade_name(e->grade)));
@@ -118,12 +129,15 @@ static void print_json(struct mlz_input *in, const struct settings *s, const str
   json_t *document = mlz_json_document(in), *list = json_array(), *grades = json_object();
   struct sum sums[MLZ_GRADE_COUNT] = {{0}};
   sum_up(leaks, sums);
-  json_object_set_new(document, "total",
-                      json_pack("{s:o, s:o}", "count", mlz_json_number(leaks->count), "bytes", mlz_json_number(leaks->bytes)));
-  for (int g = 0; g < MLZ_GRADE_COUNT; g++)
-    json_object_set_new(grades, mlz_grade_name((enum mlz_grade)g),
-                        json_pack("{s:o, s:o, s:I}", "count", mlz_json_number(sums[g].count), "bytes", mlz_json_number(sums[g].bytes),
-                                  "stacks", (json_int_t)sums[g].stacks));
+  json_t *total = json_pack("{s:o, s:o}", "count", mlz_json_number(leaks->count), "bytes", mlz_json_number(leaks->bytes));
+  if (in->estimated) add_errors(total, &leaks->spread);
+  json_object_set_new(document, "total", total);
+  for (int g = 0; g < MLZ_GRADE_COUNT; g++) {
+    json_t *grade = json_pack("{s:o, s:o, s:I}", "count", mlz_json_number(sums[g].count), "bytes", mlz_json_number(sums[g].bytes), "stacks",
+                              (json_int_t)sums[g].stacks);
+    if (in->estimated) add_errors(grade, &sums[g].spread);
+    json_object_set_new(grades, mlz_grade_name((enum mlz_grade)g), grade);
+  }
   json_object_set_new(document, "grades", grades);
   if (s->suppress)
     json_object_set_new(document, "suppressed",
@@ -166,7 +180,10 @@ static void add_entry(struct mlz_input *in, const struct settings *s, struct mlz
   char text[MLZ_UNITS_MAX];
   mlz_table_cell(t, mlz_units_size(text, e->bytes));
   mlz_table_cell(t, mlz_units_count(text, e->count));
-  if (in->estimated) mlz_table_cell(t, mlz_units_count(text, (double)e->seen));
+  if (in->estimated) {
+    mlz_table_cell(t, mlz_units_count(text, mlz_spread_live_count_error(&e->spread)));
+    mlz_table_cell(t, mlz_units_count(text, (double)e->seen));
+  }
   mlz_table_cell(t, mlz_grade_name(e->grade));
   mlz_table_style(t, e->grade == MLZ_GRADE_GROWING ? MLZ_STYLE_RED : e->grade < MLZ_GRADE_CONSTANT ? MLZ_STYLE_YELLOW : MLZ_STYLE_PLAIN);
   if (last) mlz_table_cell(t, mlz_units_time(text, (double)e->last_ns));
@@ -181,11 +198,11 @@ static void add_entry(struct mlz_input *in, const struct settings *s, struct mlz
     mlz_table_cell(t, reason);
     free(reason);
   }
-  if (s->stacks) add_callers(in, t, e->stack, 3u + in->estimated + last, why);
+  if (s->stacks) add_callers(in, t, e->stack, 3u + 2u * in->estimated + last, why);
 }
 
 static void print_growing(struct mlz_input *in, const struct mlz_leaks *leaks, const struct sum *growing, FILE *out, bool color) {
-  char a[MLZ_UNITS_MAX], b[MLZ_UNITS_MAX], c[MLZ_UNITS_MAX];
+  char a[MLZ_UNITS_MAX], b[MLZ_UNITS_MAX], c[MLZ_UNITS_MAX], d[MLZ_UNITS_MAX];
   if (!growing->stacks) {
     fputs("No growing leak was found.\n", out);
     return;
@@ -202,9 +219,10 @@ static void print_growing(struct mlz_input *in, const struct mlz_leaks *leaks, c
       snprintf(stacks, sizeof stacks, "; %u of %u stacks grow (-s shows them)", e->same_grade, e->stacks);
     else if (e->stacks > 1)
       snprintf(stacks, sizeof stacks, "; %s stacks (-s shows them)", mlz_units_count(a, e->stacks));
-    char seen[2 * MLZ_UNITS_MAX + 32] = "", speed[MLZ_UNITS_MAX + 8] = "";
+    char seen[3 * MLZ_UNITS_MAX + 40] = "", speed[MLZ_UNITS_MAX + 8] = "";
     if (in->estimated)
-      snprintf(seen, sizeof seen, "; seen %s, estimated %s", mlz_units_count(a, (double)e->seen), mlz_units_count(b, e->count));
+      snprintf(seen, sizeof seen, "; seen %s, estimated %s +- %s", mlz_units_count(a, (double)e->seen), mlz_units_count(b, e->count),
+               mlz_units_count(d, mlz_spread_live_count_error(&e->spread)));
     if (rate && e->last_ns - e->first_ns >= UINT64_C(1000000000)) snprintf(speed, sizeof speed, "; %s/s", mlz_units_size(c, (double)rate));
     char *why = mlz_text_format("%s%s%s%s", e->reason, seen, speed, stacks);
     fprintf(out, "  %s%s%s%s\n    ", name, *where ? " (" : "", where, *where ? ")" : "");
@@ -238,19 +256,27 @@ static void print_text(struct mlz_input *in, const struct settings *s, struct ml
   sum_up(leaks, sums);
   char of[64] = "";
   if (in->n_chosen > 1) snprintf(of, sizeof of, " of %zu processes, each its own", in->n_chosen);
+  char error[2 * MLZ_UNITS_MAX + 64] = "", c[MLZ_UNITS_MAX], d[MLZ_UNITS_MAX];
+  if (in->estimated)
+    snprintf(error, sizeof error, " (estimated from a sample: +- %s, +- %s blocks)",
+             mlz_units_size(c, mlz_spread_live_bytes_error(&leaks->spread)),
+             mlz_units_count(d, mlz_spread_live_count_error(&leaks->spread)));
   char *head =
       mlz_text_format("%s in %s blocks were not freed by %s%s%s", mlz_units_size(a, leaks->bytes), mlz_units_count(b, leaks->count),
                       s->at_exit          ? "the exit"
                       : s->at || in->mark ? "then"
                                           : "the end",
-                      s->at || in->mark ? "" : of, in->estimated ? " (estimated from a sample)" : "");
+                      s->at || in->mark ? "" : of, error);
   mlz_report_wrap(out, mlz_term_width(out), 0, 0, head);
   free(head);
   print_growing(in, leaks, &sums[MLZ_GRADE_GROWING], out, color);
   struct mlz_table *t = mlz_table_new();
   mlz_table_column(t, "kept", MLZ_COL_NUMBER);
   mlz_table_column(t, "blocks", MLZ_COL_NUMBER);
-  if (in->estimated) mlz_table_column(t, "seen", MLZ_COL_NUMBER);
+  if (in->estimated) {
+    mlz_table_column(t, "+-", MLZ_COL_NUMBER);
+    mlz_table_column(t, "seen", MLZ_COL_NUMBER);
+  }
   mlz_table_column(t, "grade", MLZ_COL_WORD);
   unsigned width = mlz_term_width(out);
   if (width >= LAST_FROM) mlz_table_column(t, "last at", MLZ_COL_NUMBER);

@@ -65,17 +65,26 @@ static json_t *processes_json(struct mlz_input *in, const struct mlz_stats *s) {
   return list;
 }
 
-static json_t *tally_json(const struct mlz_tally *t) {
-  return json_pack("{s:o, s:o, s:o, s:o}", "alloc_count", mlz_json_number(t->alloc_count), "alloc_bytes", mlz_json_number(t->alloc_bytes),
-                   "live_count", mlz_json_number(t->alloc_count - t->free_count), "live_bytes",
-                   mlz_json_number(t->alloc_bytes - t->free_bytes));
+static void set_error(json_t *object, const char *key, double error) { json_object_set_new(object, key, mlz_json_number(error)); }
+
+/* `spread`: NULL where nothing is estimated. */
+static json_t *tally_json(const struct mlz_tally *t, const struct mlz_spread *spread) {
+  json_t *row = json_pack("{s:o, s:o, s:o, s:o}", "alloc_count", mlz_json_number(t->alloc_count), "alloc_bytes",
+                          mlz_json_number(t->alloc_bytes), "live_count", mlz_json_number(t->alloc_count - t->free_count), "live_bytes",
+                          mlz_json_number(t->alloc_bytes - t->free_bytes));
+  if (!spread) return row;
+  set_error(row, "alloc_count_error", mlz_spread_alloc_count_error(spread));
+  set_error(row, "alloc_bytes_error", mlz_spread_alloc_bytes_error(spread));
+  set_error(row, "live_count_error", mlz_spread_live_count_error(spread));
+  set_error(row, "live_bytes_error", mlz_spread_live_bytes_error(spread));
+  return row;
 }
 
-static json_t *sizes_json(const struct mlz_stats *s) {
+static json_t *sizes_json(const struct mlz_input *in, const struct mlz_stats *s) {
   json_t *list = json_array();
   for (unsigned i = 0; i < MLZ_SIZE_CLASSES; i++) {
     if (!(s->sizes[i].alloc_count > 0)) continue;
-    json_t *row = tally_json(&s->sizes[i]);
+    json_t *row = tally_json(&s->sizes[i], in->estimated ? &s->size_spreads[i] : NULL);
     json_object_set_new(row, "up_to", json_integer((json_int_t)(UINT64_C(1) << i)));
     json_array_append_new(list, row);
   }
@@ -121,6 +130,17 @@ static json_t *events_json(const struct mlz_input *in, const struct mlz_stats *s
                    "gc", (json_int_t)s->gc, "marks", (json_int_t)s->marks, "snapshots", (json_int_t)s->snapshots);
 }
 
+static void add_errors(const struct mlz_stats *s, json_t *bytes, json_t *blocks) {
+  set_error(bytes, "allocated_error", mlz_spread_alloc_bytes_error(&s->spread));
+  set_error(bytes, "freed_error", mlz_spread_free_bytes_error(&s->spread));
+  set_error(bytes, "live_at_end_error", mlz_spread_live_bytes_error(&s->spread));
+  set_error(bytes, "peak_error", mlz_spread_live_bytes_error(&s->peak_spread));
+  set_error(blocks, "allocated_error", mlz_spread_alloc_count_error(&s->spread));
+  set_error(blocks, "freed_error", mlz_spread_free_count_error(&s->spread));
+  set_error(blocks, "live_at_end_error", mlz_spread_live_count_error(&s->spread));
+  set_error(blocks, "temporary_error", mlz_spread_temp_count_error(&s->spread));
+}
+
 static void print_json(struct mlz_input *in, const struct mlz_stats *s, FILE *out) {
   const json_t *meta = mlz_trace_meta(in->trace), *summary = mlz_trace_summary(in->trace), *settings = json_object_get(meta, "settings");
   json_t *document = mlz_json_document(in), *domains = json_object();
@@ -133,6 +153,7 @@ static void print_json(struct mlz_input *in, const struct mlz_stats *s, FILE *ou
   json_object_set_new(document, "duration_ns", json_integer((json_int_t)mlz_input_duration(in)));
   json_object_set_new(document, "complete", json_boolean(mlz_trace_complete(in->trace)));
   json_object_set_new(document, "sample_rate", json_real(in->sample_rate));
+  json_object_set_new(document, "rate_changes", in->rate_changes ? json_deep_copy(in->rate_changes) : json_array());
   set_copy(document, "max_stack_depth", settings, "max_stack_depth");
   const char *python = "";
   for (size_t i = 0; i < in->n_processes && !*python; i++)
@@ -150,11 +171,13 @@ static void print_json(struct mlz_input *in, const struct mlz_stats *s, FILE *ou
                                 mlz_json_number(s->total.free_count), "live_at_end",
                                 mlz_json_number(s->total.alloc_count - s->total.free_count), "temporary",
                                 mlz_json_number(s->total.temp_count), "foreign_frees", mlz_json_number(s->foreign)));
+  if (in->estimated) add_errors(s, json_object_get(document, "bytes"), json_object_get(document, "blocks"));
   json_object_set_new(document, "threads", threads_json(in, s));
   json_object_set_new(document, "processes", processes_json(in, s));
-  for (unsigned d = 0; d < MLZ_BLOCK_DOMAINS; d++) json_object_set_new(domains, domain_names[d], tally_json(&s->domains[d]));
+  for (unsigned d = 0; d < MLZ_BLOCK_DOMAINS; d++)
+    json_object_set_new(domains, domain_names[d], tally_json(&s->domains[d], in->estimated ? &s->domain_spreads[d] : NULL));
   json_object_set_new(document, "domains", domains);
-  json_object_set_new(document, "sizes", sizes_json(s));
+  json_object_set_new(document, "sizes", sizes_json(in, s));
   json_object_set_new(document, "lifetimes", lifetimes_json(in, s));
   json_object_set_new(document, "largest_time_gap_ns", json_integer((json_int_t)in->gap_ns));
   set_copy(document, "counters", summary, "counters");
@@ -178,9 +201,40 @@ static void line(FILE *out, const char *name, const char *format, ...) {
   free(text);
 }
 
+/* "0.1, from 1.2 s on 0.01, from 5.31 s on 1" */
+static void print_rate(const struct mlz_input *in, FILE *out) {
+  enum { SHOWN_MAX = 8 };
+  char a[MLZ_UNITS_MAX];
+  char *text = mlz_text_format("%g", in->sample_rate);
+  const json_t *change;
+  size_t i;
+  json_array_foreach(in->rate_changes, i, change) {
+    bool paused = json_is_true(json_object_get(change, "paused")), more = i == SHOWN_MAX;
+    char *longer = more ? mlz_text_format("%s, ... (--json lists all)", text)
+                   : paused
+                       ? mlz_text_format("%s, from %s on paused", text, mlz_units_time(a, (double)mlz_input_uint(change, "time_ns", 0)))
+                       : mlz_text_format("%s, from %s on %g", text, mlz_units_time(a, (double)mlz_input_uint(change, "time_ns", 0)),
+                                         json_number_value(json_object_get(change, "sample_rate")));
+    free(text);
+    text = longer;
+    if (more) break;
+  }
+  line(out, "sample rate", "%s%s", text, in->estimated ? ": bytes and blocks are estimates of the whole" : "");
+  free(text);
+}
+
+/* " (+- 1.2 MiB)"; "" where nothing is estimated. */
+static const char *error_text(char out[MLZ_UNITS_MAX + 8], bool estimated, bool bytes, double error) {
+  char a[MLZ_UNITS_MAX];
+  out[0] = 0;
+  if (estimated) snprintf(out, MLZ_UNITS_MAX + 8, " (+- %s)", bytes ? mlz_units_size(a, error) : mlz_units_count(a, error));
+  return out;
+}
+
 /* `at`: the figures are those of another instant than the end. */
 static void print_head(struct mlz_input *in, const struct mlz_stats *s, bool at, FILE *out, bool color) {
-  char a[MLZ_UNITS_MAX], b[MLZ_UNITS_MAX];
+  char a[MLZ_UNITS_MAX], b[MLZ_UNITS_MAX], c[MLZ_UNITS_MAX + 8], d[MLZ_UNITS_MAX + 8];
+  bool guess = in->estimated;
   const json_t *meta = mlz_trace_meta(in->trace);
   char *command = mlz_input_command(meta);
   const char *python = "";
@@ -197,18 +251,25 @@ static void print_head(struct mlz_input *in, const struct mlz_stats *s, bool at,
     free(clean);
   }
   line(out, "duration", "%s%s", mlz_units_time(a, (double)mlz_input_duration(in)), mlz_trace_complete(in->trace) ? "" : " (incomplete)");
-  if (in->estimated) line(out, "sample rate", "%g: bytes and blocks are estimates of the whole", in->sample_rate);
+  if (in->estimated || in->rate_changes) print_rate(in, out);
   fputc('\n', out);
-  line(out, "allocated", "%s in %s blocks", mlz_units_size(a, s->total.alloc_bytes), mlz_units_count(b, s->total.alloc_count));
-  line(out, "freed", "%s in %s blocks", mlz_units_size(a, s->total.free_bytes), mlz_units_count(b, s->total.free_count));
+  line(out, "allocated", "%s%s in %s%s blocks", mlz_units_size(a, s->total.alloc_bytes),
+       error_text(c, guess, true, mlz_spread_alloc_bytes_error(&s->spread)), mlz_units_count(b, s->total.alloc_count),
+       error_text(d, guess, false, mlz_spread_alloc_count_error(&s->spread)));
+  line(out, "freed", "%s%s in %s%s blocks", mlz_units_size(a, s->total.free_bytes),
+       error_text(c, guess, true, mlz_spread_free_bytes_error(&s->spread)), mlz_units_count(b, s->total.free_count),
+       error_text(d, guess, false, mlz_spread_free_count_error(&s->spread)));
   char of[64] = "";
   bool summed = in->n_chosen > 1;
   if (summed && !at) snprintf(of, sizeof of, ": %zu processes, each at its own end", in->n_chosen);
-  line(out, at ? "live then" : "live at end", "%s in %s blocks%s", mlz_units_size(a, s->total.alloc_bytes - s->total.free_bytes),
-       mlz_units_count(b, s->total.alloc_count - s->total.free_count), of);
-  line(out, "peak", "%s at %s%s", mlz_units_size(a, s->peak.bytes), mlz_units_time(b, (double)s->peak.time_ns),
+  line(out, at ? "live then" : "live at end", "%s%s in %s%s blocks%s", mlz_units_size(a, s->total.alloc_bytes - s->total.free_bytes),
+       error_text(c, guess, true, mlz_spread_live_bytes_error(&s->spread)), mlz_units_count(b, s->total.alloc_count - s->total.free_count),
+       error_text(d, guess, false, mlz_spread_live_count_error(&s->spread)), of);
+  line(out, "peak", "%s%s at %s%s", mlz_units_size(a, s->peak.bytes),
+       error_text(c, guess, true, mlz_spread_live_bytes_error(&s->peak_spread)), mlz_units_time(b, (double)s->peak.time_ns),
        summed ? ": all processes together" : "");
-  line(out, "temporary", "%s blocks, freed before their thread's next allocation", mlz_units_count(a, s->total.temp_count));
+  line(out, "temporary", "%s%s blocks, freed before their thread's next allocation", mlz_units_count(a, s->total.temp_count),
+       error_text(c, guess, false, mlz_spread_temp_count_error(&s->spread)));
   if (s->foreign > 0) line(out, "inherited", "%s frees of blocks from before a fork", mlz_units_count(a, s->foreign));
   uint64_t dropped = mlz_input_dropped(in);
   line(out, "events", "%s in the file, %s lost", mlz_units_count(a, (double)(s->allocs + s->frees + s->gc + s->marks + s->snapshots)),

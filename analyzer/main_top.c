@@ -59,12 +59,7 @@ static void compute(struct mlz_input *in, const struct settings *s, struct resul
     mlz_tally_scan(&r->at_peak, in, key, mmap, r->window.from, &r->peak.cut);
   }
   mlz_tally_scan(&r->now, in, key, mmap, r->window.from, r->window.to);
-  size_t n = r->now.n;
-  if (r->has_peak && r->at_peak.n < n) { /* processes that a damaged table does not name turn up while reading */
-    r->at_peak.rows = mlz_text_realloc(r->at_peak.rows, n, sizeof *r->at_peak.rows);
-    memset(r->at_peak.rows + r->at_peak.n, 0, (n - r->at_peak.n) * sizeof *r->at_peak.rows);
-  }
-  mlz_sites_build(in, (enum mlz_group)s->group, (enum mlz_metric)s->by, r->now.rows, r->has_peak ? r->at_peak.rows : NULL, n, &r->sites);
+  mlz_sites_build(in, (enum mlz_group)s->group, (enum mlz_metric)s->by, &r->now, r->has_peak ? &r->at_peak : NULL, &r->sites);
 }
 
 static void clear(struct results *r) {
@@ -138,6 +133,40 @@ static void total_of(const struct settings *s, const struct results *r, double *
   }
 }
 
+/* Of the count and the bytes that total_of gives. */
+static void total_error_of(const struct settings *s, const struct results *r, double *count, double *bytes) {
+  const struct mlz_spread *t = &r->now.total_spread, *peak = &r->at_peak.total_spread;
+  switch ((enum mlz_metric)s->by) {
+  case MLZ_BY_ALLOC_BYTES:
+  case MLZ_BY_ALLOC_COUNT:
+    *count = mlz_spread_alloc_count_error(t);
+    *bytes = mlz_spread_alloc_bytes_error(t);
+    break;
+  case MLZ_BY_LIVE_BYTES:
+    *count = mlz_spread_live_count_error(t);
+    *bytes = mlz_spread_live_bytes_error(t);
+    break;
+  case MLZ_BY_PEAK_BYTES:
+    *count = mlz_spread_live_count_error(peak);
+    *bytes = mlz_spread_live_bytes_error(peak);
+    break;
+  case MLZ_BY_TEMPORARY:
+    *count = mlz_spread_temp_count_error(t);
+    *bytes = mlz_spread_alloc_bytes_error(t); /* no more than of all */
+    break;
+  }
+}
+
+static void add_errors(const struct mlz_site *site, json_t *row) {
+  const struct mlz_spread *t = &site->spread;
+  json_object_set_new(row, "alloc_count_error", mlz_json_number(mlz_spread_alloc_count_error(t)));
+  json_object_set_new(row, "alloc_bytes_error", mlz_json_number(mlz_spread_alloc_bytes_error(t)));
+  json_object_set_new(row, "live_count_error", mlz_json_number(mlz_spread_live_count_error(t)));
+  json_object_set_new(row, "live_bytes_error", mlz_json_number(mlz_spread_live_bytes_error(t)));
+  json_object_set_new(row, "peak_bytes_error", mlz_json_number(mlz_spread_live_bytes_error(&site->peak_spread)));
+  json_object_set_new(row, "temporary_count_error", mlz_json_number(mlz_spread_temp_count_error(t)));
+}
+
 static void print_json(struct mlz_input *in, const struct settings *s, const struct results *r, FILE *out) {
   static const char *const metrics[] = {"alloc-bytes", "alloc-count", "live-bytes", "peak-bytes", "temporary"};
   static const char *const groups[] = {"line", "function", "file", "module", "stack", "thread", "process", "domain"};
@@ -146,7 +175,13 @@ static void print_json(struct mlz_input *in, const struct settings *s, const str
   total_of(s, r, &count, &bytes);
   json_object_set_new(document, "by", json_string(metrics[s->by]));
   json_object_set_new(document, "group", json_string(groups[s->group]));
-  json_object_set_new(document, "total", json_pack("{s:o, s:o}", "count", mlz_json_number(count), "bytes", mlz_json_number(bytes)));
+  json_t *total = json_pack("{s:o, s:o}", "count", mlz_json_number(count), "bytes", mlz_json_number(bytes));
+  if (in->estimated) {
+    total_error_of(s, r, &count, &bytes);
+    json_object_set_new(total, "count_error", mlz_json_number(count));
+    json_object_set_new(total, "bytes_error", mlz_json_number(bytes));
+  }
+  json_object_set_new(document, "total", total);
   json_object_set_new(document, "peak",
                       json_pack("{s:o, s:I}", "bytes", mlz_json_number(r->peak.bytes), "time_ns", (json_int_t)r->peak.time_ns));
   json_object_set_new(document, "sites_total", json_integer((json_int_t)r->sites.n));
@@ -160,6 +195,7 @@ static void print_json(struct mlz_input *in, const struct settings *s, const str
     json_object_set_new(row, "live_bytes", mlz_json_number(site->tally.alloc_bytes - site->tally.free_bytes));
     json_object_set_new(row, "peak_bytes", mlz_json_number(site->peak_bytes));
     json_object_set_new(row, "temporary_count", mlz_json_number(site->tally.temp_count));
+    if (in->estimated) add_errors(site, row);
     if (s->group <= MLZ_GROUP_STACK) json_object_set_new(row, "stack", mlz_json_stack(in, site->row));
     json_array_append_new(list, row);
   }
@@ -173,11 +209,12 @@ static bool has_live(const struct settings *s, unsigned width) {
   return (s->by == MLZ_BY_ALLOC_BYTES || s->by == MLZ_BY_ALLOC_COUNT) && width >= 70;
 }
 
-static struct mlz_table *make_table(const struct settings *s, unsigned width) {
+static struct mlz_table *make_table(const struct settings *s, bool estimated, unsigned width) {
   static const char *const titles[] = {"allocated", "allocated", "live", "at peak", "temporary"};
   static const char *const names[] = {"function", "function", "file", "module", "function", "thread", "pid", "domain"};
   struct mlz_table *t = mlz_table_new();
   mlz_table_column(t, titles[s->by], MLZ_COL_NUMBER);
+  if (estimated) mlz_table_column(t, "+-", MLZ_COL_NUMBER);
   mlz_table_column(t, "share", MLZ_COL_NUMBER);
   mlz_table_column(t, s->by == MLZ_BY_ALLOC_COUNT ? "bytes" : s->by == MLZ_BY_TEMPORARY ? "of" : "blocks", MLZ_COL_NUMBER);
   if (has_live(s, width)) mlz_table_column(t, "live", MLZ_COL_NUMBER);
@@ -188,11 +225,16 @@ static struct mlz_table *make_table(const struct settings *s, unsigned width) {
   return t;
 }
 
-static void add_numbers(struct mlz_table *t, const struct settings *s, const struct mlz_site *site, double total, unsigned width) {
+static void add_numbers(struct mlz_table *t, const struct settings *s, bool estimated, const struct mlz_site *site, double total,
+                        unsigned width) {
   char text[MLZ_UNITS_MAX];
   double value = mlz_metric_of(&site->tally, site->peak_bytes, (enum mlz_metric)s->by);
   bool counted = s->by == MLZ_BY_ALLOC_COUNT || s->by == MLZ_BY_TEMPORARY;
   mlz_table_cell(t, counted ? mlz_units_count(text, value) : mlz_units_size(text, value));
+  if (estimated) {
+    double error = mlz_metric_error(&site->spread, &site->peak_spread, (enum mlz_metric)s->by);
+    mlz_table_cell(t, counted ? mlz_units_count(text, error) : mlz_units_size(text, error));
+  }
   mlz_table_cell(t, mlz_units_percent(text, value, total));
   switch ((enum mlz_metric)s->by) {
   case MLZ_BY_ALLOC_BYTES:
@@ -217,7 +259,7 @@ static void add_callers(struct mlz_input *in, struct mlz_table *t, const struct 
   uint32_t n;
   bool truncated;
   const uint32_t *frames = mlz_trace_stack(in->trace, stack, &n, &truncated);
-  unsigned numbers = has_live(s, width) ? 4 : 3;
+  unsigned numbers = 3u + has_live(s, width) + in->estimated;
   for (uint32_t i = 1; i < n; i++) {
     struct mlz_place p = mlz_place_of_frame(in, frames[i]);
     char *where = mlz_place_text(&p), *name = mlz_text_format("  %s", p.function);
@@ -249,11 +291,16 @@ static void print_text(struct mlz_input *in, const struct settings *s, const str
   unsigned width = mlz_term_width(out);
   bool color = mlz_term_color(out, (enum mlz_color)s->common.color), counted = s->by == MLZ_BY_ALLOC_COUNT || s->by == MLZ_BY_TEMPORARY;
   static const char *const verbs[] = {"allocated", "allocated", "live", "live at the peak", "temporary"};
-  fprintf(out, "%s in %s blocks %s%s%s", mlz_units_size(a, bytes), mlz_units_count(b, count), verbs[s->by],
-          in->estimated ? " (estimated from a sample)" : "", s->from || s->to ? " in the window" : "");
+  double share_of = counted ? count : bytes;
+  fprintf(out, "%s in %s blocks %s", mlz_units_size(a, bytes), mlz_units_count(b, count), verbs[s->by]);
+  if (in->estimated) {
+    total_error_of(s, r, &count, &bytes);
+    fprintf(out, " (estimated from a sample: +- %s, +- %s blocks)", mlz_units_size(a, bytes), mlz_units_count(b, count));
+  }
+  fputs(s->from || s->to ? " in the window" : "", out);
   print_instant(in, s, r, out);
   fputs("\n\n", out);
-  struct mlz_table *t = make_table(s, width);
+  struct mlz_table *t = make_table(s, in->estimated, width);
   uint64_t limit = s->n == UINT64_MAX ? 20 : s->n ? s->n : UINT64_MAX;
   size_t shown = 0, with_value = 0;
   for (size_t i = 0; i < r->sites.n; i++) {
@@ -263,7 +310,7 @@ static void print_text(struct mlz_input *in, const struct settings *s, const str
     if (shown >= limit) continue;
     shown++;
     char *name, *where;
-    add_numbers(t, s, site, counted ? count : bytes, width);
+    add_numbers(t, s, in->estimated, site, share_of, width);
     mlz_site_label(in, (enum mlz_group)s->group, site, &name, &where);
     mlz_table_cell(t, name);
     if (s->group != MLZ_GROUP_FILE) mlz_table_cell(t, where);

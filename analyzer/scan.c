@@ -81,6 +81,13 @@ void mlz_slice_rares(const struct mlz_slice *slice, uint32_t *first, uint32_t *e
 
 static uint64_t count_allocs(const struct mlz_block *b, uint32_t n) { return mlz_scan_count(b->ops, n, MLZ_OP_ALLOC); }
 
+/* A file that was cut may not say that its rate was changed. */
+static bool has_weights(const struct mlz_block *b) {
+  for (uint32_t c = 0; c < b->n_classes; c++)
+    if (b->classes[c].weight > 1) return true;
+  return false;
+}
+
 static void count_losses(struct mlz_input *in, const struct mlz_block *b) {
   for (uint32_t i = 0; i < b->n_rares; i++)
     if (b->rares[i].op == MLZ_OP_LOST) {
@@ -139,6 +146,7 @@ void mlz_scan_run(struct mlz_input *in, const struct mlz_scan *scan) {
     }
     struct walk *w = &walks[p->index];
     in->events_read += b.n;
+    if (!in->estimated) in->estimated = has_weights(&b);
     if (scan->on_block) scan->on_block(scan->context, &b, p);
     if (p->chosen) count_losses(in, &b);
     if (p->chosen && !w->ended)

@@ -40,6 +40,22 @@ double mlz_metric_of(const struct mlz_tally *t, double peak_bytes, enum mlz_metr
   return 0;
 }
 
+double mlz_metric_error(const struct mlz_spread *spread, const struct mlz_spread *peak, enum mlz_metric metric) {
+  switch (metric) {
+  case MLZ_BY_ALLOC_BYTES:
+    return mlz_spread_alloc_bytes_error(spread);
+  case MLZ_BY_ALLOC_COUNT:
+    return mlz_spread_alloc_count_error(spread);
+  case MLZ_BY_LIVE_BYTES:
+    return mlz_spread_live_bytes_error(spread);
+  case MLZ_BY_PEAK_BYTES:
+    return mlz_spread_live_bytes_error(peak);
+  case MLZ_BY_TEMPORARY:
+    return mlz_spread_temp_count_error(spread);
+  }
+  return 0;
+}
+
 /* ---- grouping ---- */
 
 struct key {
@@ -74,7 +90,9 @@ static bool same_key(const struct key *a, const struct key *b) {
   return a->number == b->number && !strcmp(a->text[0], b->text[0]) && !strcmp(a->text[1], b->text[1]);
 }
 
-static void add_row(struct mlz_site *site, const struct mlz_tally *t, const struct mlz_tally *peak, enum mlz_metric metric, uint32_t row) {
+static void add_row(struct mlz_site *site, const struct mlz_tally_run *now, const struct mlz_tally_run *at_peak, enum mlz_metric metric,
+                    uint32_t row) {
+  const struct mlz_tally *t = &now->rows[row], *peak = at_peak && row < at_peak->n ? &at_peak->rows[row] : NULL;
   double peak_bytes = peak ? mlz_tally_live_bytes(peak) : 0;
   double weight = mlz_metric_of(t, peak_bytes, metric);
   site->tally.alloc_count += t->alloc_count;
@@ -86,6 +104,12 @@ static void add_row(struct mlz_site *site, const struct mlz_tally *t, const stru
   site->peak_bytes += peak_bytes;
   if (peak) site->peak_count += peak->alloc_count - peak->free_count;
   if (weight > site->weight) site->row = row, site->weight = weight;
+  if (!now->n_spreads) return;
+  struct mlz_spread spread = mlz_tally_spread(now, row);
+  mlz_spread_join(&site->spread, &spread);
+  if (!at_peak) return;
+  spread = mlz_tally_spread(at_peak, row);
+  mlz_spread_join(&site->peak_spread, &spread);
 }
 
 static enum mlz_metric sort_metric;
@@ -97,9 +121,10 @@ static int compare_sites(const void *a, const void *b) {
   return x->row < y->row ? -1 : x->row > y->row;
 }
 
-void mlz_sites_build(struct mlz_input *in, enum mlz_group group, enum mlz_metric metric, const struct mlz_tally *rows,
-                     const struct mlz_tally *peak, size_t n, struct mlz_sites *out) {
-  size_t table_size = 64;
+void mlz_sites_build(struct mlz_input *in, enum mlz_group group, enum mlz_metric metric, const struct mlz_tally_run *now,
+                     const struct mlz_tally_run *peak, struct mlz_sites *out) {
+  const struct mlz_tally *rows = now->rows;
+  size_t n = now->n, table_size = 64;
   while (table_size < n * 2) table_size *= 2;
   uint32_t *table = mlz_text_calloc(table_size, sizeof *table);
   struct key *keys = NULL;
@@ -121,7 +146,7 @@ void mlz_sites_build(struct mlz_input *in, enum mlz_group group, enum mlz_metric
       out->sites[out->n++] = (struct mlz_site){.row = (uint32_t)row, .weight = 0};
       *slot = (uint32_t)out->n;
     }
-    add_row(&out->sites[*slot - 1], &rows[row], peak ? &peak[row] : NULL, metric, (uint32_t)row);
+    add_row(&out->sites[*slot - 1], now, peak, metric, (uint32_t)row);
   }
   free(keys);
   free(table);

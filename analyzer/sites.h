@@ -24,6 +24,7 @@ enum mlz_tally_key mlz_group_key(enum mlz_group group);
 struct mlz_site {
   struct mlz_tally tally;
   double peak_bytes, peak_count;
+  struct mlz_spread spread, peak_spread;
   uint32_t row;  /* of the tally: the one that contributes most; a stack id for all groups that have stacks */
   double weight; /* what that one contributes to the metric */
 };
@@ -37,9 +38,11 @@ struct mlz_sites {
 double mlz_tally_live_bytes(const struct mlz_tally *t); /* never below 0 for keys that free what others allocated */
 double mlz_metric_of(const struct mlz_tally *tally, double peak_bytes, enum mlz_metric metric);
 
-/* `rows` and `peak` (NULL: not asked for) are n tallies with mlz_group_key(group); peak holds the live blocks at the peak. */
-void mlz_sites_build(struct mlz_input *in, enum mlz_group group, enum mlz_metric metric, const struct mlz_tally *rows,
-                     const struct mlz_tally *peak, size_t n, struct mlz_sites *out);
+/* `now` and `peak` (NULL: not asked for) have mlz_group_key(group) as their key; peak holds the live blocks at the peak. */
+void mlz_sites_build(struct mlz_input *in, enum mlz_group group, enum mlz_metric metric, const struct mlz_tally_run *now,
+                     const struct mlz_tally_run *peak, struct mlz_sites *out);
+/* Half the width of the interval around what the metric says (spread.h). */
+double mlz_metric_error(const struct mlz_spread *spread, const struct mlz_spread *peak, enum mlz_metric metric);
 void mlz_sites_clear(struct mlz_sites *sites);
 
 /* The two columns that name a site; malloc'd, clean. `where` may be "". */

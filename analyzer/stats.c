@@ -78,10 +78,15 @@ static void add_classes(struct stats_pass *pass, const struct mlz_slice *slice) 
     const uint32_t *counts = mlz_counter_of(&pass->counter, c);
     const struct mlz_class *class = &b->classes[c];
     if (!(counts[0] | counts[1] | counts[2])) continue;
-    if (class->domain < MLZ_BLOCK_DOMAINS) mlz_tally_add(&s->domains[class->domain], class, counts);
+    if (class->domain < MLZ_BLOCK_DOMAINS) {
+      mlz_tally_add(&s->domains[class->domain], class, counts);
+      mlz_tally_add_spread(&s->domain_spreads[class->domain], class, counts);
+    }
     if (class->domain == MLZ_BLOCK_MMAP && !pass->include_mmap) continue;
     mlz_tally_add(&s->total, class, counts);
+    mlz_tally_add_spread(&s->spread, class, counts);
     mlz_tally_add(&s->sizes[size_class(class->size)], class, counts);
+    mlz_tally_add_spread(&s->size_spreads[size_class(class->size)], class, counts);
   }
 }
 
@@ -155,6 +160,14 @@ static void stats_process_end(void *context, const struct mlz_process_end *end) 
   mlz_peak_process_end(((struct stats_pass *)context)->finder, end);
 }
 
+/* What is live at the peak: a pass of its own, and only of a trace that is sampled. */
+static void add_peak_spread(struct mlz_input *in, bool include_mmap, struct mlz_stats *out) {
+  struct mlz_tally_run run;
+  mlz_tally_scan(&run, in, MLZ_TALLY_DOMAIN, include_mmap, NULL, &out->peak.cut);
+  out->peak_spread = run.total_spread;
+  mlz_tally_clear(&run);
+}
+
 void mlz_stats_find(struct mlz_input *in, bool include_mmap, const struct mlz_cut *to, struct mlz_stats *out) {
   struct stats_pass pass = {.in = in, .include_mmap = include_mmap, .out = out};
   *out = (struct mlz_stats){0};
@@ -166,6 +179,7 @@ void mlz_stats_find(struct mlz_input *in, bool include_mmap, const struct mlz_cu
                                       .on_process_end = stats_process_end,
                                       .context = &pass});
   mlz_peak_done(pass.finder, &out->peak);
+  if (in->estimated) add_peak_spread(in, include_mmap, out);
   mlz_counter_clear(&pass.counter);
   free(pass.alloc_ns);
 }

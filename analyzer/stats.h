@@ -17,6 +17,7 @@ struct mlz_stats {
   size_t n_processes;
   /* of the chosen processes up to their end */
   struct mlz_tally total;
+  struct mlz_spread spread, domain_spreads[MLZ_BLOCK_DOMAINS], size_spreads[MLZ_SIZE_CLASSES], peak_spread; /* zero if not sampled */
   struct mlz_tally domains[MLZ_BLOCK_DOMAINS];
   struct mlz_tally sizes[MLZ_SIZE_CLASSES]; /* [0]: 0 and 1 bytes; [i]: up to 2^i bytes and more than half of it */
   double lifetimes[MLZ_LIFETIMES];          /* freed blocks; [i] lived for less than mlz_lifetime_bound(i), the last: longer */

@@ -58,6 +58,31 @@ void mlz_tally_add(struct mlz_tally *row, const struct mlz_class *class, const u
   row->temp_bytes += bytes * counts[MLZ_COUNT_TEMP];
 }
 
+/* Most traces are not sampled: their rows stay small. */
+static void spread_row(struct mlz_tally_run *run, size_t row, const struct mlz_class *class, const uint32_t *counts) {
+  if (run->n_spreads < run->n) {
+    run->spreads = mlz_text_realloc(run->spreads, run->n, sizeof *run->spreads);
+    memset(run->spreads + run->n_spreads, 0, (run->n - run->n_spreads) * sizeof *run->spreads);
+    run->n_spreads = run->n;
+  }
+  mlz_tally_add_spread(&run->spreads[row], class, counts);
+}
+
+static void add_row(struct mlz_tally_run *run, size_t row, const struct mlz_class *class, const uint32_t *counts) {
+  if (row >= run->n) return;
+  mlz_tally_add(&run->rows[row], class, counts);
+  if (class->weight > 1) spread_row(run, row, class, counts);
+}
+
+static void add_total(struct mlz_tally_run *run, const struct mlz_class *class, const uint32_t *counts) {
+  mlz_tally_add(&run->total, class, counts);
+  mlz_tally_add_spread(&run->total_spread, class, counts);
+}
+
+struct mlz_spread mlz_tally_spread(const struct mlz_tally_run *run, size_t row) {
+  return row < run->n_spreads ? run->spreads[row] : (struct mlz_spread){0};
+}
+
 /* The thread that allocated the block of event i; frees by others count for it all the same. */
 static uint32_t owner_of(struct mlz_tally_run *run, const struct mlz_slice *slice, uint32_t i) {
   const struct mlz_block *b = slice->block;
@@ -88,8 +113,8 @@ static void by_thread(struct mlz_tally_run *run, const struct mlz_slice *slice) 
     uint32_t counts[4] = {0}, thread = owner_of(run, slice, i);
     if (class->domain == MLZ_BLOCK_MMAP && !run->include_mmap) continue;
     counts[kind] = 1;
-    if (thread < run->n) mlz_tally_add(&run->rows[thread], class, counts);
-    mlz_tally_add(&run->total, class, counts);
+    add_row(run, thread, class, counts);
+    add_total(run, class, counts);
   }
   for (uint32_t k = 0; k < b->n; k++)
     if (run->chunk_owners[k] != MLZ_OWNER_UNKNOWN)
@@ -115,8 +140,8 @@ void mlz_tally_slice(void *context, const struct mlz_slice *slice) {
     const struct mlz_class *class = &b->classes[c];
     bool counted = class->domain != MLZ_BLOCK_MMAP || run->include_mmap;
     size_t row = run->key == MLZ_TALLY_STACK ? class->stack : run->key == MLZ_TALLY_DOMAIN ? class->domain : slice->process->index;
-    if (row < run->n && (counted || run->key == MLZ_TALLY_DOMAIN)) mlz_tally_add(&run->rows[row], class, counts);
-    if (counted) mlz_tally_add(&run->total, class, counts);
+    if (counted || run->key == MLZ_TALLY_DOMAIN) add_row(run, row, class, counts);
+    if (counted) add_total(run, class, counts);
   }
 }
 
@@ -135,11 +160,13 @@ unsigned mlz_tally_want(const struct mlz_tally_run *run, bool lower_limit) {
 
 void mlz_tally_clear(struct mlz_tally_run *run) {
   free(run->rows);
+  free(run->spreads);
   mlz_counter_clear(&run->counter);
   mlz_owners_clear(&run->owners);
   free(run->chunk_owners);
   run->chunk_owners = NULL;
   run->rows = NULL;
+  run->spreads = NULL;
 }
 
 void mlz_tally_scan(struct mlz_tally_run *run, struct mlz_input *in, enum mlz_tally_key key, bool include_mmap, const struct mlz_cut *from,

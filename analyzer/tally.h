@@ -7,6 +7,7 @@
 
 #include "analyzer/owners.h"
 #include "analyzer/scan.h"
+#include "analyzer/spread.h"
 
 struct mlz_tally {
   double alloc_count, alloc_bytes;
@@ -31,6 +32,11 @@ void mlz_counter_clear(struct mlz_counter *counter);
 
 /* Adds a class's counts to a row: multiplied once, whatever they are. */
 void mlz_tally_add(struct mlz_tally *row, const struct mlz_class *class, const uint32_t *counts);
+/* The same for the uncertainty; nothing for classes that are not sampled. */
+static inline void mlz_tally_add_spread(struct mlz_spread *s, const struct mlz_class *class, const uint32_t *counts) {
+  if (class->weight > 1)
+    mlz_spread_add(s, class, counts[MLZ_COUNT_ALLOC], (double)counts[MLZ_COUNT_FREE] + counts[MLZ_COUNT_TEMP], counts[MLZ_COUNT_TEMP]);
+}
 
 struct mlz_tally_run {
   struct mlz_input *in;
@@ -39,6 +45,9 @@ struct mlz_tally_run {
   struct mlz_tally *rows; /* by stack id, thread id, process index or domain */
   size_t n;
   struct mlz_tally total;
+  struct mlz_spread *spreads; /* as rows, for those that sampled blocks belong to; NULL: the trace is not sampled */
+  size_t n_spreads;           /* rows at or above have none */
+  struct mlz_spread total_spread;
   struct mlz_counter counter;
   /* by thread only */
   struct mlz_owners owners;
@@ -47,6 +56,8 @@ struct mlz_tally_run {
 };
 void mlz_tally_begin(struct mlz_tally_run *run, struct mlz_input *in, enum mlz_tally_key key, bool include_mmap);
 void mlz_tally_slice(void *run, const struct mlz_slice *slice);
+/* All zero where nothing was sampled. */
+struct mlz_spread mlz_tally_spread(const struct mlz_tally_run *run, size_t row);
 unsigned mlz_tally_want(const struct mlz_tally_run *run, bool lower_limit); /* enum mlz_want */
 void mlz_tally_clear(struct mlz_tally_run *run);
 
