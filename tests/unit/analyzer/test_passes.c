@@ -6,6 +6,7 @@
 
 #include "fixture.h"
 
+#include <math.h>
 #include <string.h>
 
 static const struct mlz_tally *row_of(struct mlz_input *in, const struct mlz_tally_run *run, const char *function) {
@@ -240,7 +241,7 @@ Test(passes, sites_come_together) {
   struct mlz_tally_run run;
   struct mlz_sites sites;
   mlz_tally_scan(&run, in, MLZ_TALLY_STACK, false, NULL, NULL);
-  mlz_sites_build(in, MLZ_GROUP_LINE, MLZ_BY_ALLOC_BYTES, run.rows, NULL, run.n, &sites);
+  mlz_sites_build(in, MLZ_GROUP_LINE, MLZ_BY_ALLOC_BYTES, &run, NULL, &sites);
   double sum = 0;
   for (size_t i = 0; i < sites.n; i++) {
     sum += sites.sites[i].tally.alloc_bytes;
@@ -249,11 +250,63 @@ Test(passes, sites_come_together) {
   cr_assert_float_eq(sum, run.total.alloc_bytes, 0);
   size_t lines = sites.n;
   mlz_sites_clear(&sites);
-  mlz_sites_build(in, MLZ_GROUP_FILE, MLZ_BY_ALLOC_COUNT, run.rows, NULL, run.n, &sites);
+  mlz_sites_build(in, MLZ_GROUP_FILE, MLZ_BY_ALLOC_COUNT, &run, NULL, &sites);
   cr_assert_lt(sites.n, lines);
   mlz_sites_clear(&sites);
   mlz_tally_clear(&run);
   mlz_input_close(in);
+}
+
+/* 1000 blocks of 100 bytes at weight 10, of which 400 were freed; what is always recorded (5 of 1000000 bytes) adds nothing. */
+Test(passes, the_error_of_an_estimate) {
+  struct mlz_input *in = open_scenario("sampled", NULL, NULL);
+  struct mlz_tally_run run;
+  struct mlz_sites sites;
+  mlz_tally_scan(&run, in, MLZ_TALLY_STACK, false, NULL, NULL);
+  mlz_sites_build(in, MLZ_GROUP_LINE, MLZ_BY_ALLOC_COUNT, &run, NULL, &sites);
+  cr_assert_eq(sites.n, 1);
+  const struct mlz_spread *s = &sites.sites[0].spread;
+  cr_assert_float_eq(s->alloc_count, 1000 * 90., 1e-6);
+  cr_assert_float_eq(s->alloc_bytes, 1000 * 90. * 100 * 100, 1e-3);
+  cr_assert_float_eq(s->free_count, 400 * 90., 1e-6);
+  cr_assert_float_eq(s->temp_count, 400 * 90., 1e-6);
+  cr_assert_float_eq(s->step_count, 9, 0);
+  cr_assert_float_eq(s->step_bytes, 900, 0);
+  cr_assert_float_eq(run.total_spread.alloc_count, s->alloc_count, 0);
+  double live = mlz_spread_live_count_error(s);
+  cr_assert_float_eq(mlz_spread_live_bytes_error(s), 100 * live, 1e-6, "all sampled blocks have the same size");
+  /* An estimate of t - error is what 1.96 standard deviations below the true t gives: variance(t) = 9 t */
+  double t = 6000 + live;
+  cr_assert_float_eq(live, 1.959963984540054 * sqrt(9 * t), 1e-6);
+  mlz_sites_clear(&sites);
+  mlz_tally_clear(&run);
+  mlz_input_close(in);
+}
+
+Test(passes, no_error_where_nothing_is_sampled) {
+  struct mlz_input *in = open_scenario("service", NULL, NULL);
+  struct mlz_tally_run run;
+  mlz_tally_scan(&run, in, MLZ_TALLY_STACK, false, NULL, NULL);
+  cr_assert_null(run.spreads);
+  cr_assert_float_eq(mlz_spread_alloc_bytes_error(&run.total_spread), 0, 0);
+  cr_assert_float_eq(mlz_spread_live_bytes_error(&run.total_spread), 0, 0);
+  cr_assert_not(in->estimated);
+  mlz_tally_clear(&run);
+  mlz_input_close(in);
+}
+
+Test(passes, an_error_of_nothing_seen_is_not_nothing) {
+  struct mlz_spread s = {0};
+  struct mlz_class class = {.size = 50, .weight = 100};
+  mlz_spread_add(&s, &class, 3, 3, 0);
+  cr_assert_float_eq(mlz_spread_live_count_error(&s), 3.841458820694124 * 99, 1e-6, "the rule of three: no block of n is seen with 2.1%%");
+  cr_assert_float_eq(mlz_spread_live_bytes_error(&s), 50 * 3.841458820694124 * 99, 1e-6);
+  struct mlz_spread larger = {0};
+  class.size = 1000000;
+  mlz_spread_add(&larger, &class, 1, 1, 0);
+  class.size = 50;
+  mlz_spread_add(&larger, &class, 100, 0, 0);
+  cr_assert_lt(mlz_spread_live_bytes_error(&larger), 1000000, "a large block that is freed says nothing about what is live");
 }
 
 Test(passes, counting_ops_eight_at_a_time) {
