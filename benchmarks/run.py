@@ -1,112 +1,297 @@
 #!/usr/bin/env python3
-"""What recording costs: the tables of `make bench`. Usage: run.py BUILD [--pairs N] [--scale S] [--mode NAME]... [PROGRAM...]
+"""What recording costs: the tables of `make bench`.
 
-Each program of benchmarks/programs runs untraced and traced in turn, so that what else the machine does meets both; a row gives the median of
-the paired ratios and their spread (quartiles). The CPU of the program and of the recorder are told apart. The output of both must be the same.
+usage: run.py BUILD [options]
+
+Each program runs untraced and traced in turn, all settings of a program once in each turn, so that what else the machine does meets all of them; a figure
+is the median of the ratios of each turn (traced / untraced of the same turn) with its quartiles. The output of both must be the same. benchmarks/README.md
+says what is measured and how to read it.
 """
 import argparse
+import json
 import os
-import re
 import shutil
-import statistics
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-MODES = {
-    'full': ['record'],
-    '0.1': ['record', '--sample-rate', '0.1'],
-    'ultra-low': ['record', '--sample-rate', '0.1', '--max-stack-depth', '5', '--no-track-gc'],
-    '0.01': ['record', '--sample-rate', '0.01'],
-    'tracemalloc': None,
-    'memray': None,
-}
+sys.dont_write_bytecode = True
+
+from harness import catalog, machine, measure, plan, tables, venv  # noqa: E402
+
+GROUPS = ('hot-path', 'peers', 'apps', 'programs')
 
 
-def real_python():
-    """The interpreter itself: a wrapper's start-up would hide everything."""
-    python = os.environ.get('PYTHON') or shutil.which('python3')
-    return subprocess.run([python, '-c', 'import sys; print(sys.executable)'], stdout=subprocess.PIPE, universal_newlines=True,
-                          check=True).stdout.strip()
+def say(text=''):
+    print(text, flush=True)
 
 
-def measure(command):
-    """(wall s, CPU s of all that it waited for, stdout, stderr)"""
-    before = os.times()
-    began = time.monotonic()
-    run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
-    wall = time.monotonic() - began
-    after = os.times()
-    if run.returncode:
-        raise SystemExit('%s: exit status %d\n%s' % (' '.join(command), run.returncode, run.stderr))
-    cpu = after.children_user - before.children_user + after.children_system - before.children_system
-    return wall, cpu, run.stdout, run.stderr
+def options():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, usage=argparse.SUPPRESS)
+    p.add_argument('build', help='the build directory')
+    g = p.add_argument_group('what (all of it, unless something is named here; NAMES: separated by commas)')
+    g.add_argument('--programs', nargs='?', const='all', metavar='NAMES', help='allocation-bound programs: ' + ' '.join(catalog.PROGRAMS))
+    g.add_argument('--apps', nargs='?', const='all', metavar='NAMES', help='applications: %s (all but the last three when none is named)' % ' '.join(catalog.APPS))
+    g.add_argument('--peers', nargs='?', const='all', metavar='NAMES', help='other tools on a few programs: ' + ' '.join(catalog.PEERS))
+    g.add_argument('--hot-path', action='store_true', help='nanoseconds of each step of the hot path')
+    g.add_argument('--mode', action='append', choices=sorted(catalog.MODES), help='settings of memlyze record; repeatable. Default: %s for programs, %s for applications'
+                   % (' '.join(catalog.MODES_DEFAULT['programs']), ' '.join(catalog.MODES_DEFAULT['apps'])))
+    g = p.add_argument_group('how long')
+    g.add_argument('--pairs', type=int, default=7, help='turns (default 7)')
+    g.add_argument('--seconds', type=float, default=plan.STANDARD, help='length of an untraced run, for which each program is calibrated (default 5)')
+    g.add_argument('--minutes', type=float, help='make the runs shorter, then the turns fewer, so that all ends within this time; stops when it is over')
+    g.add_argument('--quick', action='store_true', help='a look: 2 turns of runs of half a second')
+    g = p.add_argument_group('where')
+    g.add_argument('--python', help='the interpreter (default $PYTHON, or python3 on PATH); wrappers are resolved')
+    g.add_argument('--venv', metavar='DIR', help='the virtual environment for applications and peers, made if missing (default BUILD/venv-VERSION)')
+    g.add_argument('--json', metavar='FILE', help='keep all runs in FILE, written after each one')
+    g.add_argument('--resume', action='store_true', help='go on with the runs that the file of --json lacks')
+    g.add_argument('--prepare', action='store_true', help='only make the virtual environment')
+    args = p.parse_args()
+    if args.quick:
+        args.pairs, args.seconds = 2, 0.5
+    if args.resume and not args.json:
+        p.error('--resume needs --json FILE')
+    return args
 
 
-def seconds(text):
-    number, unit = text.split()
-    return float(number) * {'ns': 1e-9, 'us': 1e-6, 'ms': 1e-3, 's': 1, 'min': 60}[unit]
+def chosen(text, known, default):
+    """The names of a list given on the command line."""
+    if text in (None, 'all'):
+        return list(default)
+    names = text.split(',')
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise SystemExit('run.py: %s is none of: %s' % (unknown[0], ' '.join(known)))
+    return names
 
 
-def quartiles(values):
-    values = sorted(values)
-    return values[len(values) // 4], values[(3 * len(values)) // 4]
+class Bench:
+    def __init__(self, args, directory):
+        self.args = args
+        self.directory = directory
+        self.build = os.path.abspath(args.build)
+        self.memlyze = os.path.join(self.build, 'tracer', 'recorder', 'memlyze')
+        self.usage = os.path.join(self.build, 'benchmarks', 'agent', 'bench_usage')
+        for program in (self.memlyze, self.usage):
+            if not os.path.exists(program):
+                raise SystemExit('run.py: %s is missing: build first (make bench does)' % program)
+        self.trace = os.path.join(directory, 't.mlyze')
+        self.base = machine.real_python(args.python)
+        self.version = machine.python_version(self.base)
+        self.python = self.base
+        self.began = time.monotonic()
+        self.outputs = {}
+        self.failed = set()
+        named = [g for g in GROUPS if getattr(args, g.replace('-', '_'))]
+        self.groups = named or list(GROUPS)
+        self.report = {
+            'schema': 'memlyze.bench/1', 'machine': machine.describe(), 'python': self.version, 'version': self.text([self.memlyze, '--version']),
+            'pairs': args.pairs, 'seconds': args.seconds, 'scales': {}, 'arguments': catalog.MODES, 'modes': {}, 'peers': [], 'memray': {}, 'runs': []}
+        if args.resume and os.path.exists(args.json):
+            with open(args.json) as file:
+                self.report.update(json.load(file))
+        self.done = {(r['group'], r['name'], r['mode'], r['turn']) for r in self.report['runs']}
+
+    @staticmethod
+    def text(command):
+        return subprocess.run(command, stdout=subprocess.PIPE, universal_newlines=True).stdout.strip()
+
+    def save(self):
+        if self.args.json:
+            with open(self.args.json + '.new', 'w') as file:
+                json.dump(self.report, file, indent=1)
+            os.replace(self.args.json + '.new', self.args.json)
+
+    def left(self):
+        return self.args.minutes * 60 - (time.monotonic() - self.began) if self.args.minutes else float('inf')
+
+    # -- what is to be run
+
+    def prepare(self):
+        """Chooses programs, applications and peers by what is installed."""
+        args = self.args
+        parts = [part for part in ('apps', 'peers') if part in self.groups]
+        if parts:
+            where = os.path.abspath(args.venv or os.path.join(self.build, 'venv-' + self.version))
+            inside = venv.prepare(self.base, where, parts)
+            self.python = inside or self.base
+        self.programs = chosen(args.programs, catalog.PROGRAMS, catalog.PROGRAMS) if 'programs' in self.groups else []
+        apps = chosen(args.apps, catalog.APPS, catalog.APPS_DEFAULT) if 'apps' in self.groups else []
+        self.apps = [a for a in apps if venv.has(self.python, catalog.APPS[a][2])]
+        peers = chosen(args.peers, catalog.PEERS, catalog.PEERS) if 'peers' in self.groups else []
+        self.peers = [x for x in peers if x not in catalog.PEER_MODULES or venv.has(self.python, catalog.PEER_MODULES[x])]
+        for kind, wanted, there in (('applications', apps, self.apps), ('peers', peers, self.peers)):
+            missing = [x for x in wanted if x not in there]
+            if missing:
+                say('%s left out, not installed: %s' % (kind, ', '.join(missing)))
+        self.report['peers'] = self.peers
+        for group in ('programs', 'apps'):
+            self.report['modes'][group] = args.mode or catalog.MODES_DEFAULT[group]
+
+    def modes(self, group, name):
+        return self.report['modes'][group] + ([] if self.args.mode else catalog.MODES_EXTRA.get(name, []))
+
+    def cells(self):
+        return [('apps', name) for name in self.apps] + [('programs', name) for name in self.programs]
+
+    # -- runs
+
+    def target(self, name, scale):
+        script, arguments = catalog.script(name)
+        return [script] + arguments + [str(scale)]
+
+    def one(self, group, name, mode, turn, scale, timeout=None):
+        """Runs one cell, unless it is there already, and keeps it; False where it failed."""
+        key = (group, name, mode, turn)
+        if key in self.done or (group, name, mode) in self.failed:
+            return True
+        target = self.target(name, scale)
+        prefix, command = (), [self.python] + target
+        if mode in catalog.MODES:
+            prefix = [self.memlyze, 'record'] + catalog.MODES[mode] + ['-f', '-o', self.trace, '--']
+        elif mode != 'untraced':
+            command = catalog.peer_command(mode, self.python, self.trace, target)
+        try:
+            figures, out = measure.run(self.usage, self.directory, command, prefix, timeout)
+        except measure.Failed as error:
+            say('  %s, %s: %s' % (name, mode, str(error).strip()))
+            self.failed.add((group, name, mode))
+            return False
+        # memray and scalene print words of their own.
+        if self.outputs.setdefault((name, scale), out) != out and not mode.startswith(('memray', 'scalene')):
+            raise SystemExit('run.py: %s: the output differs in mode %s' % (name, mode))
+        figures.update(group=group, name=name, mode=mode, turn=turn, scale=scale)
+        if mode == 'memray-python' and name not in self.report['memray']:
+            self.memray_records(name)
+        self.report['runs'].append(figures)
+        self.done.add(key)
+        self.save()
+        return True
+
+    def memray_records(self, name):
+        """memray's own count of records in its file, of allocations and frees together."""
+        out = os.path.join(self.directory, 'memray.json')
+        ran = subprocess.run([self.python, '-m', 'memray', 'stats', '--json', '-f', '-o', out, self.trace], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        if ran.returncode == 0:
+            with open(out) as file:
+                records = json.load(file)['metadata']['total_allocations']
+            self.report['memray'][name] = {'records': records, 'bytes': os.path.getsize(self.trace)}
+
+    def calibrate(self, names):
+        """A pace for each program, by two or three runs."""
+        paces = {}
+        say('calibrating %d programs (about %d s)' % (len(names), 5 * len(names)))
+        for name in names:
+            def wall(scale, name=name):
+                return measure.run(self.usage, self.directory, [self.python] + self.target(name, scale))[0]['wall']
+            paces[name] = plan.calibrate(wall)
+        return paces
+
+    def run_hot_path(self):
+        if 'hot-path' not in self.groups or self.report.get('hot_path'):
+            return
+        rounds = 2 if self.args.quick else 5
+        say('hot path: %d rounds, about %d s' % (rounds, 10 * rounds))
+        out = os.path.join(self.directory, 'hot.json')
+        ran = subprocess.run([sys.executable, os.path.join(catalog.HERE, 'agent', 'hot_path.py'), self.build, '--python', self.base, '--rounds', str(rounds), '--json', out],
+                             stdout=subprocess.DEVNULL)
+        if ran.returncode == 0:
+            with open(out) as file:
+                self.report['hot_path'] = json.load(file)
+            self.save()
+
+    def run_peers(self, paces, budget):
+        """Short runs of a few programs under each peer: factors of 2 to 40 need no long ones."""
+        if not self.peers:
+            return
+        seconds = min(0.8, self.args.seconds)
+        names = [n for n in catalog.PEER_PROGRAMS if n in paces]
+        turn = len(names) * seconds * (1 + sum(catalog.PEER_FACTORS[p] for p in ['full'] + self.peers))
+        pairs = min(3, self.args.pairs)
+        if budget:
+            pairs = max(1, min(pairs, int(budget / turn)))
+        say('peers: %s; %d turns, about %.0f min' % (', '.join(self.peers), pairs, pairs * turn / 60))
+        until = time.monotonic() + 1.5 * budget if budget else float('inf')
+        for i in range(pairs):
+            for name in names:
+                if time.monotonic() > until:
+                    say('  out of time: later peers are left out')
+                    return
+                scale = self.report['scales'].setdefault('peers ' + name, paces[name].scale(seconds))
+                for mode in ['untraced', 'full'] + self.peers:
+                    self.one('peers', name, mode, i, scale, timeout=120)
+
+    def run_turns(self):
+        cells = self.cells()
+        for turn in range(self.report['pairs']):
+            began = time.monotonic()
+            for i, (group, name) in enumerate(cells):
+                if self.left() < 0:
+                    say('out of time in turn %d: the tables are of what was done' % (turn + 1))
+                    return
+                order = ['untraced'] + self.modes(group, name)
+                at = (turn + i) % len(order)  # none is always the first, or always behind the same one
+                for mode in order[at:] + order[:at]:
+                    self.one(group, name, mode, turn, self.report['scales'][name])
+            say('turn %d of %d: %.1f min; load %.2f' % (turn + 1, self.report['pairs'], (time.monotonic() - began) / 60, os.getloadavg()[0]))
+
+    def main(self):
+        args = self.args
+        self.prepare()
+        if args.prepare:
+            return
+        m = self.report['machine']
+        say('memlyze %s, CPython %s (%s), %s, %d CPUs, %.0f GB, Linux %s, load %s' % (
+            self.report['version'].split()[-1], self.version, self.python, m['cpu'], m['cpus'], m['memory'] / 1e9, m['kernel'],
+            ' '.join('%.2f' % x for x in os.getloadavg())))
+        if os.getloadavg()[0] > 0.5:
+            say('the machine is not idle: figures will be worse and wider than they are')
+        names = self.programs + self.apps
+        for name in catalog.PEER_PROGRAMS if self.peers else []:
+            if name not in names:
+                names = names + [name]
+        unknown = [n for n in names if n not in self.report['scales']]
+        paces = self.calibrate(unknown or names) if unknown or self.peers else {}
+        cells = [(name, self.modes(group, name)) for group, name in self.cells()]
+        hot = (20 if args.quick else 60) if 'hot-path' in self.groups else 0
+        peers = 0
+        if args.minutes and self.peers:
+            peers = 0.14 * args.minutes * 60 if cells else self.left() - hot
+        if args.minutes and cells and not self.report['scales']:
+            length, pairs = plan.fit(cells, paces, args.seconds, args.pairs, self.left() - hot - peers - 20)
+            self.report.update(seconds=length, pairs=pairs)
+        seconds, pairs = self.report['seconds'], self.report['pairs']
+        for name in unknown:
+            self.report['scales'][name] = paces[name].scale(seconds)
+        if cells:
+            say('%d turns of %d programs, runs of about %.1f s untraced: about %.0f min%s' % (
+                pairs, len(cells), seconds, plan.total(cells, paces, seconds, pairs) / 60 if not set(n for n, _ in cells) - set(paces) else
+                pairs * seconds * sum(plan.turn_factor(m) for _, m in cells) / 60,
+                '' if seconds >= plan.STANDARD and pairs >= 7 else '; figures to quote take runs of 5 s and 7 turns: leave out --minutes and --quick, or give more'))
+            say('scale: ' + ', '.join('%s %g' % (name, self.report['scales'][name]) for name, _ in cells))
+        try:
+            self.run_hot_path()
+            self.run_peers(paces, peers)
+            self.run_turns()
+        except KeyboardInterrupt:
+            say('\nstopped: the tables are of what was done')
+        self.save()
+        tables.print_all(self.report)
+        say('\n%.1f minutes' % ((time.monotonic() - self.began) / 60))
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('build')
-    parser.add_argument('program', nargs='*')
-    parser.add_argument('--pairs', type=int, default=5)
-    parser.add_argument('--scale', default='3', help='1 is about a second a run')
-    parser.add_argument('--mode', action='append', choices=sorted(MODES))
-    args = parser.parse_args()
-    memlyze = os.path.join(args.build, 'tracer', 'recorder', 'memlyze')
-    python = real_python()
-    programs = args.program or sorted(f[:-3] for f in os.listdir(os.path.join(HERE, 'programs')) if f.endswith('.py'))
-    modes = args.mode or ['full', '0.1', 'ultra-low', 'tracemalloc']
-    if 'memray' in modes and subprocess.run([python, '-c', 'import memray'], stderr=subprocess.DEVNULL).returncode:
-        raise SystemExit('memray is not installed for %s' % python)
-
-    print('%s, %d pairs a row, %d CPUs' % (subprocess.run([python, '-V'], stdout=subprocess.PIPE, universal_newlines=True).stdout.strip(),
-                                           args.pairs, os.cpu_count()))
-    with tempfile.TemporaryDirectory() as directory:
-        trace = os.path.join(directory, 't.mlyze')
-        for mode in modes:
-            print('\n%-22s %8s %14s %8s %9s %9s %8s' % (mode, 'wall', 'quartiles', 'CPU', 'recorder', 'events/s', 'B/event'))
-            walls = []
-            for name in programs:
-                plain_command = [python, os.path.join(HERE, 'programs', name + '.py'), args.scale]
-                if mode == 'tracemalloc':
-                    command = [python, '-X', 'tracemalloc'] + plain_command[1:]
-                elif mode == 'memray':
-                    command = [python, '-m', 'memray', 'run', '-q', '-f', '--trace-python-allocators', '-o', trace] + plain_command[1:]
-                else:
-                    command = [memlyze] + MODES[mode] + ['-f', '-o', trace, '--'] + plain_command
-                wall, cpu, recorder, rate, size = [], [], [], [], []
-                for _ in range(args.pairs):
-                    plain, traced = measure(plain_command), measure(command)
-                    if plain[2] != traced[2] and mode != 'memray':
-                        raise SystemExit('%s: the output differs when traced' % name)
-                    spent = re.search(r'recorder CPU\s+([\d.,]+ \w+)', traced[3])
-                    own = seconds(spent.group(1).replace(',', '')) if spent else 0.0
-                    events = re.search(r'events_written\s+([\d,]+)', traced[3])
-                    written = re.search(r'bytes_written\s+([\d,]+)', traced[3])
-                    wall.append(traced[0] / plain[0])
-                    cpu.append((traced[1] - own) / plain[1])
-                    recorder.append(own / plain[1])
-                    if events:
-                        n = int(events.group(1).replace(',', ''))
-                        rate.append(n / traced[0])
-                        size.append(int(written.group(1).replace(',', '')) / max(n, 1))
-                walls.append(statistics.median(wall))
-                print('  %-20s %7.3fx %6.3f-%.3f %7.3fx %8.3fx %9s %8s' % (
-                    (name, walls[-1]) + quartiles(wall) + (statistics.median(cpu), statistics.median(recorder),
-                     '%.2f M' % (statistics.median(rate) / 1e6) if rate else '', '%.3f' % statistics.median(size) if size else '')), flush=True)
-            print('  %-20s %7.3fx' % ('geometric mean', statistics.geometric_mean(walls)))
+    args = options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    directory = tempfile.mkdtemp(prefix='memlyze-bench-')
+    try:
+        Bench(args, directory).main()
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    main()
