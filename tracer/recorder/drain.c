@@ -16,7 +16,7 @@
 #define IDLE_ROUNDS 10
 
 int mlz_drain_init(struct mlz_drain *d, struct mlz_control *control, struct mlz_writer *writer, struct mlz_emit *emit, double rate) {
-  *d = (struct mlz_drain){.control = control, .emit = emit, .rate = rate, .weights_used = 1, .nap_ns = NAP_MAX_NS};
+  *d = (struct mlz_drain){.control = control, .emit = emit, .weights_used = 1, .nap_ns = NAP_MAX_NS};
   int r = mlz_symbols_init(&d->symbols, writer);
   d->feeds = calloc(control->ring_count, sizeof(struct mlz_feed *));
   d->weights = malloc(sizeof *d->weights);
@@ -26,6 +26,7 @@ int mlz_drain_init(struct mlz_drain *d, struct mlz_control *control, struct mlz_
     return -ENOMEM;
   }
   d->weights[0] = 1;
+  mlz_changes_init(&d->changes, atomic_load_explicit(&control->settings, memory_order_relaxed), rate);
   return 0;
 }
 
@@ -47,6 +48,7 @@ void mlz_drain_deinit(struct mlz_drain *d) {
   mlz_symbols_deinit(&d->symbols);
   free(d->feeds);
   free(d->weights);
+  mlz_changes_deinit(&d->changes);
   free(d->scratch);
   free(d->process_of);
   *d = (struct mlz_drain){0};
@@ -117,6 +119,7 @@ uint64_t mlz_drain_round(struct mlz_drain *d) {
     d->polled_ns = d->now_ns;
     mlz_image_poll(d);
   }
+  mlz_changes_look(&d->changes, atomic_load_explicit(&d->control->settings, memory_order_relaxed), d->now_ns);
   mlz_feed_look(d);
   read_heads(d);
   uint64_t before = 0, after = 0;

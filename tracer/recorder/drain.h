@@ -15,6 +15,7 @@
 #define MLZ_RECORDER_DRAIN_H
 
 #include "shm/control.h"
+#include "tracer/recorder/changes.h"
 #include "tracer/recorder/emit.h"
 #include "tracer/recorder/extents.h"
 #include "tracer/recorder/heap.h"
@@ -136,7 +137,7 @@ struct mlz_drain {
   uint32_t process_of_size;
   double *weights; /* distinct weights; [0] is 1 */
   uint32_t weights_used;
-  double rate;      /* as configured, so that 1/rate is exact */
+  struct mlz_changes changes;
   uint8_t *scratch; /* side bytes made contiguous */
 
   uint64_t round, now_ns, clock_ns; /* published time; the clock after h2: no event of the round is later */

@@ -35,6 +35,8 @@ struct mlz_emit {
   pthread_t thread;
   _Atomic int error;
   _Atomic uint64_t bytes, events;
+  _Atomic uint64_t done; /* groups */
+  uint64_t handed;       /* the drain thread's */
   _Atomic unsigned idle; /* builders in the second queue */
   _Atomic bool stop;
 };
@@ -63,6 +65,7 @@ static void write_group(struct mlz_emit *e, struct group *g) {
     atomic_fetch_add(&e->events, events);
   }
   atomic_store(&e->bytes, mlz_writer_bytes(e->writer));
+  atomic_fetch_add(&e->done, 1);
 }
 
 /* Back to the drain, unless enough are there already (many processes may have ended). */
@@ -159,6 +162,7 @@ void mlz_emit_group(struct mlz_emit *e, struct mlz_builder **builders, unsigned 
   g->n = n;
   for (unsigned i = 0; i < n; i++) g->builders[i] = builders[i];
   cds_wfcq_node_init(&g->node);
+  e->handed++;
   cds_wfcq_enqueue(&e->work_head, &e->work_tail, &g->node);
   sem_post(&e->work);
 }
@@ -172,3 +176,5 @@ void mlz_emit_join(struct mlz_emit *e) {
 int mlz_emit_error(struct mlz_emit *e) { return atomic_load(&e->error); }
 uint64_t mlz_emit_bytes(struct mlz_emit *e) { return atomic_load(&e->bytes); }
 uint64_t mlz_emit_events(struct mlz_emit *e) { return atomic_load(&e->events); }
+uint64_t mlz_emit_handed(const struct mlz_emit *e) { return e->handed; }
+uint64_t mlz_emit_done(struct mlz_emit *e) { return atomic_load(&e->done); }

@@ -25,5 +25,8 @@ void mlz_emit_join(struct mlz_emit *e);
 int mlz_emit_error(struct mlz_emit *e);       /* 0, or the negative errno of the first failure */
 uint64_t mlz_emit_bytes(struct mlz_emit *e);  /* written so far; any time */
 uint64_t mlz_emit_events(struct mlz_emit *e); /* events in groups that were written whole */
+/* Groups handed over (drain thread only), and how many of them are written or failed (any time). */
+uint64_t mlz_emit_handed(const struct mlz_emit *e);
+uint64_t mlz_emit_done(struct mlz_emit *e);
 
 #endif

@@ -10,10 +10,7 @@
 #define LOOK_NS UINT64_C(1000000000) /* how often the thread of a silent ring is looked for */
 
 static uint32_t weight_of(struct mlz_drain *d, uint64_t word) {
-  uint64_t now = atomic_load_explicit(&d->control->settings, memory_order_relaxed);
-  uint32_t rate = mlz_settings_rate(word);
-  double weight = 4294967296.0 / ((double)rate + 1);
-  if (rate == mlz_settings_rate(now) && d->rate > 0) weight = 1 / d->rate;
+  double weight = mlz_changes_weight(&d->changes, word);
   for (uint32_t i = 0; i < d->weights_used; i++) {
     if (d->weights[i] == weight) return i;
   }

@@ -1,5 +1,6 @@
 /* memlyze record: makes the arena and the session, starts COMMAND, drains until it has ended, finishes the file. */
 #include "tracer/recorder/arena.h"
+#include "tracer/recorder/desk.h"
 #include "tracer/recorder/drain.h"
 #include "tracer/recorder/launch.h"
 #include "tracer/recorder/options.h"
@@ -28,6 +29,7 @@ struct recording {
   struct mlz_writer *writer;
   struct mlz_emit *emit;
   struct mlz_drain drain;
+  struct mlz_desk desk;
   uint64_t group_ns, group_slots, progress_ns;
   bool progress;
   char memfd[48];
@@ -168,9 +170,12 @@ static void drain_until_end(struct recording *r) {
   struct mlz_drain *d = &r->drain;
   for (unsigned idle = 0;;) {
     bool stop = mlz_launch_poll(&r->launch);
-    idle = mlz_drain_round(d) ? 0 : idle + 1;
+    mlz_desk_look(&r->desk);
+    idle = mlz_drain_round(d) || r->desk.taken ? 0 : idle + 1;
+    mlz_desk_obey(&r->desk, d);
     bool due = d->now_ns - r->group_ns >= GROUP_NS && d->slots_total != r->group_slots; /* an idle program's file does not grow */
     if (d->group_wanted || due) seal(r);
+    mlz_desk_answer(&r->desk, r->emit);
     if (r->progress) mlz_report_progress(d, mlz_emit_bytes(r->emit), &r->progress_ns);
     if (r->launch.exited && (!r->options.wait_all || all_gone(r, idle))) return;
     if (stop) {
@@ -248,6 +253,7 @@ static int record(struct recording *r) {
     mlz_session_remove(&r->session);
     return FAILED;
   }
+  mlz_desk_init(&r->desk, r->arena.control, (uint32_t)r->launch.pid);
   r->progress = !r->options.quiet && isatty(2);
   drain_until_end(r);
   mlz_session_leave(&r->session);

@@ -9,6 +9,7 @@ static const struct {
   const char *name, *what;
 } tools[] = {
     {"record", "run a program and record its memory into a trace"},
+    {"control", "change a running session: sample rate, marks, snapshots"},
     {"stats", "what is in a trace: events, bytes, peak, threads, losses"},
     {"top", "who allocates"},
     {"leaks", "what was not freed, and which of it grows"},

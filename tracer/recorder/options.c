@@ -1,6 +1,7 @@
 #include "tracer/recorder/options.h"
 
 #include "shm/control.h"
+#include "tracer/recorder/rate.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -124,14 +125,6 @@ static bool count_of(const char *text, uint64_t low, uint64_t high, uint32_t *ou
   return true;
 }
 
-static bool rate_of(const char *text, double *out) {
-  char *end;
-  double rate = strtod(text, &end);
-  if (end == text || *end || !(rate > 0 && rate <= 1) || rate * 4294967296.0 < 0.5) return false;
-  *out = rate;
-  return true;
-}
-
 static bool word_of(const char *text, const char *no, const char *yes, bool *out) {
   *out = strcmp(text, yes) == 0;
   return *out || strcmp(text, no) == 0;
@@ -147,7 +140,7 @@ static const char *take(struct mlz_options *o, int id, const char *value) {
     o->force = true;
     return NULL;
   case ID_RATE:
-    return rate_of(value, &o->sample_rate) ? NULL : "must be a number above 0 and at most 1";
+    return mlz_rate_parse(value, &o->sample_rate) ? NULL : "must be a number above 0 and at most 1";
   case ID_OVER:
     return mlz_options_size(value, &o->sample_over) && o->sample_over ? NULL : "must be a size above 0, like 4096, 64 KiB or 1.5 MB";
   case ID_DEPTH:
@@ -247,15 +240,16 @@ int mlz_options_parse(struct mlz_options *o, int argc, char **argv, char *err, s
   return MLZ_OPTIONS_RUN;
 }
 
+uint32_t mlz_options_least_slots(uint32_t max_stack_depth) { return 4 * (2 + (max_stack_depth + 1) / 2); }
+
 uint32_t mlz_options_slots(const struct mlz_options *o) {
-  uint32_t least = 4 * (2 + (o->max_stack_depth + 1) / 2), slots = 1024;
+  uint32_t least = mlz_options_least_slots(o->max_stack_depth), slots = 1024;
   while (slots < least || slots < o->max_events) slots *= 2;
   return slots;
 }
 
 uint64_t mlz_options_settings(const struct mlz_options *o) {
-  double rate = round(o->sample_rate * 4294967296.0);
-  uint64_t word = (uint32_t)(uint64_t)(rate < 1 ? 0 : rate - 1);
+  uint64_t word = mlz_rate_word(o->sample_rate);
   word |= (uint64_t)o->max_stack_depth << MLZ_SET_DEPTH_SHIFT;
   if (o->track_gc) word |= MLZ_SET_GC;
   if (o->python) word |= MLZ_SET_PYTHON;

@@ -61,6 +61,8 @@ json_t *mlz_report_state(const struct mlz_drain *d) {
   set(j, "largest_time_gap_ns", d->gap_ns);
   set(j, "recorder_cpu_ns", cpu_ns());
   if (d->emit) set(j, "bytes_written", mlz_emit_bytes(d->emit));
+  if (d->changes.n) json_object_set_new(j, "rate_changes", mlz_changes_json(&d->changes));
+  if (d->changes.left_out) set(j, "rate_changes_left_out", d->changes.left_out);
   return j;
 }
 

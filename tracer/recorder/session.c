@@ -53,6 +53,31 @@ static int open_base(char *path, size_t size, char *err, size_t err_size) {
   return other >= 0 ? other : fd;
 }
 
+/* false: that was enough. */
+static bool each_in(const char *base, bool (*each)(void *context, const char *path), void *context) {
+  DIR *dir = opendir(base);
+  bool more = true;
+  for (struct dirent *e; dir && more && (e = readdir(dir));) {
+    char path[PATH_MAX];
+    if (e->d_name[0] == '.' || snprintf(path, sizeof path, "%s/%s", base, e->d_name) >= (int)sizeof path) continue;
+    more = each(context, path);
+  }
+  if (dir) closedir(dir);
+  return more;
+}
+
+void mlz_session_each(bool (*each)(void *context, const char *path), void *context) {
+  char base[200], otherwise[64];
+  snprintf(base, sizeof base, "%s/memlyze-%u", directory_of("TMPDIR", "/tmp"), (unsigned)geteuid());
+  snprintf(otherwise, sizeof otherwise, "/tmp/memlyze-%u", (unsigned)geteuid());
+  if (!each_in(base, each, context)) return;
+  if (strcmp(base, otherwise) != 0 && !each_in(otherwise, each, context)) return;
+  const char *runtime = directory_of("XDG_RUNTIME_DIR", NULL);
+  if (!runtime) return;
+  snprintf(base, sizeof base, "%s/memlyze", runtime);
+  each_in(base, each, context);
+}
+
 static void empty_and_remove(int base, const char *id, int fd) {
   unlinkat(fd, MLZ_AGENT_NAME, 0);
   unlinkat(fd, MLZ_ARENA_NAME, 0);

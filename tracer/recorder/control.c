@@ -1,0 +1,181 @@
+/* memlyze control: changes a running session, from outside. */
+#include "tracer/recorder/marking.h"
+#include "tracer/recorder/rate.h"
+#include "tracer/recorder/reach.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define WRONG 2
+
+enum id { ID_PID = 'p', ID_QUIET = 'q', ID_HELP = 'h', ID_RATE = 256, ID_DEPTH, ID_PAUSE, ID_RESUME, ID_MARK, ID_SNAPSHOT, ID_VERSION };
+
+static const struct option_row {
+  int id;
+  const char *name, *argument, *help;
+} rows[] = {
+    {ID_PID, "pid", "P", "the traced process, any one of the session, or its recorder"},
+    {ID_RATE, "sample-rate", "R", "from now on trace this part of all allocations, 0 < R <= 1"},
+    {ID_DEPTH, "max-stack-depth", "N", "from now on keep N frames of each stack, 0 to 1024"},
+    {ID_PAUSE, "pause", NULL, "record no more allocations (but the frees of recorded blocks)"},
+    {ID_RESUME, "resume", NULL, "record them again"},
+    {ID_MARK, "mark", "NAME", "name this instant, for --at, --from, --since and trace.mlyze@NAME"},
+    {ID_SNAPSHOT, "snapshot", "NAME", "the same, as a point at which the heap is looked at or compared"},
+    {ID_QUIET, "quiet", NULL, "do not say what was done"},
+    {ID_HELP, "help", NULL, "this text"},
+    {ID_VERSION, "version", NULL, "the version"},
+};
+enum { ROWS = sizeof rows / sizeof rows[0] };
+
+struct wish {
+  uint32_t pid;
+  bool quiet;
+  struct mlz_request request;
+};
+
+static void help(FILE *to) {
+  fputs("usage: memlyze control --pid P [--sample-rate R] [--mark NAME] [--snapshot NAME] [options]\n"
+        "Changes a session of memlyze record while it runs, without a restart: all of its processes obey from their next allocation on.\n\n"
+        "options:\n",
+        to);
+  for (unsigned i = 0; i < ROWS; i++) {
+    char left[64], letter[8] = "    ";
+    if (rows[i].id < 256) snprintf(letter, sizeof letter, "-%c, ", rows[i].id);
+    snprintf(left, sizeof left, "%s--%s%s%s", letter, rows[i].name, rows[i].argument ? " " : "", rows[i].argument ? rows[i].argument : "");
+    fprintf(to, "  %-27s %s\n", left, rows[i].help);
+  }
+  fputs("\nReturns once the recorder has obeyed; marks and snapshots are in the trace file then. They come before the changes.\n"
+        "The exit status is 0; 2: wrong usage, no such session, or a recorder that does not answer. Then nothing was changed.\n",
+        to);
+}
+
+static int fail(const char *text) {
+  fprintf(stderr, "memlyze-control: %s\n", text);
+  return WRONG;
+}
+
+static bool whole_number(const char *text, unsigned long high, uint32_t *out) {
+  char *end;
+  errno = 0;
+  if (*text < '0' || *text > '9') return false;
+  unsigned long n = strtoul(text, &end, 10);
+  if (*end || errno || n > high) return false;
+  *out = (uint32_t)n;
+  return true;
+}
+
+static const char *take_name(const char *name, char *into, uint32_t *bytes) {
+  const char *problem = mlz_marking_name_problem(name, strlen(name));
+  if (problem) return problem;
+  *bytes = (uint32_t)strlen(name);
+  memcpy(into, name, *bytes);
+  return NULL;
+}
+
+/* What is wrong with the value; NULL: nothing. */
+static const char *take(struct wish *w, int id, const char *value) {
+  struct mlz_request *q = &w->request;
+  switch (id) {
+  case ID_PID:
+    return whole_number(value, INT32_MAX, &w->pid) && w->pid ? NULL : "must be the number of a process";
+  case ID_RATE:
+    q->mask |= MLZ_SET_RATE_MASK;
+    return mlz_rate_parse(value, &q->sample_rate) ? NULL : "must be a number above 0 and at most 1";
+  case ID_DEPTH:
+    q->mask |= MLZ_SET_DEPTH_MASK;
+    return whole_number(value, MLZ_STACK_DEPTH_MAX, &q->depth) ? NULL : "must be a whole number from 0 to 1024";
+  case ID_PAUSE:
+    q->mask |= MLZ_SET_PAUSED;
+    q->bits |= MLZ_SET_PAUSED;
+    return NULL;
+  case ID_RESUME:
+    q->mask |= MLZ_SET_PAUSED;
+    q->bits &= ~MLZ_SET_PAUSED;
+    return NULL;
+  case ID_MARK:
+    return take_name(value, q->mark, &q->mark_bytes);
+  case ID_SNAPSHOT:
+    return take_name(value, q->snapshot, &q->snapshot_bytes);
+  default:
+    w->quiet = true;
+    return NULL;
+  }
+}
+
+enum outcome { RUN, DONE, BAD };
+
+static enum outcome wrong(int unknown, char **argv) {
+  if (optopt >= 1000 && optopt < 1000 + ROWS) {
+    const struct option_row *row = &rows[optopt - 1000];
+    fprintf(stderr, "memlyze-control: --%s %s\n", row->name, row->argument ? "needs a value" : "takes no value");
+  } else if (unknown == ':') {
+    fprintf(stderr, "memlyze-control: -%c needs a value\n", optopt);
+  } else if (optopt) {
+    fprintf(stderr, "memlyze-control: unknown option -%c; memlyze control --help lists the options\n", optopt);
+  } else {
+    fprintf(stderr, "memlyze-control: unknown or ambiguous option %s; memlyze control --help lists the options\n", argv[optind - 1]);
+  }
+  return BAD;
+}
+
+static enum outcome parse(struct wish *w, int argc, char **argv) {
+  struct option names[ROWS + 1] = {{0}};
+  for (unsigned i = 0; i < ROWS; i++)
+    names[i] = (struct option){.name = rows[i].name, .has_arg = rows[i].argument ? required_argument : no_argument, .val = (int)i + 1000};
+  opterr = 0;
+  for (int c; (c = getopt_long(argc, argv, ":p:qh", names, NULL)) != -1;) {
+    if (c == '?' || c == ':') return wrong(c, argv);
+    int id = c >= 1000 ? rows[c - 1000].id : c;
+    if (id == ID_HELP) {
+      help(stdout);
+      return DONE;
+    }
+    if (id == ID_VERSION) {
+      puts("memlyze-control " MLZ_VERSION);
+      return DONE;
+    }
+    const char *name = c >= 1000 ? rows[c - 1000].name : "pid", *problem = take(w, id, optarg);
+    if (!problem) continue;
+    bool named = id == ID_MARK || id == ID_SNAPSHOT; /* the name may be what must not reach a terminal */
+    fprintf(stderr, "memlyze-control: --%s%s%s %s\n", name, named ? ":" : " ", named ? " the name" : optarg, problem);
+    return BAD;
+  }
+  const struct mlz_request *q = &w->request;
+  const char *missing = optind < argc                                      ? "takes options only; memlyze control --help lists them"
+                        : !w->pid                                          ? "which session? --pid P names a traced process or its recorder"
+                        : !q->mask && !q->mark_bytes && !q->snapshot_bytes ? "nothing to do: give --sample-rate, --mark or --snapshot"
+                                                                           : NULL;
+  if (!missing) return RUN;
+  fail(missing);
+  return BAD;
+}
+
+static void report(const struct wish *w, uint64_t ns) {
+  const struct mlz_request *q = &w->request;
+  double s = (double)ns / 1e9;
+  if (q->mark_bytes) printf("mark '%s' at %.6f s\n", q->mark, s);
+  if (q->snapshot_bytes) printf("snapshot '%s' at %.6f s\n", q->snapshot, s);
+  if (q->mask & MLZ_SET_RATE_MASK) printf("sample rate %.10g from %.6f s on\n", q->sample_rate, s);
+  if (q->mask & MLZ_SET_DEPTH_MASK) printf("max stack depth %" PRIu32 " from %.6f s on\n", q->depth, s);
+  if (q->mask & MLZ_SET_PAUSED) printf("%s from %.6f s on\n", q->bits & MLZ_SET_PAUSED ? "paused" : "recording", s);
+}
+
+int main(int argc, char **argv) {
+  struct wish w = {0};
+  struct mlz_reach session;
+  char err[512];
+  enum outcome outcome = parse(&w, argc, argv);
+  if (outcome != RUN) return outcome == DONE ? 0 : WRONG;
+  w.request.pid = w.pid;
+  if (mlz_reach_open(&session, w.pid, err, sizeof err) < 0) return fail(err);
+  uint64_t ns = 0;
+  int e = mlz_reach_ask(&session, &w.request, &ns, err, sizeof err);
+  mlz_reach_close(&session);
+  if (e < 0) return fail(err);
+  if (!w.quiet) report(&w, ns);
+  return 0;
+}

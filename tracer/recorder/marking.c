@@ -1,0 +1,65 @@
+#include "tracer/recorder/marking.h"
+
+#include "shm/mailbox.h"
+#include "tracer/recorder/account.h"
+
+/* The bytes of the character at `p`, 0: none (Unicode 15, table 3-7: no overlong forms, no surrogates). */
+static unsigned character(const unsigned char *p, size_t left, uint32_t *out) {
+  static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
+  unsigned n = p[0] < 0x80 ? 1 : p[0] >> 5 == 6 ? 2 : p[0] >> 4 == 14 ? 3 : p[0] >> 3 == 30 ? 4 : 0;
+  if (n == 0 || n > left) return 0;
+  uint32_t c = n == 1 ? p[0] : p[0] & (0xffu >> (n + 1));
+  for (unsigned i = 1; i < n; i++) {
+    if (p[i] >> 6 != 2) return 0;
+    c = c << 6 | (p[i] & 0x3f);
+  }
+  if (c < least[n] || c > 0x10ffff || (c >= 0xd800 && c <= 0xdfff)) return 0;
+  *out = c;
+  return n;
+}
+
+const char *mlz_marking_name_problem(const char *name, size_t bytes) {
+  if (bytes == 0) return "is empty";
+  if (bytes > MLZ_MAILBOX_NAME_MAX) return "is longer than 255 bytes";
+  for (size_t i = 0; i < bytes;) {
+    uint32_t c;
+    unsigned n = character((const unsigned char *)name + i, bytes - i, &c);
+    if (n == 0) return "is not UTF-8";
+    if (c < 0x20 || (c >= 0x7f && c < 0xa0)) return "has a control character";
+    i += n;
+  }
+  return NULL;
+}
+
+static struct mlz_feed *first_feed(const struct mlz_image *m) {
+  struct mlz_feed *first = NULL;
+  for (struct mlz_feed *f = m->feeds; f; f = f->next) {
+    if (!f->broken && (!first || f->ring->thread_no < first->ring->thread_no)) first = f;
+  }
+  return first;
+}
+
+struct mlz_feed *mlz_marking_feed(const struct mlz_drain *d, uint32_t pid) {
+  struct mlz_feed *oldest = NULL;
+  for (const struct mlz_image *m = d->images; m; m = m->next) { /* newest first */
+    struct mlz_feed *f = m->closed || m->dead ? NULL : first_feed(m);
+    if (!f) continue;
+    if (m->pid == pid) return f;
+    oldest = f;
+  }
+  return oldest;
+}
+
+void mlz_marking_add(struct mlz_drain *d, struct mlz_feed *f, enum mlz_mark kind, const char *name, size_t bytes, uint64_t ns) {
+  bool snapshot = kind == MLZ_MARK_SNAPSHOT;
+  struct mlz_image *m = f->image;
+  if (m->room == 0) { /* as an event would, but none is written yet */
+    mlz_account_room(d, m, f);
+    m->room++;
+  }
+  mlz_account_turn(m, f);
+  uint32_t id = mlz_symbols_string(&d->symbols, name, bytes);
+  mlz_account_rare(d, f, &(struct mlz_rare){.op = snapshot ? MLZ_OP_SNAPSHOT : MLZ_OP_MARK, .start_ns = ns, .name = id});
+  *(snapshot ? &d->total.snapshots : &d->total.marks) += 1;
+  d->group_wanted = true; /* also of an idle program: whoever asked may look at the file now */
+}

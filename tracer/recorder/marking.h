@@ -1,0 +1,15 @@
+/* Marks that come from outside the traced program: their names, and their place in the trace. */
+#ifndef MLZ_RECORDER_MARKING_H
+#define MLZ_RECORDER_MARKING_H
+
+#include "tracer/recorder/drain.h"
+
+/* What is wrong with a name: a text that follows "the name "; NULL: nothing. UTF-8, no control characters, not empty. Pure. */
+const char *mlz_marking_name_problem(const char *name, size_t bytes);
+
+/* The ring whose thread carries a mark: the oldest one of the process, or of the oldest process that runs. NULL: no process has a ring. */
+struct mlz_feed *mlz_marking_feed(const struct mlz_drain *d, uint32_t pid);
+/* As a MARK record of that thread would: behind all of its events that were read so far. */
+void mlz_marking_add(struct mlz_drain *d, struct mlz_feed *f, enum mlz_mark kind, const char *name, size_t bytes, uint64_t ns);
+
+#endif
