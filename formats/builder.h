@@ -1,4 +1,4 @@
-/* The inside of a builder: what the drain thread fills and the writer thread encodes. Private to formats/.
+/* The inside of a builder: what the drain thread fills and the writer thread encodes. Private to formats/; append.h gives the drain its hot functions inline.
  *
  * One anonymous mapping, sized for the worst case and touched only as far as it is used, so that no event needs an allocation that could fail. */
 #ifndef MLZ_FORMATS_BUILDER_H
@@ -11,6 +11,7 @@
 #define MLZ_BUILDER_HASH_MAX (2 * MLZ_CHUNK_EVENTS_MAX)
 #define MLZ_BUILDER_HASH_MIN 2048u
 #define MLZ_BUILDER_THREAD_SLOTS 256u
+#define MLZ_BUILDER_EMPTY UINT64_MAX /* key of an empty slot */
 
 struct mlz_builder_step { /* from event `event` on it is `ns` */
   uint64_t ns;
@@ -20,6 +21,12 @@ struct mlz_builder_step { /* from event `event` on it is `ns` */
 struct mlz_builder_run { /* from event `event` on it is thread `index` of the chunk's thread list */
   uint32_t event;
   uint32_t index;
+};
+
+struct mlz_builder_class { /* of the hash table: one line holds all that a look-up needs */
+  uint64_t key;            /* weight's index << 52 | domain << 48 | size */
+  uint32_t stack;
+  uint32_t class;
 };
 
 struct mlz_builder {
@@ -34,6 +41,8 @@ struct mlz_builder {
   uint64_t now_ns;  /* of the following events */
   uint64_t last_ns; /* of the last event */
   uint32_t hash_mask;
+  uint32_t weight_index; /* of `weight` in `weights` */
+  double weight;         /* of the last class looked for; NaN: none yet */
 
   double weights[MLZ_WEIGHTS_MAX];
   uint32_t thread_slot[MLZ_BUILDER_THREAD_SLOTS]; /* by the id's low bits: index + 1 */
@@ -44,7 +53,7 @@ struct mlz_builder {
   uint32_t old_class[MLZ_CHUNK_EVENTS_MAX];
   uint64_t old_ref[MLZ_CHUNK_EVENTS_MAX];
   struct mlz_class classes[MLZ_CHUNK_EVENTS_MAX];
-  uint32_t hash[MLZ_BUILDER_HASH_MAX]; /* class + 1 */
+  struct mlz_builder_class hash[MLZ_BUILDER_HASH_MAX];
   uint32_t thread_id[MLZ_CHUNK_EVENTS_MAX];
   uint32_t thread_latest[MLZ_CHUNK_EVENTS_MAX]; /* the thread's latest allocation in the chunk + 1, 0: none */
   struct mlz_builder_run runs[MLZ_CHUNK_EVENTS_MAX];

@@ -6,8 +6,8 @@ _Static_assert((int)MLZ_D_RAW == (int)MLZ_BLOCK_RAW && (int)MLZ_D_MEM == (int)ML
                "the ring's domains are the file's");
 
 void mlz_account_room(struct mlz_drain *d, struct mlz_image *m, struct mlz_feed *f) {
-  if (d->emit && m->builder && mlz_builder_full(m->builder)) mlz_image_seal(d);
-  m->room = 7; /* a builder that is not full has room for 8 */
+  if (d->emit && m->builder && mlz_builder_room(m->builder) == 0) mlz_image_seal(d);
+  m->room = 1000; /* without a builder: until we try again */
   if (!d->emit) return;
   if (!m->builder) {
     m->builder = mlz_emit_builder(d->emit);
@@ -15,6 +15,7 @@ void mlz_account_room(struct mlz_drain *d, struct mlz_image *m, struct mlz_feed 
     mlz_builder_begin(m->builder, m->process, m->next_alloc, f->ns);
     m->current = NULL;
   }
+  m->room = mlz_builder_room(m->builder) - 1; /* this event's place is taken */
   mlz_account_turn(m, f);
 }
 
@@ -25,7 +26,7 @@ void mlz_account_rare(struct mlz_drain *d, struct mlz_feed *f, const struct mlz_
   bool gc = r->op == MLZ_OP_GC, mark = r->op == MLZ_OP_MARK || r->op == MLZ_OP_SNAPSHOT;
   m->gcs += gc;
   m->marks += mark;
-  f->events += gc || mark;
+  f->others += gc || mark;
 }
 
 /* ---- mappings ---- */
@@ -36,7 +37,7 @@ static void extent_free(struct mlz_drain *d, struct mlz_feed *f, const struct ml
   if (m->builder)
     mlz_builder_free_block(m->builder, block->alloc_no, block->stack, mlz_live_size(block), MLZ_D_MMAP, d->weights[block->weight], false);
   m->frees++;
-  f->events++;
+  f->others++;
 }
 
 static void extent_alloc(struct mlz_drain *d, struct mlz_feed *f, uint64_t start, uint64_t end, uint32_t stack, uint32_t weight) {
@@ -46,13 +47,13 @@ static void extent_alloc(struct mlz_drain *d, struct mlz_feed *f, uint64_t start
   if (m->builder) mlz_builder_alloc(m->builder, stack, size, MLZ_D_MMAP, d->weights[weight]);
   struct mlz_live block = {.alloc_no = m->next_alloc++, .size_domain = (uint64_t)MLZ_D_MMAP << 48 | size, .stack = stack, .weight = weight};
   m->allocs++;
-  f->events++;
-  mlz_extents_add(&m->extents, (struct mlz_extent){.start = start, .end = end, .block = block});
+  f->others++;
+  mlz_extents_add(&m->extents, (struct mlz_range){.start = start, .end = end, .block = block});
 }
 
 void mlz_account_unmap(struct mlz_drain *d, struct mlz_feed *f, uint64_t start, uint64_t granules) {
   uint64_t end = start + granules;
-  struct mlz_extent x;
+  struct mlz_range x;
   while (mlz_extents_take(&f->image->extents, start, end, &x)) {
     extent_free(d, f, &x.block);
     d->total.pieces += (x.start < start) + (x.end > end);

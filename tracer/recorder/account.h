@@ -3,6 +3,7 @@
 #ifndef MLZ_RECORDER_ACCOUNT_H
 #define MLZ_RECORDER_ACCOUNT_H
 
+#include "formats/append.h"
 #include "tracer/recorder/drain.h"
 
 /* The image's next events are this feed's. */
@@ -23,11 +24,10 @@ static inline void mlz_account_freed(struct mlz_drain *d, struct mlz_feed *f, co
   if (__builtin_expect(m->room-- == 0, 0)) mlz_account_room(d, m, f);
   uint64_t size = mlz_live_size(block), bytes = mlz_account_bytes(d, size, block->weight);
   if (m->builder)
-    mlz_builder_free_block(m->builder, block->alloc_no, block->stack, size, mlz_live_domain(block), d->weights[block->weight], temporary);
+    mlz_append_free(m->builder, block->alloc_no, block->stack, size, mlz_live_domain(block), d->weights[block->weight], temporary);
   d->live_bytes -= bytes;
   m->live_bytes -= bytes;
-  m->frees++;
-  f->events++;
+  f->frees++;
 }
 
 /* The free of a block that is live. false: none is. */
@@ -42,19 +42,18 @@ static inline void mlz_account_foreign(struct mlz_drain *d, struct mlz_feed *f) 
   struct mlz_image *m = f->image;
   if (m->room-- == 0) mlz_account_room(d, m, f);
   if (m->builder) mlz_builder_free_foreign(m->builder);
-  m->frees++;
-  f->events++;
+  f->frees++;
   d->total.frees_foreign++;
 }
 
-/* An allocation at a granule where no block is live. */
-static inline void mlz_account_alloc(struct mlz_drain *d, struct mlz_feed *f, uint64_t granule, uint64_t size, unsigned domain,
+/* An allocation at a place where no block is live. */
+static inline void mlz_account_alloc(struct mlz_drain *d, struct mlz_feed *f, struct mlz_place at, uint64_t size, unsigned domain,
                                      uint32_t stack, uint32_t weight) {
   struct mlz_image *m = f->image;
   if (__builtin_expect(m->room-- == 0, 0)) mlz_account_room(d, m, f);
-  if (m->builder) mlz_builder_alloc(m->builder, stack, size, domain, d->weights[weight]);
+  if (m->builder) mlz_append_alloc(m->builder, stack, size, domain, d->weights[weight]);
   struct mlz_live block = {.alloc_no = m->next_alloc++, .size_domain = (uint64_t)domain << 48 | size, .stack = stack, .weight = weight};
-  mlz_heap_add(&m->heap, granule, block); /* out of memory: its free will be foreign */
+  if (at.at) mlz_heap_put(&m->heap, at, block); /* out of memory: its free will be foreign */
   uint64_t bytes = mlz_account_bytes(d, size, weight);
   m->live_bytes += bytes;
   d->live_bytes += bytes;
@@ -62,9 +61,7 @@ static inline void mlz_account_alloc(struct mlz_drain *d, struct mlz_feed *f, ui
     d->peak_bytes = d->live_bytes;
     d->peak_ns = f->ns;
   }
-  m->allocs++;
   f->allocs++;
-  f->events++;
 }
 
 #endif

@@ -1,14 +1,11 @@
 #include "tracer/recorder/account.h"
+#include "tracer/recorder/frames.h"
 
 #include <linux/futex.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define HASH_BASE UINT64_C(0x9ddfea08eb382d69) /* odd */
-
-enum verdict { TAKEN, STOPPED, RELEASED, BROKEN }; /* of one message; STOPPED: left in the ring */
+enum verdict { TAKEN, STOPPED, RELEASED, OVER, BROKEN }; /* of one message; STOPPED, OVER: left in the ring */
 
 void mlz_feed_publish(struct mlz_feed *f, uint64_t room) {
   struct mlz_ring *r = f->ring;
@@ -24,18 +21,16 @@ void mlz_feed_publish(struct mlz_feed *f, uint64_t room) {
   }
 }
 
-static inline const struct mlz_slot *slot_at(const struct mlz_drain *d, const struct mlz_feed *f, uint64_t pos) {
-  return &f->slots[pos & (d->control->ring_slots - 1)];
-}
-
-/* ---- stacks ---- */
+static inline const struct mlz_slot *slot_at(const struct mlz_feed *f, uint64_t pos) { return &f->slots[pos & f->mask]; }
 
 /* Payload slots of a message with frames; *push: number of frames. 0xffffffff: it does not fit. */
-static inline uint32_t stack_slots(const struct mlz_drain *d, const struct mlz_feed *f, uint64_t b, uint32_t *push) {
+static inline uint32_t stack_slots(const struct mlz_feed *f, uint64_t b, uint32_t *push) {
   uint32_t n = (uint32_t)(b >> 56), extra = 0;
+  *push = n;
+  if (n == 0) return 0;
   if (__builtin_expect(n == MLZ_PUSH_LONG, 0)) {
     if (f->pos + 2 > f->h2) return UINT32_MAX;
-    uint64_t real = slot_at(d, f, f->pos + 1)->a;
+    uint64_t real = slot_at(f, f->pos + 1)->a;
     if (real > MLZ_STACK_DEPTH_MAX) return UINT32_MAX;
     n = (uint32_t)real;
     extra = 1;
@@ -43,85 +38,6 @@ static inline uint32_t stack_slots(const struct mlz_drain *d, const struct mlz_f
   *push = n;
   uint32_t slots = extra + (n + 1) / 2;
   return f->pos + 1 + slots <= f->h2 ? slots : UINT32_MAX;
-}
-
-static bool words_reserve(struct mlz_feed *f, uint32_t need) {
-  uint32_t size = f->size ? f->size : 256;
-  while (size < need) size *= 2;
-  uint64_t *words = reallocarray(f->words, size, sizeof *words);
-  if (words) f->words = words;
-  uint64_t *prefix = reallocarray(f->prefix, size + 1, sizeof *prefix);
-  if (prefix) f->prefix = prefix;
-  if (!words || !prefix) return false;
-  prefix[0] = 0;
-  f->size = size;
-  return true;
-}
-
-static __attribute__((noinline, cold)) uint32_t content_search(struct mlz_drain *d, uint32_t code) {
-  if (d->code_round != d->round) {
-    d->code_round = d->round;
-    mlz_decode_find_codes(d);
-  }
-  return mlz_symbols_content(&d->symbols, code);
-}
-
-static inline uint64_t prefix_next(uint64_t prefix, uint64_t word) {
-  return prefix * HASH_BASE + (word ^ word >> 29) * UINT64_C(0xbf58476d1ce4e5b9);
-}
-
-/* Makes the feed's frame array that of the event: pop, then push the payload that ends at slot `end`. */
-static void stack_change(struct mlz_drain *d, struct mlz_feed *f, unsigned flags, uint64_t b, uint32_t push, uint64_t end) {
-  uint32_t pop = (uint32_t)(b >> 48 & 0xff);
-  uint32_t n = flags & MLZ_F_RESET || pop > f->count ? 0 : f->count - pop;
-  f->stack_known = false;
-  if (flags & MLZ_F_RESET) f->below = flags & MLZ_F_BELOW;
-  f->count = n;
-  if (n + push > f->size && !words_reserve(f, n + push)) return; /* out of memory: a shorter stack */
-  uint64_t pos = end - (push + 1) / 2, hash = n ? f->prefix[n] : 0;
-  for (uint32_t i = 0; i < push; i++) {
-    const struct mlz_slot *s = slot_at(d, f, pos + i / 2);
-    uint64_t frame = i & 1 ? s->b : s->a;
-    uint32_t code = MLZ_FRAME_CODE(frame), content = mlz_symbols_content(&d->symbols, code);
-    if (__builtin_expect(!content && code, 0)) content = content_search(d, code);
-    uint64_t word = (uint64_t)content << 32 | MLZ_FRAME_OFFSET(frame);
-    f->words[n] = word;
-    hash = prefix_next(hash, word);
-    f->prefix[++n] = hash;
-  }
-  f->count = n;
-}
-
-/* The innermost frame, which must be there, has moved on to another instruction of the same code. */
-static void stack_step(struct mlz_feed *f, uint32_t offset) {
-  uint32_t top = f->count - 1;
-  uint64_t word = (f->words[top] & ~UINT64_C(0xffffffff)) | offset;
-  f->words[top] = word;
-  f->prefix[top + 1] = prefix_next(f->prefix[top], word);
-  f->stack_known = false;
-}
-
-static inline uint64_t power_of(uint32_t k) { /* HASH_BASE to the power of k */
-  uint64_t result = 1, base = HASH_BASE;
-  for (; k; k >>= 1, base *= base) {
-    if (k & 1) result *= base;
-  }
-  return result;
-}
-
-static __attribute__((noinline)) uint32_t stack_find(struct mlz_drain *d, struct mlz_feed *f) {
-  uint32_t k = f->count < f->depth ? f->count : f->depth;
-  f->stack_known = true;
-  if (k == 0) return f->stack = 0;
-  bool truncated = f->count > k || f->below;
-  uint64_t hash = f->prefix[f->count] - f->prefix[f->count - k] * power_of(k);
-  hash = (hash ^ hash >> 32) * UINT64_C(0x94d049bb133111eb) + k * 2 + truncated;
-  return f->stack = mlz_symbols_stack(&d->symbols, f->words + f->count - k, k, truncated, hash ^ hash >> 29);
-}
-
-static inline uint32_t stack_now(struct mlz_drain *d, struct mlz_feed *f, unsigned flags) {
-  if (flags & MLZ_F_NOSTACK) return 0;
-  return f->stack_known ? f->stack : stack_find(d, f);
 }
 
 /* ---- waiting for other feeds (rules 12, 13) ---- */
@@ -179,41 +95,50 @@ static void free_nothing(struct mlz_drain *d, struct mlz_feed *f, uint64_t granu
 
 /* ---- messages ---- */
 
-static enum verdict take_alloc(struct mlz_drain *d, struct mlz_feed *f, uint64_t a, uint64_t b) {
-  uint32_t push, slots = stack_slots(d, f, b, &push);
-  if (slots == UINT32_MAX) return BROKEN;
-  struct mlz_image *m = f->image;
-  unsigned flags = mlz_word_flags(a);
+/* Where an allocation's block goes. What lives there is closed. */
+static __attribute__((noinline, cold)) struct mlz_place cleared(struct mlz_drain *d, struct mlz_feed *f, uint64_t a) {
   uint64_t granule = mlz_word_value(a);
-  if (__builtin_expect(mlz_heap_find(&m->heap, granule) != NULL, 0)) {
-    if (block(f, MLZ_K_FREE, granule)) return STOPPED;
-    close_old(d, f, granule, mlz_word_domain(a));
-  }
-  if (b >> 48 || flags & MLZ_F_RESET) stack_change(d, f, flags, b, push, f->pos + 1 + slots);
-  mlz_account_alloc(d, f, granule, b & MLZ_SIZE_MASK, mlz_word_domain(a), stack_now(d, f, flags), flags & MLZ_F_CERTAIN ? 0 : f->weight);
-  f->pos += 1 + slots;
-  return taken(d, f, MLZ_K_ALLOC, granule);
+  if (mlz_heap_find(&f->image->heap, granule)) close_old(d, f, granule, mlz_word_domain(a));
+  return mlz_heap_place_make(&f->image->heap, granule);
 }
 
-static enum verdict take_alloc_step(struct mlz_drain *d, struct mlz_feed *f, uint64_t a, uint64_t b) {
-  struct mlz_image *m = f->image;
+/* false: the feed waits for the free of what lives there. */
+static inline bool vacant(struct mlz_drain *d, struct mlz_feed *f, uint64_t a, struct mlz_place *place) {
+  *place = mlz_heap_place(&f->image->heap, mlz_word_value(a));
+  if (__builtin_expect(place->at && *place->at == 0, 1)) return true;
+  if (place->at && block(f, MLZ_K_FREE, mlz_word_value(a))) return false;
+  *place = cleared(d, f, a);
+  return true;
+}
+
+static inline enum verdict take_alloc(struct mlz_drain *d, struct mlz_feed *f, uint64_t a, uint64_t b) {
+  uint32_t push, slots = stack_slots(f, b, &push);
+  if (__builtin_expect(slots == UINT32_MAX, 0)) return BROKEN;
   unsigned flags = mlz_word_flags(a);
-  uint64_t granule = mlz_word_value(a);
-  if (f->count == 0 || flags & MLZ_F_RESET) return BROKEN;
-  if (__builtin_expect(mlz_heap_find(&m->heap, granule) != NULL, 0)) {
-    if (block(f, MLZ_K_FREE, granule)) return STOPPED;
-    close_old(d, f, granule, mlz_word_domain(a));
-  }
-  stack_step(f, (uint32_t)(b >> 32));
-  mlz_account_alloc(d, f, granule, (uint32_t)b, mlz_word_domain(a), stack_now(d, f, flags), flags & MLZ_F_CERTAIN ? 0 : f->weight);
+  struct mlz_place place;
+  if (!vacant(d, f, a, &place)) return STOPPED;
+  if ((b >> 48 || flags & MLZ_F_RESET) && !mlz_frames_change(d, f, flags, b, push, f->pos + 1 + slots)) return BROKEN;
+  mlz_account_alloc(d, f, place, b & MLZ_SIZE_MASK, mlz_word_domain(a), mlz_frames_stack(d, f, flags),
+                    flags & MLZ_F_CERTAIN ? 0 : f->weight);
+  f->pos += 1 + slots;
+  return taken(d, f, MLZ_K_ALLOC, mlz_word_value(a));
+}
+
+static inline enum verdict take_alloc_step(struct mlz_drain *d, struct mlz_feed *f, uint64_t a, uint64_t b) {
+  unsigned flags = mlz_word_flags(a);
+  struct mlz_place place;
+  if (__builtin_expect(f->count == 0 || flags & MLZ_F_RESET, 0)) return BROKEN;
+  if (!vacant(d, f, a, &place)) return STOPPED;
+  mlz_frames_step(d, f, (uint32_t)(b >> 32));
+  mlz_account_alloc(d, f, place, (uint32_t)b, mlz_word_domain(a), mlz_frames_stack(d, f, flags), flags & MLZ_F_CERTAIN ? 0 : f->weight);
   f->pos++;
-  return taken(d, f, MLZ_K_ALLOC, granule);
+  return taken(d, f, MLZ_K_ALLOC, mlz_word_value(a));
 }
 
 /* Is the block of a free the one that the thread allocated last? */
 static inline bool temporary(uint64_t a, uint64_t b) { return b == mlz_word_value(a) << MLZ_GRANULE_SHIFT; }
 
-static enum verdict take_free(struct mlz_drain *d, struct mlz_feed *f, uint64_t a, uint64_t b) {
+static inline enum verdict take_free(struct mlz_drain *d, struct mlz_feed *f, uint64_t a, uint64_t b) {
   struct mlz_image *m = f->image;
   uint64_t granule = mlz_word_value(a);
   if (__builtin_expect(!mlz_account_free(d, f, granule, temporary(a, b)), 0)) {
@@ -226,7 +151,7 @@ static enum verdict take_free(struct mlz_drain *d, struct mlz_feed *f, uint64_t 
   return taken(d, f, MLZ_K_FREE, granule);
 }
 
-static enum verdict take_realloc_begin(struct mlz_feed *f, uint64_t a, uint64_t b) {
+static __attribute__((noinline)) enum verdict take_realloc_begin(struct mlz_feed *f, uint64_t a, uint64_t b) {
   uint64_t granule = mlz_word_value(a);
   if (!mlz_heap_find(&f->image->heap, granule) && block(f, MLZ_K_ALLOC, granule)) return STOPPED;
   f->realloc_open = true;
@@ -237,27 +162,26 @@ static enum verdict take_realloc_begin(struct mlz_feed *f, uint64_t a, uint64_t 
   return TAKEN;
 }
 
-static enum verdict take_realloc_end(struct mlz_drain *d, struct mlz_feed *f, uint64_t a, uint64_t b) {
-  uint32_t push, slots = stack_slots(d, f, b, &push);
+static __attribute__((noinline)) enum verdict take_realloc_end(struct mlz_drain *d, struct mlz_feed *f, uint64_t a, uint64_t b) {
+  uint32_t push, slots = stack_slots(f, b, &push);
   if (slots == UINT32_MAX) return BROKEN;
-  struct mlz_image *m = f->image;
   unsigned flags = mlz_word_flags(a);
   uint64_t granule = mlz_word_value(a), old = f->realloc_granule;
   bool frees = f->realloc_open && !(flags & MLZ_F_FAILED), allocates = !(flags & (MLZ_F_FAILED | MLZ_F_ZERO));
   bool same = frees && !f->realloc_freed && old == granule;
-  if (allocates && !same && mlz_heap_find(&m->heap, granule)) {
-    if (block(f, MLZ_K_FREE, granule)) return STOPPED;
-    close_old(d, f, granule, mlz_word_domain(a));
-  }
+  struct mlz_place place;
+  if (allocates && !same && !vacant(d, f, a, &place)) return STOPPED;
   enum verdict v = TAKEN;
   if (frees && !f->realloc_freed) {
     if (!mlz_account_free(d, f, old, f->realloc_temp)) free_nothing(d, f, old, mlz_word_domain(a));
     v = taken(d, f, MLZ_K_FREE, old);
   }
   f->realloc_open = false;
-  if (b >> 48 || flags & MLZ_F_RESET) stack_change(d, f, flags, b, push, f->pos + 1 + slots);
+  if ((b >> 48 || flags & MLZ_F_RESET) && !mlz_frames_change(d, f, flags, b, push, f->pos + 1 + slots)) return BROKEN;
   if (allocates) {
-    mlz_account_alloc(d, f, granule, b & MLZ_SIZE_MASK, mlz_word_domain(a), stack_now(d, f, flags), flags & MLZ_F_CERTAIN ? 0 : f->weight);
+    place = cleared(d, f, a);
+    mlz_account_alloc(d, f, place, b & MLZ_SIZE_MASK, mlz_word_domain(a), mlz_frames_stack(d, f, flags),
+                      flags & MLZ_F_CERTAIN ? 0 : f->weight);
     if (taken(d, f, MLZ_K_ALLOC, granule) == RELEASED) v = RELEASED;
   }
   f->pos += 1 + slots;
@@ -270,14 +194,14 @@ static bool mapped(const struct mlz_image *m, uint64_t start, uint64_t granules)
 }
 
 static enum verdict take_map(struct mlz_drain *d, struct mlz_feed *f, uint64_t a, uint64_t b) {
-  uint32_t push, slots = stack_slots(d, f, b, &push);
+  uint32_t push, slots = stack_slots(f, b, &push);
   if (slots == UINT32_MAX) return BROKEN;
   unsigned flags = mlz_word_flags(a);
   uint64_t start = mlz_word_value(a), granules = (b & MLZ_SIZE_MASK) >> MLZ_GRANULE_SHIFT;
   if (mapped(f->image, start, granules) && block(f, MLZ_K_MMAP, start)) return STOPPED;
-  if (b >> 48 || flags & MLZ_F_RESET) stack_change(d, f, flags, b, push, f->pos + 1 + slots);
+  if ((b >> 48 || flags & MLZ_F_RESET) && !mlz_frames_change(d, f, flags, b, push, f->pos + 1 + slots)) return BROKEN;
   f->maps++;
-  mlz_account_map(d, f, start, granules, stack_now(d, f, flags), flags & MLZ_F_CERTAIN ? 0 : f->weight);
+  mlz_account_map(d, f, start, granules, mlz_frames_stack(d, f, flags), flags & MLZ_F_CERTAIN ? 0 : f->weight);
   f->pos += 1 + slots;
   return taken(d, f, MLZ_K_MMAP, start);
 }
@@ -297,15 +221,10 @@ static void time_set(const struct mlz_drain *d, struct mlz_feed *f, uint64_t ns)
   if (f->image->builder) mlz_builder_time(f->image->builder, ns);
 }
 
-static enum verdict take_rare(struct mlz_drain *d, struct mlz_feed *f, uint64_t a, uint64_t b) {
-  if (mlz_word_kind(a) != MLZ_K_CODE && mlz_word_kind(a) != MLZ_K_SETTINGS && mlz_word_kind(a) != MLZ_K_STACK) time_set(d, f, b);
-  return mlz_decode_rare(d, f, a, b) ? TAKEN : BROKEN;
-}
-
 static enum verdict take_stack(struct mlz_drain *d, struct mlz_feed *f, uint64_t a, uint64_t b) {
-  uint32_t push, slots = stack_slots(d, f, b, &push);
+  uint32_t push, slots = stack_slots(f, b, &push);
   if (slots == UINT32_MAX) return BROKEN;
-  stack_change(d, f, mlz_word_flags(a), b, push, f->pos + 1 + slots);
+  if (!mlz_frames_change(d, f, mlz_word_flags(a), b, push, f->pos + 1 + slots)) return BROKEN;
   f->pos += 1 + slots;
   return TAKEN;
 }
@@ -315,9 +234,29 @@ static enum verdict take_gc_start(struct mlz_drain *d, struct mlz_feed *f, uint6
   f->gc_open = true;
   f->gc_generation = (uint32_t)mlz_word_value(a);
   f->gc_start = b;
-  f->gc_stack = stack_now(d, f, mlz_word_flags(a));
+  f->gc_stack = mlz_frames_stack(d, f, mlz_word_flags(a));
   f->pos++;
   return TAKEN;
+}
+
+static __attribute__((noinline)) enum verdict take_rare(struct mlz_drain *d, struct mlz_feed *f, uint64_t a, uint64_t b) {
+  switch (mlz_word_kind(a)) {
+  case MLZ_K_MMAP:
+    return take_map(d, f, a, b);
+  case MLZ_K_MUNMAP:
+    return take_unmap(d, f, a, b);
+  case MLZ_K_STACK:
+    return take_stack(d, f, a, b);
+  case MLZ_K_GC_START:
+    return take_gc_start(d, f, a, b);
+  case MLZ_K_CODE:
+  case MLZ_K_SETTINGS: /* b is no time */
+    break;
+  default:
+    time_set(d, f, b);
+    break;
+  }
+  return mlz_decode_rare(d, f, a, b) ? TAKEN : BROKEN;
 }
 
 static __attribute__((cold)) void give_up(struct mlz_drain *d, struct mlz_feed *f) {
@@ -325,11 +264,11 @@ static __attribute__((cold)) void give_up(struct mlz_drain *d, struct mlz_feed *
   d->total.broken++;
 }
 
-void mlz_decode_run(struct mlz_drain *d, struct mlz_feed *f, uint64_t end, uint64_t stop_seq, uint64_t stop_ns) {
-  mlz_account_turn(f->image, f);
+/* Takes messages up to slot `end`. */
+static inline enum verdict run(struct mlz_drain *d, struct mlz_feed *f, uint64_t end, uint64_t stop_seq, uint64_t stop_ns) {
   enum verdict v = TAKEN;
   while (f->pos < end && v == TAKEN) {
-    const struct mlz_slot *s = slot_at(d, f, f->pos);
+    const struct mlz_slot *s = slot_at(f, f->pos);
     uint64_t a = s->a, b = s->b;
     switch (mlz_word_kind(a)) {
     case MLZ_K_ALLOC:
@@ -348,31 +287,29 @@ void mlz_decode_run(struct mlz_drain *d, struct mlz_feed *f, uint64_t end, uint6
       v = take_realloc_end(d, f, a, b);
       break;
     case MLZ_K_TIME:
-      if (f->seq == stop_seq && b > stop_ns) return;
+      if (f->seq == stop_seq && b > stop_ns) return OVER;
       time_set(d, f, b);
       f->pos++;
       break;
     case MLZ_K_ORDER:
-      if (b > stop_seq) return;
+      if (b > stop_seq) return OVER;
       f->seq = b;
       f->pos++;
-      break;
-    case MLZ_K_MMAP:
-      v = take_map(d, f, a, b);
-      break;
-    case MLZ_K_MUNMAP:
-      v = take_unmap(d, f, a, b);
-      break;
-    case MLZ_K_STACK:
-      v = take_stack(d, f, a, b);
-      break;
-    case MLZ_K_GC_START:
-      v = take_gc_start(d, f, a, b);
       break;
     default:
       v = take_rare(d, f, a, b);
       break;
     }
+  }
+  return v;
+}
+
+void mlz_decode_run(struct mlz_drain *d, struct mlz_feed *f, uint64_t end, uint64_t stop_seq, uint64_t stop_ns) {
+  mlz_account_turn(f->image, f);
+  enum verdict v = TAKEN;
+  while (f->pos < end && v == TAKEN) {
+    uint64_t part = f->tail + f->batch < end ? f->tail + f->batch : end;
+    v = run(d, f, part, stop_seq, stop_ns);
     if (f->pos - f->tail >= f->batch) mlz_feed_publish(f, d->control->ring_slots / 2);
   }
   if (v == BROKEN) give_up(d, f);

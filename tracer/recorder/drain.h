@@ -7,7 +7,7 @@
  *   key      (sequence number, time) of a feed's next event: the feeds of an image are taken in the order of their keys.
  *   blocked  a feed whose next event contradicts what is known (an allocation where a block lives, a free of nothing): it
  *            waits within the round for the event of another feed that explains it (rules 12, 13).
- * Files: drain.c rounds and sleep, order.c the merge, aside.c what does not fit, decode.c and decode_rare.c messages, account.c blocks and mappings, feed.c rings that come
+ * Files: drain.c rounds and sleep, order.c the merge, aside.c what does not fit, decode.c and decode_rare.c messages, frames.c stacks, account.c blocks and mappings, feed.c rings that come
  * and go, image.c processes and threads, emit.c builders and the writer thread.
  *
  * Nothing in a ring is trusted: a message that does not fit ends the feed (`broken`), and what it held is counted as damage. */
@@ -35,16 +35,17 @@ struct mlz_feed {
 
   uint64_t pos, tail; /* next slot to read; what the producer was told */
   uint32_t batch;     /* slots after which it is told again within a round */
+  uint32_t mask;      /* slots of the ring less one */
   uint64_t h1, h2;
   uint64_t side_pos;
   uint64_t seq, ns; /* of the following events */
 
-  uint64_t *words, *prefix; /* frames, root first; prefix[i]: polynomial hash of the first i words */
-  uint32_t count, size;
+  uint64_t *words; /* frames, root first */
+  uint32_t *paths; /* the path that ends with each, if `generation` is that of the tree */
+  uint32_t count, size, generation;
   uint32_t depth; /* max_stack_depth that the thread obeys */
-  uint32_t stack; /* id of the present window, if stack_known */
-  bool stack_known;
-  bool below; /* more frames lie below words[0] */
+  uint32_t stack; /* id of the present window; 0: empty, or not known yet */
+  bool below;     /* more frames lie below words[0] */
 
   bool unlooked;                     /* room was made without a look at whether the producer waits for it: due at the end of the round */
   bool blocked, force, broken, gone; /* gone: thread or process was gone before this round's heads were read */
@@ -64,9 +65,10 @@ struct mlz_feed {
   uint8_t *code;   /* pieces of a CODE message so far */
   size_t code_bytes;
 
-  uint64_t start_ns, end_ns, events;
-  uint64_t allocs;     /* allocations decoded, without mappings */
-  uint64_t maps;       /* mappings: never sampled */
+  uint64_t start_ns, end_ns;
+  uint64_t allocs, frees; /* of blocks */
+  uint64_t others;        /* events that are not: of mappings, collections, marks */
+  uint64_t maps;          /* mappings: never sampled */
   uint64_t lost_told;  /* losses that the thread's last row shows */
   uint64_t checked_ns; /* when the thread was last looked for */
   char *name;
@@ -112,7 +114,9 @@ struct mlz_image {
   size_t command_bytes;
   char *python_version;
   char *python_state;
-  uint64_t allocs, frees, gcs, marks, seen; /* events; seen: allocations the program made, sampled or not */
+  uint64_t allocs, frees; /* events of mappings, and of the feeds that were released: mlz_image_allocs, mlz_image_frees */
+  uint64_t gcs, marks;
+  uint64_t seen; /* allocations the program made, sampled or not, likewise */
 };
 
 struct mlz_counters {
@@ -188,6 +192,7 @@ void mlz_feed_publish(struct mlz_feed *f, uint64_t room);
 /* feed.c */
 struct mlz_feed *mlz_feed_attach(struct mlz_drain *d, uint32_t index); /* a LIVE ring without feed; NULL: out of memory */
 void mlz_feed_release(struct mlz_drain *d, struct mlz_feed *f);        /* drained, its thread gone: the ring becomes FREE */
+static inline uint64_t mlz_feed_events(const struct mlz_feed *f) { return f->allocs + f->frees + f->others; }
 uint64_t mlz_feed_seen(const struct mlz_feed *f);                      /* allocations of the thread: traced, passed over or lost */
 void mlz_feed_settings(struct mlz_drain *d, struct mlz_feed *f, uint64_t word);
 void mlz_feed_look(struct mlz_drain *d);  /* whose threads are gone? Before the heads are read */
@@ -196,6 +201,8 @@ void mlz_feed_sweep(struct mlz_drain *d); /* releases what is gone and drained; 
 /* image.c */
 struct mlz_image *mlz_image_of(struct mlz_drain *d, uint32_t number, uint32_t pid); /* NULL: out of memory */
 void mlz_image_free(struct mlz_image *m);
+uint64_t mlz_image_allocs(const struct mlz_image *m);
+uint64_t mlz_image_frees(const struct mlz_image *m);
 void mlz_image_poll(struct mlz_drain *d); /* which processes are gone? */
 void mlz_image_close(struct mlz_drain *d, struct mlz_image *m, enum mlz_ending ending);
 void mlz_image_row(struct mlz_drain *d, struct mlz_image *m); /* (again) into the PROCESS table */

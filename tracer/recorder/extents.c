@@ -21,10 +21,10 @@ size_t mlz_extents_find(const struct mlz_extents *e, uint64_t start) {
   return low;
 }
 
-bool mlz_extents_add(struct mlz_extents *e, struct mlz_extent x) {
+bool mlz_extents_add(struct mlz_extents *e, struct mlz_range x) {
   if (e->count == e->size) {
     size_t size = e->size ? e->size * 2 : 64;
-    struct mlz_extent *grown = reallocarray(e->at, size, sizeof *grown);
+    struct mlz_range *grown = reallocarray(e->at, size, sizeof *grown);
     if (!grown) return false;
     e->at = grown;
     e->size = size;
@@ -36,7 +36,7 @@ bool mlz_extents_add(struct mlz_extents *e, struct mlz_extent x) {
   return true;
 }
 
-bool mlz_extents_take(struct mlz_extents *e, uint64_t start, uint64_t end, struct mlz_extent *out) {
+bool mlz_extents_take(struct mlz_extents *e, uint64_t start, uint64_t end, struct mlz_range *out) {
   size_t i = mlz_extents_find(e, start);
   if (i == e->count || e->at[i].start >= end) return false;
   *out = e->at[i];

@@ -9,12 +9,12 @@
 
 #include "tracer/recorder/heap.h"
 
-struct mlz_extent {
+struct mlz_range {
   uint64_t start, end; /* granules */
   struct mlz_live block;
 };
 struct mlz_extents {
-  struct mlz_extent *at; /* sorted by start; the kernel allows a process 65530 mappings, so moving them is cheap enough */
+  struct mlz_range *at; /* sorted by start; the kernel allows a process 65530 mappings, so moving them is cheap enough */
   size_t count, size;
 };
 
@@ -23,8 +23,8 @@ void mlz_extents_deinit(struct mlz_extents *e);
 /* Index of the first extent that ends after `start`. */
 size_t mlz_extents_find(const struct mlz_extents *e, uint64_t start);
 /* Adds a range that overlaps none. false: out of memory. */
-bool mlz_extents_add(struct mlz_extents *e, struct mlz_extent x);
+bool mlz_extents_add(struct mlz_extents *e, struct mlz_range x);
 /* Takes the first extent that overlaps [start, end) out. false: there is none. */
-bool mlz_extents_take(struct mlz_extents *e, uint64_t start, uint64_t end, struct mlz_extent *out);
+bool mlz_extents_take(struct mlz_extents *e, uint64_t start, uint64_t end, struct mlz_range *out);
 
 #endif

@@ -25,7 +25,7 @@ void mlz_feed_settings(struct mlz_drain *d, struct mlz_feed *f, uint64_t word) {
   f->weight = weight_of(d, word);
   uint32_t depth = mlz_settings_depth(word);
   f->depth = depth < MLZ_STACK_DEPTH_MAX ? depth : MLZ_STACK_DEPTH_MAX;
-  f->stack_known = false;
+  f->stack = f->generation = 0; /* another window */
 }
 
 struct mlz_feed *mlz_feed_attach(struct mlz_drain *d, uint32_t index) {
@@ -38,6 +38,7 @@ struct mlz_feed *mlz_feed_attach(struct mlz_drain *d, uint32_t index) {
   f->slots = mlz_ring_slots(r);
   f->side = mlz_ring_side(r, c->ring_slots);
   f->index = index;
+  f->mask = c->ring_slots - 1;
   f->batch = c->ring_slots / 4 < 1024 ? c->ring_slots / 4 : 1024;
   f->image = m;
   f->next = m->feeds;
@@ -96,8 +97,8 @@ struct mlz_counters mlz_drain_counters(const struct mlz_drain *d) {
     if (d->feeds[i]) counters_add(&t, d->feeds[i]);
   }
   for (const struct mlz_image *m = d->images; m; m = m->next) {
-    t.allocs += m->allocs;
-    t.frees += m->frees;
+    t.allocs += mlz_image_allocs(m);
+    t.frees += mlz_image_frees(m);
   }
   return t;
 }
@@ -109,6 +110,8 @@ void mlz_feed_release(struct mlz_drain *d, struct mlz_feed *f) {
   mlz_image_thread_row(d, f);
   counters_add(&d->total, f);
   m->seen += mlz_feed_seen(f);
+  m->allocs += f->allocs;
+  m->frees += f->frees;
   for (struct mlz_feed **at = &m->feeds; *at; at = &(*at)->next) {
     if (*at != f) continue;
     *at = f->next;
@@ -120,7 +123,7 @@ void mlz_feed_release(struct mlz_drain *d, struct mlz_feed *f) {
   ring_reset(f->ring);
   atomic_store_explicit(&d->control->ring_hint, f->index, memory_order_relaxed); /* its pages are there already */
   free(f->words);
-  free(f->prefix);
+  free(f->paths);
   free(f->code);
   free(f->name);
   free(f);

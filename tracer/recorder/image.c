@@ -62,6 +62,18 @@ void mlz_image_free(struct mlz_image *m) {
   free(m);
 }
 
+uint64_t mlz_image_allocs(const struct mlz_image *m) {
+  uint64_t n = m->allocs;
+  for (const struct mlz_feed *f = m->feeds; f; f = f->next) n += f->allocs;
+  return n;
+}
+
+uint64_t mlz_image_frees(const struct mlz_image *m) {
+  uint64_t n = m->frees;
+  for (const struct mlz_feed *f = m->feeds; f; f = f->next) n += f->frees;
+  return n;
+}
+
 static void poll_some(struct mlz_image **of, struct pollfd *fds, unsigned n) {
   if (poll(fds, n, 0) <= 0) return;
   for (unsigned i = 0; i < n; i++) {
@@ -152,7 +164,7 @@ void mlz_image_row(struct mlz_drain *d, struct mlz_image *m) {
     json_object_set_new(j, "end_ns", number(m->last_ns));
     json_object_set_new(j, "end", json_string(endings[m->ending]));
   }
-  json_object_set_new(j, "events", number(m->allocs + m->frees + m->gcs + m->marks));
+  json_object_set_new(j, "events", number(mlz_image_allocs(m) + mlz_image_frees(m) + m->gcs + m->marks));
   json_object_set_new(j, "allocs_seen", number(m->seen));
   mlz_writer_process(d->symbols.writer, j);
 }
@@ -173,7 +185,7 @@ void mlz_image_thread_row(struct mlz_drain *d, struct mlz_feed *f) {
   json_object_set_new(j, "name", text_json(f->name ? f->name : "", f->name ? strlen(f->name) : 0));
   json_object_set_new(j, "start_ns", number(f->start_ns));
   if (f->end_ns) json_object_set_new(j, "end_ns", number(f->end_ns));
-  json_object_set_new(j, "events", number(f->events));
+  json_object_set_new(j, "events", number(mlz_feed_events(f)));
   json_object_set_new(j, "allocs_seen", number(mlz_feed_seen(f)));
   f->lost_told = thread_lost(f);
   json_object_set_new(j, "dropped", number(f->lost_told));

@@ -36,7 +36,8 @@ int mlz_symbols_init(struct mlz_symbols *s, struct mlz_writer *writer) {
   s->contents = calloc(64, sizeof *s->contents);
   s->windows_capacity = 4096;
   s->windows = calloc(s->windows_capacity, sizeof *s->windows);
-  if (!empty || !s->contents || !s->windows) {
+  bool paths = mlz_paths_init(&s->paths);
+  if (!empty || !s->contents || !s->windows || !paths) {
     mlz_symbols_deinit(s);
     return -ENOMEM;
   }
@@ -55,6 +56,7 @@ void mlz_symbols_deinit(struct mlz_symbols *s) {
   free(s->content_of);
   free(s->contents);
   free(s->windows);
+  mlz_paths_deinit(&s->paths);
   for (struct piece *p = s->pieces, *next; p; p = next) {
     next = p->next;
     free(p);

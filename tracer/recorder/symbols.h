@@ -13,6 +13,7 @@
 #include "formats/writer.h"
 #include "shm/record.h"
 #include "tracer/recorder/intern.h"
+#include "tracer/recorder/paths.h"
 
 struct mlz_content; /* decoded content of a code object */
 
@@ -35,6 +36,7 @@ struct mlz_symbols {
   uint32_t content_of_size;
   struct mlz_content *contents; /* by content id; 0 is the unknown code */
   uint32_t contents_used, contents_size;
+  struct mlz_paths paths; /* the hot way to a stack id, before the windows */
   struct mlz_window_slot *windows;
   size_t windows_capacity, windows_count;
   uint64_t *piece; /* storage for the windows' words */

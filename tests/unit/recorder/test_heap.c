@@ -53,13 +53,13 @@ Test(heap, against_a_model) {
   mlz_heap_deinit(&h);
 }
 
-static struct mlz_extent range(uint64_t start, uint64_t end) {
-  return (struct mlz_extent){.start = start, .end = end, .block.alloc_no = start};
+static struct mlz_range range(uint64_t start, uint64_t end) {
+  return (struct mlz_range){.start = start, .end = end, .block.alloc_no = start};
 }
 
 Test(extents, sorted_and_taken_in_order) {
   struct mlz_extents e = {0};
-  struct mlz_extent x;
+  struct mlz_range x;
   cr_assert_not(mlz_extents_take(&e, 0, UINT64_MAX, &x));
   for (uint64_t i = 0; i < 200; i++) cr_assert(mlz_extents_add(&e, range(i * 7 % 200 * 10, i * 7 % 200 * 10 + 8)));
   for (size_t i = 1; i < e.count; i++) cr_assert_lt(e.at[i - 1].start, e.at[i].start);
