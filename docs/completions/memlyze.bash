@@ -10,6 +10,13 @@ _memlyze_values() { # TOOL OPTION: the values that its help lists as a|b|c
     here' | sed -e ':join' -e '/|$/{N; s/|\n */|/; b join' -e '}' | grep -oE '[a-z0-9-]+(\|[a-z0-9-]+)+' | head -n 1 | tr '|' '\n'
 }
 
+_memlyze_recorders() { # the recorders of this user's running sessions
+  local link
+  for link in "${TMPDIR:-/tmp}/memlyze-$UID"/*/arena; do
+    [ -e "$link" ] && readlink "$link" | cut -d / -f 3
+  done
+}
+
 _memlyze_files() { # WORD PATTERN: files that match, and folders
   compgen -f -X "!$2" -- "$1"
   compgen -d -S / -- "$1"
@@ -61,11 +68,15 @@ _memlyze() {
     fi
     ;;
   esac
-  if [ "$tool" = record ]; then
+  if [ "$tool" = control ]; then # all of its words are options and their values
+    if [ "$previous" = --pid ] || [ "$previous" = -p ]; then
+      mapfile -t COMPREPLY < <(compgen -W "$(_memlyze_recorders)" -- "$word")
+    fi
+  elif [ "$tool" = record ]; then
     mapfile -t COMPREPLY < <(compgen -c -- "$word")
   else
     mapfile -t COMPREPLY < <(_memlyze_files "$word" '*.mlyze')
   fi
 }
 
-complete -o filenames -F _memlyze memlyze Memlyze memlyze-record memlyze-stats memlyze-top memlyze-leaks memlyze-flame memlyze-gc
+complete -o filenames -F _memlyze memlyze Memlyze memlyze-record memlyze-control memlyze-stats memlyze-top memlyze-leaks memlyze-flame memlyze-gc
