@@ -191,6 +191,7 @@ static void drain_until_end(struct recording *r) {
 static unsigned drain_rest(struct recording *r) {
   struct mlz_drain *d = &r->drain;
   mlz_settings_change(r->arena.control, MLZ_SET_PAUSED, MLZ_SET_PAUSED);
+  d->changes.word = atomic_load(&r->arena.control->settings); /* no change that a report should show */
   for (int i = 0; i < 3; i++) { /* who is dead is seen in the first, drained in the second; the third takes what began in between */
     mlz_image_poll(d);
     mlz_drain_round(d);
