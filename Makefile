@@ -3,6 +3,7 @@ PREFIX ?= /usr/local
 ABSOLUTE_PREFIX = $(shell realpath -ms -- "$(PREFIX)")
 BUILD ?= build
 PYTHON ?= /usr/bin/python3
+MINUTES ?= 35
 export PYTHONDONTWRITEBYTECODE = 1
 SETUP = .ci/setup
 SOURCES = $(shell git ls-files '*.c' '*.h' 2>/dev/null || find shm formats tracer analyzer tests benchmarks -name '*.[ch]')
@@ -17,7 +18,8 @@ help:
 	@echo "make demo                 build, record a small service, show where its memory went"
 	@echo "make test                 build and run every test; the last line is 'N passed, N failed'"
 	@echo "make install PREFIX=DIR   programs, agent, Python package, man pages (default /usr/local)"
-	@echo "make bench                the tables of benchmarks/"
+	@echo "make bench [MINUTES=35] [ARGS='--programs --mode full']"
+	@echo "                          what recording costs: programs, applications, peers, the hot path (benchmarks/README.md)"
 	@echo "make format               clang-format over the sources; make check-format only looks"
 
 demo:
@@ -37,10 +39,11 @@ install:
 	@meson install -C $(BUILD)/install --no-rebuild --quiet
 	@echo "installed in $(ABSOLUTE_PREFIX); the program is $(ABSOLUTE_PREFIX)/bin/memlyze"
 
+# Says what it will do and how long; the runs are kept in $(BUILD)/bench/report.json.
 bench:
-	@$(SETUP) build
+	@$(SETUP) bench
 	@.ci/build $(BUILD)/bench -Dtests=false
-	@$(PYTHON) benchmarks/run.py $(BUILD)/bench
+	@$(PYTHON) benchmarks/run.py $(BUILD)/bench --python $(PYTHON) --minutes $(MINUTES) --json $(BUILD)/bench/report.json $(ARGS)
 
 format:
 	@$(SETUP) format

@@ -18,16 +18,17 @@ static uint64_t now(void) {
   return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
 
-static void spin(uint64_t ns) {
-  if (ns == 0) return;
-  uint64_t until = now() + ns;
-  while (now() < until) {}
-}
-
+void mlz_bench_spin(uint64_t ns);
 int mlz_bench_bursts(allocate_function *allocate, free_function *release, size_t size, int count, int bursts, uint64_t gap_ns, uint64_t *alloc_ns,
                      uint64_t *free_ns);
 int mlz_bench_pairs(allocate_function *allocate, free_function *release, size_t size, int count);
 int mlz_bench_allocate(allocate_function *allocate, size_t size, int count);
+
+/* Waits without an allocation, which a loop in Python cannot. */
+void mlz_bench_spin(uint64_t ns) {
+  uint64_t until = now() + ns;
+  while (now() < until) {}
+}
 
 /* ns of each burst's two phases into alloc_ns[bursts], free_ns[bursts]. 0, or -1 where an allocation failed or count is too large. */
 int mlz_bench_bursts(allocate_function *allocate, free_function *release, size_t size, int count, int bursts, uint64_t gap_ns, uint64_t *alloc_ns,
@@ -45,7 +46,7 @@ int mlz_bench_bursts(allocate_function *allocate, free_function *release, size_t
     uint64_t ended = now();
     alloc_ns[b] = between - began;
     free_ns[b] = ended - between;
-    spin(gap_ns);
+    mlz_bench_spin(gap_ns);
   }
   return 0;
 }
