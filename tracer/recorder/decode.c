@@ -264,44 +264,39 @@ static __attribute__((cold)) void give_up(struct mlz_drain *d, struct mlz_feed *
   d->total.broken++;
 }
 
-/* Takes messages up to slot `end`. */
-static inline enum verdict run(struct mlz_drain *d, struct mlz_feed *f, uint64_t end, uint64_t stop_seq, uint64_t stop_ns) {
-  enum verdict v = TAKEN;
-  while (f->pos < end && v == TAKEN) {
-    const struct mlz_slot *s = slot_at(f, f->pos);
-    uint64_t a = s->a, b = s->b;
-    switch (mlz_word_kind(a)) {
-    case MLZ_K_ALLOC:
-      v = take_alloc(d, f, a, b);
-      break;
-    case MLZ_K_ALLOC_STEP:
-      v = take_alloc_step(d, f, a, b);
-      break;
-    case MLZ_K_FREE:
-      v = take_free(d, f, a, b);
-      break;
-    case MLZ_K_REALLOC_BEGIN:
-      v = take_realloc_begin(f, a, b);
-      break;
-    case MLZ_K_REALLOC_END:
-      v = take_realloc_end(d, f, a, b);
-      break;
-    case MLZ_K_TIME:
-      if (f->seq == stop_seq && b > stop_ns) return OVER;
-      time_set(d, f, b);
-      f->pos++;
-      break;
-    case MLZ_K_ORDER:
-      if (b > stop_seq) return OVER;
-      f->seq = b;
-      f->pos++;
-      break;
-    default:
-      v = take_rare(d, f, a, b);
-      break;
-    }
+static enum verdict take_one(struct mlz_drain *d, struct mlz_feed *f, uint64_t stop_seq, uint64_t stop_ns) {
+  const struct mlz_slot *s = slot_at(f, f->pos);
+  uint64_t a = s->a, b = s->b;
+  switch (mlz_word_kind(a)) {
+  case MLZ_K_ALLOC:
+    return take_alloc(d, f, a, b);
+  case MLZ_K_ALLOC_STEP:
+    return take_alloc_step(d, f, a, b);
+  case MLZ_K_FREE:
+    return take_free(d, f, a, b);
+  case MLZ_K_REALLOC_BEGIN:
+    return take_realloc_begin(f, a, b);
+  case MLZ_K_REALLOC_END:
+    return take_realloc_end(d, f, a, b);
+  case MLZ_K_TIME:
+    if (f->seq == stop_seq && b > stop_ns) return OVER;
+    time_set(d, f, b);
+    f->pos++;
+    return TAKEN;
+  case MLZ_K_ORDER:
+    if (b > stop_seq) return OVER;
+    f->seq = b;
+    f->pos++;
+    return TAKEN;
+  default:
+    return take_rare(d, f, a, b);
   }
-  return v;
+}
+
+/* May the message be one of those that mlz_decode_hot takes? */
+static bool common(const struct mlz_feed *f) {
+  unsigned kind = mlz_word_kind(slot_at(f, f->pos)->a);
+  return kind == MLZ_K_ALLOC || kind == MLZ_K_FREE || kind == MLZ_K_ALLOC_STEP;
 }
 
 void mlz_decode_run(struct mlz_drain *d, struct mlz_feed *f, uint64_t end, uint64_t stop_seq, uint64_t stop_ns) {
@@ -309,7 +304,11 @@ void mlz_decode_run(struct mlz_drain *d, struct mlz_feed *f, uint64_t end, uint6
   enum verdict v = TAKEN;
   while (f->pos < end && v == TAKEN) {
     uint64_t part = f->tail + f->batch < end ? f->tail + f->batch : end;
-    v = run(d, f, part, stop_seq, stop_ns);
+    mlz_decode_hot(d, f, part);
+    while (f->pos < part && v == TAKEN) {
+      v = take_one(d, f, stop_seq, stop_ns);
+      if (common(f)) break;
+    }
     if (f->pos - f->tail >= f->batch) mlz_feed_publish(f, d->control->ring_slots / 2);
   }
   if (v == BROKEN) give_up(d, f);

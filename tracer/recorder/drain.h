@@ -7,7 +7,7 @@
  *   key      (sequence number, time) of a feed's next event: the feeds of an image are taken in the order of their keys.
  *   blocked  a feed whose next event contradicts what is known (an allocation where a block lives, a free of nothing): it
  *            waits within the round for the event of another feed that explains it (rules 12, 13).
- * Files: drain.c rounds and sleep, order.c the merge, aside.c what does not fit, decode.c and decode_rare.c messages, frames.c stacks, account.c blocks and mappings, feed.c rings that come
+ * Files: drain.c rounds and sleep, order.c the merge, aside.c what does not fit, decode.c, decode_hot.c and decode_rare.c messages, frames.c stacks, account.c blocks and mappings, feed.c rings that come
  * and go, image.c processes and threads, emit.c builders and the writer thread.
  *
  * Nothing in a ring is trusted: a message that does not fit ends the feed (`broken`), and what it held is counted as damage. */
@@ -69,8 +69,8 @@ struct mlz_feed {
   uint64_t allocs, frees; /* of blocks */
   uint64_t others;        /* events that are not: of mappings, collections, marks */
   uint64_t maps;          /* mappings: never sampled */
-  uint64_t lost_told;  /* losses that the thread's last row shows */
-  uint64_t checked_ns; /* when the thread was last looked for */
+  uint64_t lost_told;     /* losses that the thread's last row shows */
+  uint64_t checked_ns;    /* when the thread was last looked for */
   char *name;
 };
 
@@ -183,6 +183,8 @@ void mlz_order_image(struct mlz_drain *d, struct mlz_image *m);
 /* decode.c: reads messages of `f` up to slot `end`, or until an event's key would exceed (stop_seq, stop_ns), or the feed is blocked,
  * or a blocked feed of the image became free. */
 void mlz_decode_run(struct mlz_drain *d, struct mlz_feed *f, uint64_t end, uint64_t stop_seq, uint64_t stop_ns);
+void mlz_decode_hot(struct mlz_drain *d, struct mlz_feed *f,
+                    uint64_t end); /* decode_hot.c: the common ones, as far as nothing is odd about them */
 bool mlz_decode_rare(struct mlz_drain *d, struct mlz_feed *f, uint64_t a, uint64_t b); /* decode_rare.c: one message; false: it is none */
 void mlz_decode_find_codes(struct mlz_drain *d);                                       /* learns all codes that lie unread in the rings */
 /* Tells the producer its room, and wakes it if it waits; within a round only once no more than `room` slots are left to read: a producer
@@ -193,7 +195,7 @@ void mlz_feed_publish(struct mlz_feed *f, uint64_t room);
 struct mlz_feed *mlz_feed_attach(struct mlz_drain *d, uint32_t index); /* a LIVE ring without feed; NULL: out of memory */
 void mlz_feed_release(struct mlz_drain *d, struct mlz_feed *f);        /* drained, its thread gone: the ring becomes FREE */
 static inline uint64_t mlz_feed_events(const struct mlz_feed *f) { return f->allocs + f->frees + f->others; }
-uint64_t mlz_feed_seen(const struct mlz_feed *f);                      /* allocations of the thread: traced, passed over or lost */
+uint64_t mlz_feed_seen(const struct mlz_feed *f); /* allocations of the thread: traced, passed over or lost */
 void mlz_feed_settings(struct mlz_drain *d, struct mlz_feed *f, uint64_t word);
 void mlz_feed_look(struct mlz_drain *d);  /* whose threads are gone? Before the heads are read */
 void mlz_feed_sweep(struct mlz_drain *d); /* releases what is gone and drained; after the round */

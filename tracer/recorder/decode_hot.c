@@ -1,0 +1,178 @@
+/* The common messages in one loop: allocations, steps and frees of blocks that fit what is known. Whatever is odd about a message leaves the loop before anything is
+ * changed, and decode.c takes it. Results are those of decode.c; only the state that each event changes is kept in registers here.
+ * Budget: 60 instructions for a free, 80 for an allocation with an unchanged stack. */
+#include "tracer/recorder/account.h"
+#include "tracer/recorder/frames.h"
+
+#define DEEP_BLOCKS 16384u /* from so many live blocks on they miss the caches, and looking ahead pays */
+#define GROUP 16u          /* slots that are looked at ahead together */
+
+/* Fetches what the messages after `pos` need: a slot that is no head, or is not published yet, costs a useless fetch. */
+static inline void look_ahead(struct mlz_heap *h, const struct mlz_feed *f, uint64_t pos) {
+  for (unsigned i = 0; i < GROUP; i++) mlz_heap_fetch_place(h, mlz_word_value(f->slots[(pos + 2 * GROUP + i) & f->mask].a));
+  for (unsigned i = 0; i < GROUP; i++) mlz_heap_fetch_block(h, mlz_word_value(f->slots[(pos + GROUP + i) & f->mask].a));
+}
+
+static __attribute__((noinline)) bool change(struct mlz_drain *d, struct mlz_feed *f, uint64_t b, uint64_t pos, uint32_t push) {
+  return mlz_frames_change(d, f, 0, b, push, pos + 1 + (push + 1) / 2);
+}
+
+static __attribute__((noinline)) uint32_t old_class(struct mlz_drain *d, struct mlz_builder *b, const struct mlz_live *block) {
+  return mlz_append_class(b, block->stack, mlz_live_size(block), mlz_live_domain(block), d->weights[block->weight]);
+}
+
+/* As mlz_append_class; `weight`: the weight's index in place. */
+static inline uint32_t class_of(struct mlz_builder *b, uint32_t stack, uint64_t size_domain, uint64_t weight) {
+  uint64_t key = size_domain | weight;
+  for (uint64_t i = mlz_append_hash(key, stack);; i++) {
+    const struct mlz_builder_class *k = &b->hash[i & b->hash_mask];
+    if (__builtin_expect(k->key == key && k->stack == stack, 1)) return k->class;
+    if (k->key == MLZ_BUILDER_EMPTY) return mlz_builder_class_add(b, key, stack);
+  }
+}
+
+static inline __attribute__((always_inline)) void take(struct mlz_drain *d, struct mlz_feed *f, uint64_t end, const bool writes,
+                                                       const bool deep) {
+  struct mlz_image *m = f->image;
+  struct mlz_heap *h = &m->heap;
+  struct mlz_builder *const b = m->builder;
+  struct mlz_live *const blocks = h->blocks;
+  const struct mlz_slot *const slots = f->slots;
+  const uint64_t mask = f->mask, start = f->pos, first = writes ? b->first_alloc : 0;
+  const uint32_t weight = f->weight;
+  uint64_t pos = start, live = m->live_bytes, top = 0, next = m->next_alloc, look = pos, took = 0, freed = 0;
+  uint32_t n = 0, refs = 0, latest = 0, spare = h->blocks_free, used = h->blocks_used;
+  uint64_t weight_bits = 0;
+  if (writes) {
+    if (b->pending || b->weight != d->weights[weight]) return; /* decode.c settles that */
+    n = b->n;
+    refs = b->refs;
+    latest = b->thread_latest[b->thread_index];
+    weight_bits = (uint64_t)b->weight_index << 52;
+  }
+  if (end - pos > m->room) end = pos + m->room; /* an event takes a slot at least */
+
+  while (pos < end) {
+    if (deep && pos >= look) {
+      look_ahead(h, f, pos);
+      look = pos + GROUP;
+    }
+    const struct mlz_slot *s = &slots[pos & mask];
+    const uint64_t word = s->a, what = s->b, granule = mlz_word_value(word);
+    const struct mlz_region_slot *c = &h->cache[granule >> MLZ_REGION_SHIFT & (MLZ_REGION_CACHE - 1)];
+    if (__builtin_expect(c->number != (granule >> MLZ_REGION_SHIFT) + 1, 0)) {
+      if (mlz_heap_region_find(h, granule >> MLZ_REGION_SHIFT)) continue; /* in the cache now */
+      break;
+    }
+    struct mlz_page *page = &c->region->pages[granule >> MLZ_LEAF_SHIFT & (MLZ_REGION_PAGES - 1)];
+    struct mlz_leaf *leaf = mlz_page_leaf(page);
+    if (__builtin_expect(!leaf, 0)) break;
+    uint32_t *at = &leaf->at[granule & 255];
+    const unsigned kind = mlz_word_kind(word), flags = mlz_word_flags(word);
+
+    if (kind == MLZ_K_FREE) {
+      uint32_t number = *at;
+      if (__builtin_expect(number == 0, 0)) break;
+      struct mlz_live *block = &blocks[number];
+      uint64_t size = mlz_live_size(block), no = block->alloc_no;
+      if (writes) {
+        bool temporary = what == granule << MLZ_GRANULE_SHIFT;
+        if (__builtin_expect(no < first, 0)) {
+          b->ops[n++] = temporary ? MLZ_OP_FREE_OLD_TEMP : MLZ_OP_FREE_OLD;
+          b->old_class[b->olds] = __builtin_expect(block->weight == weight, 1) ? class_of(b, block->stack, block->size_domain, weight_bits)
+                                                                               : old_class(d, b, block);
+          b->old_ref[b->olds++] = first - 1 - no;
+        } else {
+          uint32_t a = (uint32_t)(no - first);
+          bool named = !temporary || latest != a + 1;
+          b->ops[n++] = !temporary ? MLZ_OP_FREE : named ? MLZ_FILE_OP_FREE_TEMP_REF : MLZ_OP_FREE_TEMP;
+          b->ref[refs] = a;
+          b->ref_allocs[refs] = (uint32_t)(next - first);
+          refs += named;
+        }
+      }
+      live -= mlz_account_bytes(d, size, block->weight);
+      block->stack = spare;
+      spare = number;
+      *at = 0;
+      freed++;
+      pos++;
+      if (__builtin_expect(--page->count == 0, 0)) mlz_heap_leaf_drop(h, granule);
+      continue;
+    }
+
+    if (__builtin_expect(*at != 0 || flags & ~(unsigned)MLZ_F_NOSTACK, 0)) break;
+    uint64_t size_domain = (uint64_t)mlz_word_domain(word) << 48, slots_taken = 1;
+    if (kind == MLZ_K_ALLOC_STEP) {
+      if (f->count == 0) break;
+      if (spare == 0 && used >= h->blocks_size) break;
+      mlz_frames_step(d, f, (uint32_t)(what >> 32));
+      size_domain |= (uint32_t)what;
+    } else if (kind == MLZ_K_ALLOC) {
+      if (spare == 0 && used >= h->blocks_size) break;
+      if (what >> 48) {
+        uint32_t push = (uint32_t)(what >> 56);
+        slots_taken = 1 + (push + 1) / 2;
+        if (push == MLZ_PUSH_LONG || pos + slots_taken > f->h2 || !change(d, f, what, pos, push)) break;
+      }
+      size_domain |= what & MLZ_SIZE_MASK;
+    } else {
+      break;
+    }
+    uint32_t stack = mlz_frames_stack(d, f, flags), number = spare;
+    if (writes) {
+      b->ops[n++] = MLZ_OP_ALLOC;
+      latest = (uint32_t)(next - first);
+      b->alloc_class[latest++] = class_of(b, stack, size_domain, weight_bits);
+    }
+    if (__builtin_expect(number != 0, 1)) {
+      spare = blocks[number].stack;
+    } else {
+      number = used++;
+    }
+    blocks[number] = (struct mlz_live){.alloc_no = next++, .size_domain = size_domain, .stack = stack, .weight = weight};
+    *at = number;
+    page->count++;
+    live += mlz_account_bytes(d, size_domain & MLZ_SIZE_MASK, weight);
+    if (live > top) top = live;
+    took++;
+    pos += slots_taken;
+  }
+
+  if (writes) {
+    m->room -= n - b->n;
+    b->n = n;
+    b->allocs = (uint32_t)(next - first);
+    b->refs = refs;
+    b->frees += (uint32_t)freed;
+    b->thread_latest[b->thread_index] = latest;
+  } else {
+    m->room -= (uint32_t)(took + freed);
+  }
+  f->pos = pos;
+  f->allocs += took;
+  f->frees += freed;
+  m->next_alloc = next;
+  h->blocks_free = spare;
+  h->blocks_used = used;
+  h->live += took - freed;
+  uint64_t others = d->live_bytes - m->live_bytes; /* of the other images */
+  d->live_bytes = others + live;
+  m->live_bytes = live;
+  if (took && others + top > d->peak_bytes) {
+    d->peak_bytes = others + top;
+    d->peak_ns = f->ns;
+  }
+}
+
+void mlz_decode_hot(struct mlz_drain *d, struct mlz_feed *f, uint64_t end) {
+  const struct mlz_image *m = f->image;
+  if (m->n_blocked | m->n_shadows || !m->room) return;
+  if (!m->builder) {
+    take(d, f, end, false, false);
+  } else if (m->heap.live > DEEP_BLOCKS) {
+    take(d, f, end, true, true);
+  } else {
+    take(d, f, end, true, false);
+  }
+}
