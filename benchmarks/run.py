@@ -21,6 +21,7 @@ sys.dont_write_bytecode = True
 
 from harness import catalog, machine, measure, plan, tables, venv  # noqa: E402
 
+PEER_SECONDS = 0.6
 GROUPS = ('hot-path', 'peers', 'apps', 'programs')
 
 
@@ -39,8 +40,8 @@ def options():
     g.add_argument('--mode', action='append', choices=sorted(catalog.MODES), help='settings of memlyze record; repeatable. Default: %s for programs, %s for applications'
                    % (' '.join(catalog.MODES_DEFAULT['programs']), ' '.join(catalog.MODES_DEFAULT['apps'])))
     g = p.add_argument_group('how long')
-    g.add_argument('--pairs', type=int, default=7, help='turns (default 7)')
-    g.add_argument('--seconds', type=float, default=plan.STANDARD, help='length of an untraced run, for which each program is calibrated (default 5)')
+    g.add_argument('--pairs', type=int, help='turns (default 7)')
+    g.add_argument('--seconds', type=float, help='length of an untraced run, for which each program is calibrated (default 5)')
     g.add_argument('--minutes', type=float, help='make the runs shorter, then the turns fewer, so that all ends within this time; stops when it is over')
     g.add_argument('--quick', action='store_true', help='a look: 2 turns of runs of half a second')
     g = p.add_argument_group('where')
@@ -50,8 +51,9 @@ def options():
     g.add_argument('--resume', action='store_true', help='go on with the runs that the file of --json lacks')
     g.add_argument('--prepare', action='store_true', help='only make the virtual environment')
     args = p.parse_args()
-    if args.quick:
-        args.pairs, args.seconds = 2, 0.5
+    args.more_pairs = args.pairs
+    args.pairs = args.pairs or (2 if args.quick else 7)
+    args.seconds = args.seconds or (0.5 if args.quick else plan.STANDARD)
     if args.resume and not args.json:
         p.error('--resume needs --json FILE')
     return args
@@ -93,6 +95,7 @@ class Bench:
         if args.resume and os.path.exists(args.json):
             with open(args.json) as file:
                 self.report.update(json.load(file))
+            self.report['pairs'] = args.more_pairs or self.report['pairs']
         self.done = {(r['group'], r['name'], r['mode'], r['turn']) for r in self.report['runs']}
 
     @staticmethod
@@ -127,9 +130,10 @@ class Bench:
             missing = [x for x in wanted if x not in there]
             if missing:
                 say('%s left out, not installed: %s' % (kind, ', '.join(missing)))
-        self.report['peers'] = self.peers
+        self.report['peers'] += [x for x in self.peers if x not in self.report['peers']]
         for group in ('programs', 'apps'):
-            self.report['modes'][group] = args.mode or catalog.MODES_DEFAULT[group]
+            if group in self.groups or group not in self.report['modes']:
+                self.report['modes'][group] = args.mode or catalog.MODES_DEFAULT[group]
 
     def modes(self, group, name):
         return self.report['modes'][group] + ([] if self.args.mode else catalog.MODES_EXTRA.get(name, []))
@@ -203,26 +207,33 @@ class Bench:
                 self.report['hot_path'] = json.load(file)
             self.save()
 
-    def run_peers(self, paces, budget):
-        """Short runs of a few programs under each peer: factors of 2 to 40 need no long ones."""
+    def run_peers(self, budget):
+        """Short runs of a few programs under each peer: factors of 2 to 40 need no long ones. `budget` in seconds; 0: as long as it takes."""
         if not self.peers:
             return
-        seconds = min(0.8, self.args.seconds)
-        names = [n for n in catalog.PEER_PROGRAMS if n in paces]
-        turn = len(names) * seconds * (1 + sum(catalog.PEER_FACTORS[p] for p in ['full'] + self.peers))
-        pairs = min(3, self.args.pairs)
-        if budget:
-            pairs = max(1, min(pairs, int(budget / turn)))
+        turn = len(catalog.PEER_PROGRAMS) * min(PEER_SECONDS, self.args.seconds) * (1 + sum(catalog.PEER_FACTORS[p] for p in ['full'] + self.peers))
+        pairs = max(1, min(3, self.args.pairs, int(budget / turn) if budget else 3))
         say('peers: %s; %d turns, about %.0f min' % (', '.join(self.peers), pairs, pairs * turn / 60))
-        until = time.monotonic() + 1.5 * budget if budget else float('inf')
+        until = time.monotonic() + 1.3 * budget if budget else float('inf')
         for i in range(pairs):
-            for name in names:
+            for name in catalog.PEER_PROGRAMS:
                 if time.monotonic() > until:
-                    say('  out of time: later peers are left out')
+                    say('  out of time: the rest of the peers is left out')
                     return
-                scale = self.report['scales'].setdefault('peers ' + name, paces[name].scale(seconds))
                 for mode in ['untraced', 'full'] + self.peers:
-                    self.one('peers', name, mode, i, scale, timeout=120)
+                    self.one('peers', name, mode, i, self.report['scales']['peers ' + name], timeout=120)
+
+    def announce(self, cells, paces):
+        """What the turns will be, and how long they take."""
+        seconds, pairs = self.report['seconds'], self.report['pairs']
+        if all(name in paces for name, _ in cells):
+            took = plan.total(cells, paces, seconds, pairs)
+        else:
+            took = pairs * (seconds + 0.05) * sum(plan.turn_factor(modes) for _, modes in cells)
+        say('%d turns of %d programs, runs of about %.1f s untraced: about %.0f min' % (pairs, len(cells), seconds, took / 60))
+        if seconds < plan.STANDARD or pairs < 7:
+            say('(figures to quote take 7 turns of runs of 5 s: give --minutes more, or leave it and --quick out)')
+        say('scale: ' + ', '.join('%s %g' % (name, self.report['scales'][name]) for name, _ in cells))
 
     def run_turns(self):
         cells = self.cells()
@@ -249,32 +260,27 @@ class Bench:
             ' '.join('%.2f' % x for x in os.getloadavg())))
         if os.getloadavg()[0] > 0.5:
             say('the machine is not idle: figures will be worse and wider than they are')
-        names = self.programs + self.apps
-        for name in catalog.PEER_PROGRAMS if self.peers else []:
-            if name not in names:
-                names = names + [name]
-        unknown = [n for n in names if n not in self.report['scales']]
-        paces = self.calibrate(unknown or names) if unknown or self.peers else {}
+        scales = self.report['scales']
         cells = [(name, self.modes(group, name)) for group, name in self.cells()]
-        hot = (20 if args.quick else 60) if 'hot-path' in self.groups else 0
-        peers = 0
-        if args.minutes and self.peers:
-            peers = 0.14 * args.minutes * 60 if cells else self.left() - hot
-        if args.minutes and cells and not self.report['scales']:
-            length, pairs = plan.fit(cells, paces, args.seconds, args.pairs, self.left() - hot - peers - 20)
-            self.report.update(seconds=length, pairs=pairs)
-        seconds, pairs = self.report['seconds'], self.report['pairs']
-        for name in unknown:
-            self.report['scales'][name] = paces[name].scale(seconds)
+        new = [name for name, _ in cells if name not in scales]
+        short = [name for name in catalog.PEER_PROGRAMS if self.peers and 'peers ' + name not in scales]
+        names = list(dict.fromkeys(new + short))
+        paces = self.calibrate(names) if names else {}
+        for name in short:
+            scales['peers ' + name] = paces[name].scale(min(PEER_SECONDS, args.seconds))
+        hot = (20 if args.quick else 60) if 'hot-path' in self.groups and not self.report.get('hot_path') else 0
+        peers = (0.14 * args.minutes * 60 if cells else self.left() - hot) if args.minutes and self.peers else 0
+        if new:
+            if args.minutes and len(new) == len(cells):
+                length, pairs = plan.fit(cells, paces, args.seconds, args.pairs, self.left() - hot - peers - 20)
+                self.report.update(seconds=length, pairs=pairs)
+            for name in new:
+                scales[name] = paces[name].scale(self.report['seconds'])
         if cells:
-            say('%d turns of %d programs, runs of about %.1f s untraced: about %.0f min%s' % (
-                pairs, len(cells), seconds, plan.total(cells, paces, seconds, pairs) / 60 if not set(n for n, _ in cells) - set(paces) else
-                pairs * seconds * sum(plan.turn_factor(m) for _, m in cells) / 60,
-                '' if seconds >= plan.STANDARD and pairs >= 7 else '; figures to quote take runs of 5 s and 7 turns: leave out --minutes and --quick, or give more'))
-            say('scale: ' + ', '.join('%s %g' % (name, self.report['scales'][name]) for name, _ in cells))
+            self.announce(cells, paces)
         try:
             self.run_hot_path()
-            self.run_peers(paces, peers)
+            self.run_peers(peers)
             self.run_turns()
         except KeyboardInterrupt:
             say('\nstopped: the tables are of what was done')

@@ -6,6 +6,7 @@ between `<!-- bench NAME -->` and `<!-- end -->`.
 """
 import argparse
 import json
+import signal
 import sys
 
 sys.dont_write_bytecode = True
@@ -19,6 +20,7 @@ def main():
     parser.add_argument('--markdown', action='store_true')
     parser.add_argument('--refill', metavar='DOCUMENT')
     args = parser.parse_args()
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` is no error
     with open(args.report) as file:
         report = json.load(file)
     if args.refill:

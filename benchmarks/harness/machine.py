@@ -13,9 +13,12 @@ def real_python(given):
     python = shutil.which(given or os.environ.get('PYTHON') or 'python3')
     if not python:
         raise SystemExit('run.py: %s: no such interpreter; name one with --python' % (given or 'python3'))
-    found = subprocess.run([python, '-c', 'import sys; print(sys.executable)'], stdout=subprocess.PIPE, universal_newlines=True)
-    path = found.stdout.strip()
-    if found.returncode or not path:
+    try:
+        found = subprocess.run([python, '-c', 'import sys; print(sys.executable)'], stdout=subprocess.PIPE, universal_newlines=True)
+        path = found.stdout.strip() if found.returncode == 0 else ''
+    except OSError:
+        path = ''
+    if not os.path.isfile(path):
         raise SystemExit('run.py: %s is no Python interpreter; name one with --python' % python)
     with open(path, 'rb') as file:
         if file.read(4) != b'\x7fELF':

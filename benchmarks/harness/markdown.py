@@ -127,8 +127,9 @@ class Document:
         return table(['wall'] + names + ['geometric mean'], lines)
 
     def sizes(self):
-        return table(['bytes a record', 'memlyze', 'memray, compressed', 'ratio'],
-                     [[name, '%.3f' % ours, '%.3f' % theirs, '%.2f' % (ours / theirs)] for name, ours, _, theirs, _ in tables.size_rows(self.report)])
+        lines = [[name, '%.3f' % ours, '%.3f' % theirs, '%.3f' % (ours / theirs), '%.2f' % (ours * n / 1e6), '%.2f' % (theirs * m / 1e6)]
+                 for name, ours, n, theirs, m in tables.size_rows(self.report)]
+        return table(['bytes a record', 'memlyze', 'memray', 'ratio', 'memlyze, file in MB', 'memray, file in MB'], lines)
 
     def hot_path(self):
         hot = self.report.get('hot_path') or {'unit': 'ns', 'steps': []}

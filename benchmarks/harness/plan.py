@@ -21,7 +21,7 @@ class Pace:
 def calibrate(run):
     """A Pace out of two runs. `run(scale)` gives seconds."""
     first = run(1)
-    again = 6 if first > 1.2 else 1 + 1.5 / first  # an application's pieces of work may be seconds long
+    again = 3.2 if first > 1.2 else 1 + 1.5 / first  # an application's pieces of work may be seconds long
     second = run(again)
     rate = (second - first) / (again - 1)
     if rate <= 0.1 * second / again:  # the machine was busy in the first run: take it as proportional

@@ -151,9 +151,10 @@ def print_peers(report):
     sizes = size_rows(report)
     if sizes:
         print('\nbytes in the file for one record (allocation or free; memray: its default compression, --trace-python-allocators)')
-        print('  %-16s %10s %12s %10s %12s %10s' % ('', 'memlyze', 'records', 'memray', 'records', 'ratio'))
+        print('  %-16s %10s %12s %10s %10s %12s %10s %10s' % ('', 'memlyze', 'records', 'file', 'memray', 'records', 'file', 'ratio'))
         for name, ours, our_records, theirs, their_records in sizes:
-            print('  %-16s %10.3f %12d %10.3f %12d %10.3f' % (name, ours, our_records, theirs, their_records, ours / theirs))
+            print('  %-16s %10.3f %12d %7.2f MB %10.3f %12d %7.2f MB %10.3f' % (
+                name, ours, our_records, ours * our_records / 1e6, theirs, their_records, theirs * their_records / 1e6, ours / theirs))
 
 
 def size_rows(report):
