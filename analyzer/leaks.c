@@ -43,6 +43,7 @@ struct leak_pass {
   uint32_t *alive; /* by allocation number less the chunk's first: event + 1; 0: freed */
   struct mlz_leaks *out;
   uint32_t room_entries;
+  struct mlz_spread sampled; /* all allocations */
 };
 
 /* ---- what the stacks are ---- */
@@ -154,6 +155,7 @@ static unsigned add_classes(struct leak_pass *pass, struct ledger *l, const stru
     pass->record_of[c] = r + 1;
     fresh += leak->origin == UINT64_MAX && counts[MLZ_COUNT_ALLOC];
     leak->allocated += counts[MLZ_COUNT_ALLOC];
+    mlz_tally_add_spread(&pass->sampled, class, counts);
     if (counts[MLZ_COUNT_ALLOC] && class->size > leak->size_max) { /* classes are numbered as they first come up */
       leak->size_max = class->size;
       leak->highs++;
@@ -556,7 +558,10 @@ void mlz_leaks_find(struct mlz_input *in, const struct mlz_leak_options *options
                                       .on_slice = leaks_slice,
                                       .on_process_end = leaks_process_end,
                                       .context = &pass});
-  for (size_t i = 0; i < out->n; i++) merge_brief(&out->entries[i]);
+  for (size_t i = 0; i < out->n; i++) {
+    merge_brief(&out->entries[i]);
+    mlz_spread_floor(&out->entries[i].spread, &pass.sampled);
+  }
   if (out->n) qsort(out->entries, out->n, sizeof *out->entries, compare_entries);
   for (size_t i = 0; i < pass.n_ledgers; i++) clear_ledger(&pass.ledgers[i]);
   free(pass.ledgers);

@@ -148,6 +148,12 @@ void mlz_sites_build(struct mlz_input *in, enum mlz_group group, enum mlz_metric
     }
     add_row(&out->sites[*slot - 1], now, peak, metric, (uint32_t)row);
   }
+  for (size_t i = 0; i < out->n; i++) {
+    struct mlz_site *site = &out->sites[i];
+    if (group == MLZ_GROUP_DOMAIN && site->row == MLZ_BLOCK_MMAP) continue;
+    mlz_spread_floor(&site->spread, &now->total_spread);
+    if (peak) mlz_spread_floor(&site->peak_spread, &now->total_spread);
+  }
   free(keys);
   free(table);
   sort_metric = metric;

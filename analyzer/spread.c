@@ -23,6 +23,14 @@ void mlz_spread_join(struct mlz_spread *into, const struct mlz_spread *more) {
   if (more->step_bytes > into->step_bytes) into->step_bytes = more->step_bytes;
 }
 
+static double usual_size(const struct mlz_spread *s) { return s->alloc_count > 0 ? sqrt(s->alloc_bytes / s->alloc_count) : 0; }
+
+void mlz_spread_floor(struct mlz_spread *s, const struct mlz_spread *whole) {
+  if (s->step_count >= whole->step_count) return;
+  s->step_count = whole->step_count;
+  s->step_bytes = fmax(s->step_bytes, whole->step_count * usual_size(s->alloc_count > 0 ? s : whole));
+}
+
 /* The upper end of the score interval: the largest true value t for which an estimate as low as this one is 1.96 standard deviations away,
  * when the variance at t is that of the estimate plus `step` for each unit between them. With few blocks it is much wider than 1.96
  * standard deviations of the estimate, which would be too narrow there. */
@@ -37,5 +45,5 @@ double mlz_spread_error(double variance, double step) {
 double mlz_spread_live_bytes_error(const struct mlz_spread *s) {
   double variance = s->alloc_bytes - s->free_bytes;
   if (variance > 1e-9 * s->alloc_bytes) return mlz_spread_error(variance, fmin(s->step_bytes, sqrt(variance)));
-  return s->alloc_count > 0 ? mlz_spread_error(0, s->step_count * sqrt(s->alloc_bytes / s->alloc_count)) : 0;
+  return mlz_spread_error(0, s->alloc_count > 0 ? s->step_count * usual_size(s) : s->step_bytes);
 }

@@ -16,6 +16,9 @@ struct mlz_spread {
 
 /* `allocs`, `frees` (temporary ones too), `temps` blocks of the class. Only for classes of weight above 1. */
 void mlz_spread_add(struct mlz_spread *s, const struct mlz_class *class, double allocs, double frees, double temps);
+/* Also where no sampled block of a line was seen, or only such of another rate, there may have been some: as few as the whole trace's
+ * weights allow. Once, when all is summed up; not for what is always recorded. */
+void mlz_spread_floor(struct mlz_spread *s, const struct mlz_spread *whole);
 void mlz_spread_join(struct mlz_spread *into, const struct mlz_spread *more);
 
 /* Half the width of the interval that holds the true value in at least 95 of 100 cases; 0 where nothing was sampled. */

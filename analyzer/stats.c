@@ -180,6 +180,10 @@ void mlz_stats_find(struct mlz_input *in, bool include_mmap, const struct mlz_cu
                                       .context = &pass});
   mlz_peak_done(pass.finder, &out->peak);
   if (in->estimated) add_peak_spread(in, include_mmap, out);
+  for (unsigned d = 0; d < MLZ_BLOCK_MMAP; d++) mlz_spread_floor(&out->domain_spreads[d], &out->spread);
+  uint64_t over = mlz_input_uint(json_object_get(mlz_trace_meta(in->trace), "settings"), "sample_over", 0);
+  for (unsigned i = 0; i < MLZ_SIZE_CLASSES; i++)
+    if (!over || i == 0 || (UINT64_C(1) << (i - 1)) + 1 < over) mlz_spread_floor(&out->size_spreads[i], &out->spread);
   mlz_counter_clear(&pass.counter);
   free(pass.alloc_ns);
 }

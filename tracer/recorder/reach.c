@@ -32,6 +32,7 @@ static uint64_t now_ns(void) {
 struct search {
   uint32_t pid;
   struct mlz_reach *reach;
+  bool named; /* the process itself names the session that is looked at */
   bool found, other_version;
 };
 
@@ -61,7 +62,7 @@ static bool is_arena(struct search *s) {
   bool known = c->abi == MLZ_ARENA_ABI && c->control_bytes >= sizeof *c && c->ring_offset == MLZ_CONTROL_BYTES &&
                c->arena_bytes == (uint64_t)st.st_size && c->ring_stride >= sizeof(struct mlz_ring) &&
                c->ring_count <= (c->arena_bytes - c->ring_offset) / c->ring_stride;
-  if (c->magic == MLZ_ARENA_MAGIC && !known) s->other_version = true;
+  if (s->named && c->magic == MLZ_ARENA_MAGIC && !known) s->other_version = true;
   return c->magic == MLZ_ARENA_MAGIC && known;
 }
 
@@ -147,12 +148,13 @@ static int explain(const struct search *s, bool preloaded, char *err, size_t siz
 }
 
 int mlz_reach_open(struct mlz_reach *r, uint32_t pid, char *err, size_t err_size) {
-  struct search s = {.pid = pid, .reach = r};
+  struct search s = {.pid = pid, .reach = r, .named = true};
   char path[PATH_MAX];
   *r = (struct mlz_reach){.fd = -1};
   bool preloaded = preloaded_session(pid, path);
   if (preloaded) try_session(&s, path);
   if (!s.found) try_recorder(&s);
+  s.named = false;
   if (!s.found) mlz_session_each(try_session, &s);
   return s.found ? 0 : explain(&s, preloaded, err, err_size);
 }
