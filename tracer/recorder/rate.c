@@ -26,7 +26,7 @@ double mlz_rate_meant(uint32_t word) {
   double exact = ((double)word + 1) / UNITS;
   for (int digits = 1; digits <= DIGITS_MAX; digits++) {
     double part = 1 / round(1 / exact);
-    if (digits == 7 && mlz_rate_word(part) == word) return part;
+    if (digits == 4 && mlz_rate_word(part) == word) return part;
     char text[32];
     snprintf(text, sizeof text, "%.*g", digits, exact);
     double value = strtod(text, NULL);

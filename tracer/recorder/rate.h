@@ -9,8 +9,8 @@
 bool mlz_rate_parse(const char *text, double *rate);
 bool mlz_rate_valid(double rate);
 uint32_t mlz_rate_word(double rate);
-/* The number that was meant by it: the one with the fewest digits that the word stands for, or one of a whole number where that needs more
- * than six. So weights are 10 and 3, not 9.999999991 and 3.0000000002. */
+/* The number that was meant by it: the one with the fewest digits that the word stands for, or a part of a whole number where that needs more
+ * than three. So weights are 10 and 3, not 9.999999991 and 3.0000000002. */
 double mlz_rate_meant(uint32_t word);
 
 #endif
