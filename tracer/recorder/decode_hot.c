@@ -8,7 +8,7 @@
 #define GROUP 16u          /* slots that are looked at ahead together */
 
 /* Fetches what the messages after `pos` need: a slot that is no head, or is not published yet, costs a useless fetch. */
-static inline void look_ahead(struct mlz_heap *h, const struct mlz_feed *f, uint64_t pos) {
+static inline __attribute__((always_inline)) void look_ahead(struct mlz_heap *h, const struct mlz_feed *f, uint64_t pos) {
   for (unsigned i = 0; i < GROUP; i++) mlz_heap_fetch_place(h, mlz_word_value(f->slots[(pos + 2 * GROUP + i) & f->mask].a));
   for (unsigned i = 0; i < GROUP; i++) mlz_heap_fetch_block(h, mlz_word_value(f->slots[(pos + GROUP + i) & f->mask].a));
 }

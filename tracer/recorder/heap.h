@@ -128,15 +128,16 @@ static inline bool mlz_heap_take(struct mlz_heap *h, uint64_t granule, struct ml
 }
 
 /* Two steps of looking ahead, so that the misses of several blocks overlap: fetches the line of a granule's block number, then, some events
- * later, that of its block. Any granule is good, whether it was ever seen or not. */
-static inline void mlz_heap_fetch_place(struct mlz_heap *h, uint64_t granule) {
+ * later, that of its block. Any granule is good, whether it was ever seen or not. (gcc 12 takes a function that only prefetches for one without effect, and
+ * drops the calls that it has not inlined by then.) */
+static inline __attribute__((always_inline)) void mlz_heap_fetch_place(struct mlz_heap *h, uint64_t granule) {
   uint64_t number = granule >> MLZ_REGION_SHIFT;
   const struct mlz_region_slot *c = &h->cache[number % MLZ_REGION_CACHE];
   if (c->number != number + 1) return;
   const struct mlz_leaf *leaf = mlz_page_leaf(&c->region->pages[granule >> MLZ_LEAF_SHIFT & (MLZ_REGION_PAGES - 1)]);
   __builtin_prefetch(&leaf->at[granule & 255], 1);
 }
-static inline void mlz_heap_fetch_block(struct mlz_heap *h, uint64_t granule) {
+static inline __attribute__((always_inline)) void mlz_heap_fetch_block(struct mlz_heap *h, uint64_t granule) {
   uint64_t number = granule >> MLZ_REGION_SHIFT;
   const struct mlz_region_slot *c = &h->cache[number % MLZ_REGION_CACHE];
   if (c->number != number + 1) return;
