@@ -20,7 +20,7 @@ def complete(*words):
 
 @case
 def tools():
-    assert {'record', 'stats', 'top', 'leaks', 'flame', 'gc', 'help'} <= complete('memlyze', '')
+    assert {'record', 'control', 'stats', 'top', 'leaks', 'flame', 'gc', 'help'} <= complete('memlyze', '')
     same('after "le"', complete('memlyze', 'le'), {'leaks'})
     same('after "help f"', complete('memlyze', 'help', 'f'), {'flame'})
 
@@ -48,6 +48,14 @@ def the_command_s_words_are_its_own():
     same('of --on-full', complete('memlyze', 'record', '--on-full', ''), {'block', 'drop'})
     same('after COMMAND', complete('memlyze', 'record', '-o', 'x', 'python3', ''), {'app.py'})
     assert 'python3' in complete('memlyze', 'record', 'pytho')
+
+
+@case
+def control_has_no_files():
+    open('one.mlyze', 'w').close()
+    assert {'--pid', '--sample-rate', '--mark'} <= complete('memlyze', 'control', '--')
+    same('no trace', complete('memlyze-control', '--mark', ''), set())
+    same('sessions that run', {word for word in complete('memlyze', 'control', '--pid', '') if not word.isdigit()}, set())
 
 
 run(__name__)
