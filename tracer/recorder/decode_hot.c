@@ -4,7 +4,7 @@
 #include "tracer/recorder/account.h"
 #include "tracer/recorder/frames.h"
 
-#define DEEP_BLOCKS 16384u /* from so many live blocks on they miss the caches, and looking ahead pays */
+#define AGED 16384u        /* a block that was allocated so many allocations ago is hardly in a cache any more */
 #define GROUP 16u          /* slots that are looked at ahead together */
 
 /* Fetches what the messages after `pos` need: a slot that is no head, or is not published yet, costs a useless fetch. */
@@ -40,7 +40,7 @@ static inline __attribute__((always_inline)) void take(struct mlz_drain *d, stru
   const struct mlz_slot *const slots = f->slots;
   const uint64_t mask = f->mask, start = f->pos, first = writes ? b->first_alloc : 0;
   const uint32_t weight = f->weight;
-  uint64_t pos = start, live = m->live_bytes, top = 0, next = m->next_alloc, look = pos, took = 0, freed = 0;
+  uint64_t pos = start, live = m->live_bytes, top = 0, next = m->next_alloc, look = pos, took = 0, freed = 0, aged = 0;
   uint32_t n = 0, refs = 0, latest = 0, spare = h->blocks_free, used = h->blocks_used;
   uint64_t weight_bits = 0;
   if (writes) {
@@ -75,6 +75,7 @@ static inline __attribute__((always_inline)) void take(struct mlz_drain *d, stru
       if (__builtin_expect(number == 0, 0)) break;
       struct mlz_live *block = &blocks[number];
       uint64_t size = mlz_live_size(block), no = block->alloc_no;
+      aged += next - no > AGED;
       if (writes) {
         bool temporary = what == granule << MLZ_GRANULE_SHIFT;
         if (__builtin_expect(no < first, 0)) {
@@ -153,6 +154,7 @@ static inline __attribute__((always_inline)) void take(struct mlz_drain *d, stru
   f->allocs += took;
   f->frees += freed;
   m->next_alloc = next;
+  if (freed) f->deep = aged * 4 > freed;
   h->blocks_free = spare;
   h->blocks_used = used;
   h->live += took - freed;
@@ -170,7 +172,7 @@ void mlz_decode_hot(struct mlz_drain *d, struct mlz_feed *f, uint64_t end) {
   if (m->n_blocked | m->n_shadows || !m->room) return;
   if (!m->builder) {
     take(d, f, end, false, false);
-  } else if (m->heap.live > DEEP_BLOCKS) {
+  } else if (f->deep) {
     take(d, f, end, true, true);
   } else {
     take(d, f, end, true, false);

@@ -36,6 +36,7 @@ struct mlz_feed {
   uint64_t pos, tail; /* next slot to read; what the producer was told */
   uint32_t batch;     /* slots after which it is told again within a round */
   uint32_t mask;      /* slots of the ring less one */
+  bool deep;          /* many of the blocks freed last were old: decoding looks ahead */
   uint64_t h1, h2;
   uint64_t side_pos;
   uint64_t seq, ns; /* of the following events */

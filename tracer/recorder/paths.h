@@ -28,8 +28,7 @@ void mlz_paths_deinit(struct mlz_paths *p);
 uint32_t mlz_paths_add(struct mlz_paths *p, uint32_t parent, uint64_t word);
 
 static inline uint32_t mlz_paths_hash(uint32_t parent, uint64_t word) {
-  uint64_t h = (word ^ (uint64_t)parent << 40) * UINT64_C(0x9e3779b97f4a7c15) ^ parent;
-  return (uint32_t)((h * UINT64_C(0xbf58476d1ce4e5b9)) >> 32);
+  return (uint32_t)((word + parent * UINT64_C(0xbf58476d1ce4e5b9)) * UINT64_C(0x9e3779b97f4a7c15) >> 32);
 }
 
 /* Stacks of another window are other stacks: each kind has its own root. */
