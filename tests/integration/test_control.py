@@ -159,6 +159,44 @@ def a_weight_is_exactly_one_by_the_rate_as_typed(rate, weight):
     assert weights <= {1 / 0.07, weight, 1.0} and {1 / 0.07, weight} <= weights, 'weights %r, wanted %r' % (weights, weight)
 
 
+@case(each=[(rate, rate) for rate in ('0.0001', '0.1', '0.5')])
+def a_thread_obeys_at_its_next_allocation(rate):
+    program = '''
+import sys
+UNIT = b'x'
+read, write = sys.stdin.readline, sys.stdout.write
+def first(): UNIT * 100
+def second(): UNIT * 200
+def third(): UNIT * 300
+print('ready', flush=True)
+read()
+for n in range(1000): first()
+print('first', flush=True)
+read()
+for n in range(1000): second()
+print('second', flush=True)
+read()
+for n in range(1000): third()
+print('third', flush=True)
+read()
+'''
+    with Session(program, options=('--sample-rate', rate)) as session:
+        session.go()
+        session.expect('first')
+        control(session.pid, '--sample-rate', '1')
+        session.go()
+        session.expect('second')
+        control(session.pid, '--sample-rate', rate)
+        session.go()
+        session.expect('third')
+        session.end()
+    got = sites('trace.mlyze')
+    same('at rate 1, exactly', (got['second']['alloc_count'], got['second']['alloc_bytes']), (1000, 1000 * 233))
+    for name in ('first', 'third'):
+        if name in got:
+            assert abs(got[name]['alloc_count'] - 1000) <= 1.6 * got[name]['alloc_count_error'], (name, got[name])
+
+
 @case
 def a_mark_and_a_snapshot_from_outside():
     program = '''
