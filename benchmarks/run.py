@@ -197,8 +197,8 @@ class Bench:
     def run_hot_path(self):
         if 'hot-path' not in self.groups or self.report.get('hot_path'):
             return
-        rounds = 2 if self.args.quick else 5
-        say('hot path: %d rounds, about %d s' % (rounds, 10 * rounds))
+        rounds = 2 if self.args.quick else 7
+        say('hot path: %d rounds, about %d s' % (rounds, 5 * rounds))
         out = os.path.join(self.directory, 'hot.json')
         ran = subprocess.run([sys.executable, os.path.join(catalog.HERE, 'agent', 'hot_path.py'), self.build, '--python', self.base, '--rounds', str(rounds), '--json', out],
                              stdout=subprocess.DEVNULL)
@@ -213,7 +213,7 @@ class Bench:
             return
         turn = len(catalog.PEER_PROGRAMS) * min(PEER_SECONDS, self.args.seconds) * (1 + sum(catalog.PEER_FACTORS[p] for p in ['full'] + self.peers))
         pairs = max(1, min(3, self.args.pairs, int(budget / turn) if budget else 3))
-        say('peers: %s; %d turns, about %.0f min' % (', '.join(self.peers), pairs, pairs * turn / 60))
+        say('peers: %s; turns: %d, about %.1f min' % (', '.join(self.peers), pairs, pairs * turn / 60))
         until = time.monotonic() + 1.3 * budget if budget else float('inf')
         for i in range(pairs):
             for name in catalog.PEER_PROGRAMS:
@@ -268,7 +268,7 @@ class Bench:
         paces = self.calibrate(names) if names else {}
         for name in short:
             scales['peers ' + name] = paces[name].scale(min(PEER_SECONDS, args.seconds))
-        hot = (20 if args.quick else 60) if 'hot-path' in self.groups and not self.report.get('hot_path') else 0
+        hot = (10 if args.quick else 40) if 'hot-path' in self.groups and not self.report.get('hot_path') else 0
         peers = (0.14 * args.minutes * 60 if cells else self.left() - hot) if args.minutes and self.peers else 0
         if new:
             if args.minutes and len(new) == len(cells):

@@ -9,8 +9,8 @@ of them. Settings run in turn, each once a round; a figure is the median over th
   c library    the same through malloc and free                               the same for the C library's hooks
   unchanged    object() in a loop: the same instruction each time             stack unchanged, in a Python loop
   top changed  object() at 500 instructions in turn                           the innermost frame has moved on
-  deep K       a chain of K calls, object() in the last, called from 100      K frames left and K entered between two allocations, and the frame
-               instructions in turn                                           below them moved on
+  deep K       two chains of K calls in turn, object() in the last,           K frames left and K others entered between two allocations, and the
+               called from 100 instructions in turn                           frame below them moved on
 
 All of them run below 40 Python frames. Bursts are shorter than a ring and followed by a pause (spun, so that the processor keeps its pace), so no wait for the
 recorder is in the figures. With the settings
@@ -34,6 +34,11 @@ COUNT = 1000
 BURSTS = 60
 GAP_NS = 1500000
 WORKLOADS = ('burst', 'c library', 'unchanged', 'top changed', 'deep 2', 'deep 5', 'deep 10')
+LOOPS = WORKLOADS[2:]
+NEEDED = {  # what is measured with each setting: what steps() asks for
+    'untraced': WORKLOADS, 'passed over': ('burst', 'c library'), 'half': ('burst',), 'depth 0': ('burst',), 'depth 1': ('burst',), 'depth 10': WORKLOADS,
+    'depth 25': ('burst', 'unchanged', 'deep 10'),
+}
 COUNTED = WORKLOADS + ('burst allocations', 'c library allocations')
 SETTINGS = {
     'untraced': None,
@@ -62,8 +67,8 @@ def python_workload(name):
         source = 'def run():\n for _ in repeat(None, %d):\n' % (COUNT // 500) + '  object()\n' * 500
     else:
         k = int(name.split()[1])
-        source = ''.join('def c%d():\n %s\n' % (i, 'c%d()' % (i + 1) if i < k else 'object()') for i in range(1, k + 1))
-        source += 'def run():\n for _ in repeat(None, %d):\n' % (COUNT // 100) + '  c1()\n' * 100
+        source = ''.join('def %s%d():\n %s\n' % (c, i, '%s%d()' % (c, i + 1) if i < k else 'object()') for c in 'cd' for i in range(1, k + 1))
+        source += 'def run():\n for _ in repeat(None, %d):\n' % (COUNT // 100) + '  c1()\n  d1()\n' * 50
     exec(compile(source, name, 'exec'), scope)
     return scope['run']
 
@@ -77,7 +82,7 @@ def c_functions(library):
                            'c library': (of(ctypes.CDLL(None).malloc), of(ctypes.CDLL(None).free))}
 
 
-def child_time(library):
+def child_time(library, names):
     """{workload: [ns of an allocation, ns of a free]} or {workload: [ns of a pair]}: the lower quartile of the bursts, which a neighbour on the machine disturbs less than the median."""
     import time
     ctypes, pairs, functions = c_functions(library)
@@ -85,7 +90,7 @@ def child_time(library):
 
     def usual(times):
         return sorted(times)[len(times) // 4] / COUNT
-    for name in WORKLOADS:
+    for name in names:
         if name in functions:
             alloc, free = (ctypes.c_uint64 * BURSTS)(), (ctypes.c_uint64 * BURSTS)()
             allocate, release = functions[name]
@@ -151,7 +156,7 @@ class Driver:
         return ran
 
     def time(self, setting):
-        return json.loads(self.run(setting, [self.python, os.path.abspath(__file__), '--child', self.library]).stdout)
+        return json.loads(self.run(setting, [self.python, os.path.abspath(__file__), '--child', self.library, ','.join(NEEDED[setting])]).stdout)
 
     def instructions(self, setting, workload, size):
         out = os.path.join(self.directory, 'callgrind.out')
@@ -169,7 +174,7 @@ class Driver:
         def each(workload):
             return (self.instructions(setting, workload, size) - nothing) / (size * COUNT)
         result = {}
-        for name in WORKLOADS:
+        for name in NEEDED[setting]:
             pair = each(name)
             if name + ' allocations' in COUNTED:
                 alone = each(name + ' allocations')
@@ -190,17 +195,18 @@ def steps(r):
              ('hook and sampling decision, passed over', burst('passed over', 0) - burst('untraced', 0)),
              ('free of a block that was not recorded', burst('passed over', 1) - burst('untraced', 1)),
              ('choosing the place in the next window (rate 0.5)', 2 * (burst('half', 0) - (burst('depth 10', 0) + burst('passed over', 0)) / 2)),
-             ('record: mark and message, no stack', burst('depth 0', 0) - burst('passed over', 0))]
-    found += [('stack unchanged, %d frames' % d, burst('depth %d' % d, 0) - burst('depth 0', 0)) for d in (1, 10, 25)]
-    found += [('free of a recorded block, beyond one that was not', burst('depth 0', 1) - burst('passed over', 1)),
-              ('in all: an allocation, 10 frames, stack unchanged', burst('depth 10', 0) - burst('untraced', 0)),
-              ('in all: a free', burst('depth 10', 1) - burst('untraced', 1)),
-              ('C library: hook, passed over', burst('passed over', 0, 'c library') - burst('untraced', 0, 'c library')),
-              ('C library: a free, not recorded', burst('passed over', 1, 'c library') - burst('untraced', 1, 'c library')),
-              ('C library: in all, 10 frames, stack unchanged', burst('depth 10', 0, 'c library') - burst('untraced', 0, 'c library')),
-              ('C library: in all, a free', burst('depth 10', 1, 'c library') - burst('untraced', 1, 'c library')),
-              ('in a Python loop: allocation and free, stack unchanged', loop('depth 10', 'unchanged'))]
-    for workload in WORKLOADS[3:]:
+             ('record, stack of 1 frame unchanged: compare, mark, message', burst('depth 1', 0) - burst('passed over', 0)),
+             ('9 more frames, unchanged', burst('depth 10', 0) - burst('depth 1', 0)), ('15 more, unchanged', burst('depth 25', 0) - burst('depth 10', 0)),
+             ('record without a stack (depth 0)', burst('depth 0', 0) - burst('passed over', 0)),
+             ('free of a recorded block, beyond one that was not', burst('depth 10', 1) - burst('passed over', 1)),
+             ('in all: an allocation, 10 frames, stack unchanged', burst('depth 10', 0) - burst('untraced', 0)),
+             ('in all: a free', burst('depth 10', 1) - burst('untraced', 1)),
+             ('C library: hook, passed over', burst('passed over', 0, 'c library') - burst('untraced', 0, 'c library')),
+             ('C library: a free, not recorded', burst('passed over', 1, 'c library') - burst('untraced', 1, 'c library')),
+             ('C library: in all, 10 frames, stack unchanged', burst('depth 10', 0, 'c library') - burst('untraced', 0, 'c library')),
+             ('C library: in all, a free', burst('depth 10', 1, 'c library') - burst('untraced', 1, 'c library')),
+             ('in a Python loop: allocation and free, stack unchanged', loop('depth 10', 'unchanged'))]
+    for workload in LOOPS[1:]:
         label = 'the innermost frame has moved on' if workload == 'top changed' else '%s frames replaced, 10 kept' % workload.split()[1]
         found.append(('%s: beyond unchanged' % label, loop('depth 10', workload) - loop('depth 10', 'unchanged')))
     found.append(('10 frames replaced, 25 kept: beyond unchanged', loop('depth 25', 'deep 10') - loop('depth 25', 'unchanged')))
@@ -236,12 +242,12 @@ def main():
             order = list(SETTINGS)[i % len(SETTINGS):] + list(SETTINGS)[:i % len(SETTINGS)]
             rounds.append(steps({setting: driver.count(setting) if args.instructions else driver.time(setting) for setting in order}))
     rows = []
-    print('%-58s %8s   quartiles of %d' % (unit + ' for each step', 'median', args.rounds))
+    print('%-60s %8s   quartiles of %d' % (unit + ' for each step', 'median', args.rounds))
     for i, (step, _) in enumerate(rounds[0]):
         values = [r[i][1] for r in rounds]
         low, high = quartiles(values)
         rows.append({'step': step, 'median': statistics.median(values), 'low': low, 'high': high})
-        print('%-58s %8.2f   %.2f-%.2f' % (step, statistics.median(values), low, high))
+        print('%-60s %8.2f   %.2f-%.2f' % (step, statistics.median(values), low, high))
     if args.json:
         with open(args.json, 'w') as file:
             json.dump({'unit': unit, 'rounds': args.rounds, 'steps': rows}, file, indent=1)
@@ -251,8 +257,8 @@ if __name__ == '__main__':
     sys.dont_write_bytecode = True
     if len(sys.argv) > 2 and sys.argv[1] == '--child':
         sys.setrecursionlimit(10000)
-        if len(sys.argv) == 3:
-            child_time(sys.argv[2])
+        if len(sys.argv) == 4:
+            child_time(sys.argv[2], sys.argv[3].split(','))
         else:
             child_count(sys.argv[2], sys.argv[3], int(sys.argv[4]))
     else:

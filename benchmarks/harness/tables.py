@@ -174,7 +174,7 @@ def print_hot_path(report):
     unit = hot['unit']
     print('\nthe hot path, %s for each step (median, quartiles of %d rounds)' % (unit, hot['rounds']))
     for step in hot['steps']:
-        print('  %-58s %8.2f   %s' % (step['step'], step['median'], '%.2f-%.2f' % (step['low'], step['high'])))
+        print('  %-60s %8.2f   %s' % (step['step'], step['median'], '%.2f-%.2f' % (step['low'], step['high'])))
 
 
 def print_all(report):
