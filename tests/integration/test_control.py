@@ -119,7 +119,7 @@ def check_estimates(full, got):
             assert abs(off) <= 2 * error + 1, '%s of %s: %d +- %d, is %d' % (measure, name, got[name][measure], error, full[name][measure])
 
 
-@case(each=[('1 thread', 1, 400000), ('4 threads', 4, 100000)])
+@case(each=[('1 thread', 1, 1600000), ('4 threads', 4, 400000)])
 def the_rate_changes_while_a_program_runs(threads, turns):
     full, stats = truth(threads, turns)
     rates = ['0.1', '0.01', '0.5', '1', '0.3', '0.1', '1.0', '0.01', '0.1']
@@ -139,7 +139,7 @@ def the_rate_changes_while_a_program_runs(threads, turns):
     # Threads that meet at a lock may allocate one block more or less.
     seen, wanted = got['counters']['allocations_seen'], stats['counters']['allocations_seen']
     assert abs(seen - wanted) <= 50 * (threads - 1), 'allocations_seen: %d, wanted %d' % (seen, wanted)
-    assert got['counters']['allocations_traced'] < 0.95 * wanted
+    assert got['counters']['allocations_traced'] < wanted
     check_estimates(full, sites('trace.mlyze'))
     for key in ('allocated', 'live_at_end'):
         assert abs(got['bytes'][key] - stats['bytes'][key]) <= 2 * got['bytes'][key + '_error'] + 1, (key, got['bytes'], stats['bytes'])
