@@ -19,8 +19,8 @@ static uint64_t now(void) {
 }
 
 void mlz_bench_spin(uint64_t ns);
-int mlz_bench_bursts(allocate_function *allocate, free_function *release, size_t size, int count, int bursts, uint64_t gap_ns, uint64_t *alloc_ns,
-                     uint64_t *free_ns);
+int mlz_bench_bursts(allocate_function *allocate, free_function *release, size_t size, int count, int bursts, uint64_t gap_ns,
+                     uint64_t *alloc_ns, uint64_t *free_ns);
 int mlz_bench_pairs(allocate_function *allocate, free_function *release, size_t size, int count);
 int mlz_bench_allocate(allocate_function *allocate, size_t size, int count);
 
@@ -31,8 +31,8 @@ void mlz_bench_spin(uint64_t ns) {
 }
 
 /* ns of each burst's two phases into alloc_ns[bursts], free_ns[bursts]. 0, or -1 where an allocation failed or count is too large. */
-int mlz_bench_bursts(allocate_function *allocate, free_function *release, size_t size, int count, int bursts, uint64_t gap_ns, uint64_t *alloc_ns,
-                     uint64_t *free_ns) {
+int mlz_bench_bursts(allocate_function *allocate, free_function *release, size_t size, int count, int bursts, uint64_t gap_ns,
+                     uint64_t *alloc_ns, uint64_t *free_ns) {
   static void *blocks[COUNT_MAX];
   if (count > COUNT_MAX) return -1;
   for (int b = 0; b < bursts; b++) {

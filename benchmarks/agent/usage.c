@@ -63,11 +63,12 @@ int main(int argc, char **argv) {
     perror(argv[1]);
     return 125;
   }
-  fprintf(out,
-          "{\"wall\": %.6f, \"user\": %.6f, \"sys\": %.6f, \"max_rss\": %lld, \"arena\": %lld, \"minor_faults\": %ld, \"major_faults\": %ld, "
-          "\"voluntary\": %ld, \"involuntary\": %ld, \"status\": %d}\n",
-          wall, seconds(used.ru_utime), seconds(used.ru_stime), (long long)used.ru_maxrss * 1024, arena_bytes(), used.ru_minflt, used.ru_majflt,
-          used.ru_nvcsw, used.ru_nivcsw, WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
+  fprintf(
+      out,
+      "{\"wall\": %.6f, \"user\": %.6f, \"sys\": %.6f, \"max_rss\": %lld, \"arena\": %lld, \"minor_faults\": %ld, \"major_faults\": %ld, "
+      "\"voluntary\": %ld, \"involuntary\": %ld, \"status\": %d}\n",
+      wall, seconds(used.ru_utime), seconds(used.ru_stime), (long long)used.ru_maxrss * 1024, arena_bytes(), used.ru_minflt, used.ru_majflt,
+      used.ru_nvcsw, used.ru_nivcsw, WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
   if (fclose(out)) {
     perror(argv[1]);
     return 125;
