@@ -5,7 +5,7 @@ import shutil
 import stat
 import subprocess
 
-from harness import BUILD, MEMLYZE, PROGRAMS, PYTHON, SLOW, Skip, case, clean_env, every_tool_reads, execute, record, run, same, tool
+from harness import BUILD, MEMLYZE, PROGRAMS, PYTHON, SLOW, Skip, TOOLS, case, clean_env, every_tool_reads, execute, record, run, same, tool
 
 STEADY = os.path.join(PROGRAMS, 'steady.py')
 STATIC = os.path.join(BUILD, 'tests', 'integration', 'malloc_static')
@@ -156,6 +156,38 @@ for t in threads: t.join()
         same('counted', stats['events']['dropped'] > 0 and site['alloc_count'] <= 240000, True)
     else:
         same('all are there', site['alloc_count'], 240000)
+
+
+@case
+def every_report_shows_what_was_dropped():
+    """The recorder is stopped meanwhile, so that the rings must run over."""
+    program = '''
+import itertools, os, signal, threading
+kept = []
+def work(n):
+    for _ in itertools.repeat(None, n):
+        kept.append(bytes(1000))
+os.kill(os.getppid(), signal.SIGSTOP)
+threads = [threading.Thread(target=work, args=(n,)) for n in (7000, 5000)]
+for t in threads: t.start()
+for t in threads: t.join()
+os.kill(os.getppid(), signal.SIGCONT)
+'''
+    result = record([PYTHON, '-c', program], '--on-full', 'drop', '--max-events', '1000', quiet=False)
+    figures = {line.split()[0]: line.split()[1] for line in result.stderr.splitlines() if len(line.split()) > 1}
+    seen, traced, dropped = (int(figures[word]) for word in ('allocations_seen', 'allocations_traced', 'events_dropped'))
+    stats = tool('stats')
+    same('dropped, stats', stats['events']['dropped'], dropped)
+    same('dropped, all threads', sum(thread['dropped'] for thread in stats['threads']), dropped)
+    workers = [thread['dropped'] for thread in stats['threads'] if thread['tid'] != stats['pid']]
+    same('threads', len(workers), 2)
+    for n, lost in zip((7000, 5000), workers):
+        assert n - 1000 < lost < n + 1000, 'a thread of %d allocations lost %d' % (n, lost)
+    assert seen >= 12000 and dropped >= seen - traced > 10000, (seen, traced, dropped)
+    for name in TOOLS:
+        answer = execute([MEMLYZE, name, 'trace.mlyze'])
+        same('exit status, ' + name, answer.returncode, 0)
+        assert '%d records were lost' % dropped in answer.stderr, '%s: %r' % (name, answer.stderr)
 
 
 @case
