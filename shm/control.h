@@ -25,6 +25,7 @@
  *   0       the recorder sleeps for long: read a real clock and wake it
  * Whoever changes it does so by compare-and-swap, so no change is lost. */
 #define MLZ_CLOCK_ASLEEP UINT64_C(1)
+#define MLZ_CLOCK_SETTINGS UINT64_C(0xfe)
 #define MLZ_CLOCK_SHIFT 8
 
 /* The settings word: everything the hook decides by.
@@ -111,7 +112,7 @@ static inline uint64_t mlz_clock_raise(struct mlz_control *c, uint64_t ns) {
   uint64_t seen = atomic_load_explicit(&c->clock, memory_order_relaxed), next;
   do {
     uint64_t now = mlz_clock_ns(seen) > ns ? mlz_clock_ns(seen) : ns;
-    next = now << MLZ_CLOCK_SHIFT | (seen & 0xfe);
+    next = now << MLZ_CLOCK_SHIFT | (seen & MLZ_CLOCK_SETTINGS);
   } while (next != seen && !atomic_compare_exchange_weak_explicit(&c->clock, &seen, next, memory_order_relaxed, memory_order_relaxed));
   return mlz_clock_ns(next);
 }
@@ -124,8 +125,8 @@ static inline void mlz_settings_change(struct mlz_control *c, uint64_t mask, uin
   do next = ((seen & ~mask) | (bits & mask)) + generation;
   while (!atomic_compare_exchange_weak_explicit(&c->settings, &seen, next, memory_order_release, memory_order_relaxed));
   uint64_t clock = atomic_load_explicit(&c->clock, memory_order_relaxed);
-  while (!atomic_compare_exchange_weak_explicit(&c->clock, &clock, (clock & ~UINT64_C(0xfe)) | ((clock + 2) & 0xfe), memory_order_release,
-                                                memory_order_relaxed)) {}
+  while (!atomic_compare_exchange_weak_explicit(&c->clock, &clock, (clock & ~MLZ_CLOCK_SETTINGS) | ((clock + 2) & MLZ_CLOCK_SETTINGS),
+                                                memory_order_release, memory_order_relaxed)) {}
 }
 static inline bool mlz_recorder_died(const struct mlz_control *c) {
   return (atomic_load_explicit((const _Atomic uint32_t *)(const void *)c->recorder_mutex, memory_order_relaxed) & 0x40000000u) != 0;

@@ -15,7 +15,9 @@
 
 struct mlz_agent mlz_agent;
 union mlz_wiped_page mlz_wiped;
-__thread struct mlz_tls mlz_tls;
+struct mlz_thread mlz_no_thread;
+void *const mlz_no_slot[2];
+__thread struct mlz_tls mlz_tls = {.thread = &mlz_no_thread};
 
 enum { ATTACHING = 3 };
 static pthread_key_t end_key;
@@ -95,6 +97,7 @@ static struct mlz_thread *thread_memory(void) {
   }
   long m = mlz_sys6(SYS_mmap, 0, sizeof(struct mlz_thread), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (m < 0 && m > -4096) return NULL;
+  mlz_sys3(SYS_madvise, m, sizeof(struct mlz_thread), MADV_WIPEONFORK);
   struct mlz_thread *th = (struct mlz_thread *)m;
   th->next = atomic_load_explicit(&mlz_agent.threads, memory_order_relaxed);
   while (!atomic_compare_exchange_weak(&mlz_agent.threads, &th->next, th)) {}
@@ -118,7 +121,7 @@ static void obey_settings(struct mlz_tls *t) {
   struct mlz_thread *th = t->thread;
   uint64_t s = atomic_load_explicit(&c->settings, memory_order_acquire);
   uint64_t over = atomic_load_explicit(&c->sample_over, memory_order_relaxed);
-  t->settings = s;
+  t->settings = th->settings = s;
   t->over = over ? over : UINT64_MAX;
   mlz_gate_reset(t);
   if (th->depth != mlz_settings_depth(s)) {
@@ -147,6 +150,7 @@ static bool thread_begin(struct mlz_tls *t) {
   th->tid = mlz_sys_gettid();
   th->self = (unsigned long)pthread_self();
   th->name_hash = 0;
+  th->tstate_slot = MLZ_SLOT_UNKNOWN;
   th->number = atomic_fetch_add_explicit(&mlz_agent.thread_next, 1, memory_order_relaxed);
   mlz_thread_forget(th);
   th->depth = UINT32_MAX; /* obey_settings sees a change */
@@ -160,6 +164,7 @@ static bool thread_begin(struct mlz_tls *t) {
   t->thread = th;
   t->image = mlz_agent.last_image;
   t->last_block = NULL;
+  t->countdown = 0;
   if (th->number > 1) mlz_marks_atomic[MLZ_MARKS_SHARED] = true;
   if (th->number == 1) mlz_process_begin(t);
   send_name(th, MLZ_K_THREAD);
@@ -194,6 +199,11 @@ bool mlz_agent_enter_slow(struct mlz_tls *t) {
   return true;
 }
 
+void mlz_agent_code_died(void) {
+  atomic_fetch_add_explicit(&mlz_agent.code_epoch, 1, memory_order_relaxed);
+  for (struct mlz_thread *th = atomic_load_explicit(&mlz_agent.threads, memory_order_acquire); th; th = th->next) th->top = MLZ_NO_FRAME;
+}
+
 /* Runs among the destructors of a thread's specific data: last, as far as pthreads allow that. */
 static void thread_end(void *arg) {
   struct mlz_tls *t = &mlz_tls;
@@ -205,7 +215,7 @@ static void thread_end(void *arg) {
   if (t->busy || t->thread != th) return;
   t->busy = MLZ_BUSY_EVENT;
   if (mlz_agent_enter(t)) {
-    mlz_gate_publish_seen(t);
+    mlz_gate_publish(t);
     if (!th->name_hash) send_name(th, MLZ_K_NAME);
     mlz_event_rare(th, MLZ_K_THREAD_END, 0, 0, mlz_peer_clock(&mlz_agent.peer), NULL, 0, false);
     atomic_store_explicit(&th->out.ring->ending, 1, memory_order_release);
@@ -217,7 +227,9 @@ static void thread_end(void *arg) {
 
 /* Only where the kernel cannot wipe a page at fork. */
 static void forked_child(void) {
-  if (mlz_agent.no_wipe) atomic_store_explicit(&mlz_wiped_get()->image, 0, memory_order_relaxed);
+  if (!mlz_agent.no_wipe) return;
+  atomic_store_explicit(&mlz_wiped_get()->image, 0, memory_order_relaxed);
+  memset(mlz_tls.thread, 0, offsetof(struct mlz_thread, words)); /* the child's only one */
 }
 
 __attribute__((constructor)) static void agent_start(void) {

@@ -22,23 +22,40 @@ struct mlz_seen {
 
 _Static_assert(sizeof(struct mlz_seen) == 32, "root is seen[-1]");
 
+#define MLZ_NO_FRAME ((const char *)1)
+#define MLZ_WINDOW_QUICK 26u /* entries that the quick way compares */
+
+/* For tstate_slot: two places that hold NULL. */
+#define MLZ_SLOT_UNKNOWN (&mlz_no_slot[0]) /* not looked for yet */
+#define MLZ_SLOT_NONE (&mlz_no_slot[1])    /* not found: the interpreter must be asked */
+extern void *const mlz_no_slot[2];
+
 #define MLZ_STACK_CHANGED 0x100u /* of a capture, beside MLZ_F_NOSTACK: the difference is in the thread; beyond the flags of a record */
 #define MLZ_SEEN_MAX 1536        /* remembered frames, > MLZ_STACK_DEPTH_MAX; shims included */
 
-/* A thread. In memory of its own (mapped, never the program's heap), touched as far as it is used. */
+/* A thread. In memory of its own (mapped, never the program's heap), touched as far as it is used, and emptied by a fork
+ * (MADV_WIPEONFORK): in the child nothing in it says that an event may be written. */
 struct mlz_thread {
   struct mlz_producer out;
-  uint64_t last_now;        /* published time when this ring last got TIME */
-  uint64_t order_seen;      /* what order_next was when this ring last took a number */
-  void *const *tstate_slot; /* 3.12 and later: where this thread's interpreter state is kept */
-  uint32_t seen_n;          /* remembered frames, root first */
-  uint32_t hidden;          /* of them, those with MLZ_SEEN_HIDDEN */
-  uint32_t stale_n;         /* entries below this index were filled in this epoch, also those above seen_n */
-  uint32_t seen_epoch;      /* code epoch that they are of */
-  bool stack_reset;         /* the recorder's frame array is not what we remember: send RESET (mlz_thread_forget) */
-  bool interp_known;        /* `interp` is one whose co_extra index is ours */
-  const void *interp;       /* for which interp_known was decided */
-  uint32_t depth;           /* max_stack_depth as of the settings obeyed */
+  /* What an event with an unchanged stack looks at (quick.h). */
+  uint64_t clock_seen;      /* clock word as of the ring's last message; bits of the settings: as of those obeyed */
+  void *const *tstate_slot; /* where the state of this thread's interpreter is found; or MLZ_SLOT_... */
+  const char *top;          /* frame of the innermost remembered entry; MLZ_NO_FRAME: there is none that may be believed at first sight */
+  struct mlz_seen *last;    /* that entry */
+  struct mlz_seen *lowest;  /* outermost entry of the window, so many entries below: */
+  uint64_t window;          /* entries from lowest to last, at most MLZ_WINDOW_QUICK */
+  uint64_t settings;        /* settings word obeyed */
+
+  uint64_t order_seen; /* what order_next was when this ring last took a number */
+  uint64_t last_ns;    /* time of the ring's last TIME */
+  uint32_t seen_n;     /* remembered frames, root first */
+  uint32_t hidden;     /* of them, those with MLZ_SEEN_HIDDEN */
+  uint32_t stale_n;    /* entries below this index were filled in this epoch, also those above seen_n */
+  uint32_t seen_epoch; /* code epoch that they are of */
+  bool stack_reset;    /* the recorder's frame array is not what we remember: send RESET (mlz_thread_forget) */
+  bool interp_known;   /* `interp` is one whose co_extra index is ours */
+  const void *interp;  /* for which interp_known was decided */
+  uint32_t depth;      /* max_stack_depth as of the settings obeyed */
   uint32_t tid;
   unsigned long self;             /* pthread_self(), which threading calls ident */
   uint64_t name_hash;             /* of the name that threading gave it; 0: none was sent */
@@ -47,9 +64,12 @@ struct mlz_thread {
   uint64_t lost_alloc, lost_free; /* not yet told by LOST */
 
   /* Sampling (gate.h). */
-  uint64_t window;     /* number of the current window */
-  uint64_t place_seen; /* the chosen allocation of that window is the thread's place_seen-th, from 1 */
-  uint32_t number;     /* thread number */
+  uint64_t sample_window; /* number of the next window */
+  uint64_t sample_begun;  /* how much of it belongs to an allocation that began in the window before; 2^32 is all of it */
+  uint64_t sample_ahead;  /* from the last choice to the first allocation that begins in it */
+  bool sample_taken;      /* that allocation across the boundary is the last choice */
+  uint64_t passed_then;   /* allocations that will have been passed over when the next one is chosen */
+  uint32_t number;        /* thread number */
 
   /* The stack difference that the last capture found. */
   uint32_t pop;
@@ -58,6 +78,7 @@ struct mlz_thread {
   bool below;                              /* as of the last reset: frames lie below the outermost remembered one */
   uint64_t words[MLZ_STACK_DEPTH_MAX + 8]; /* pushed frames, outermost first */
   uint8_t scratch[16384];                  /* code.c */
+  struct mlz_seen none[3];                 /* seen[-4] to seen[-2]: never filled, so that looking back needs no bounds */
   struct mlz_seen root;                    /* seen[-1]: its frame is what the outermost remembered frame points to */
   struct mlz_seen seen[MLZ_SEEN_MAX];
   struct mlz_seen fresh[MLZ_SEEN_MAX]; /* of a walk in progress, innermost first */
@@ -70,7 +91,8 @@ _Static_assert(offsetof(struct mlz_thread, seen) == offsetof(struct mlz_thread, 
 /* The recorder's frame array is no longer what the thread remembers: the next capture starts anew. */
 static inline void mlz_thread_forget(struct mlz_thread *th) {
   th->stack_reset = true;
-  th->seen_epoch = MLZ_EPOCH_NONE; /* what every capture looks at anyway */
+  th->seen_epoch = MLZ_EPOCH_NONE;
+  th->top = MLZ_NO_FRAME;
 }
 
 /* What a hook of this thread is doing; a hook that finds one running passes through. */
@@ -86,16 +108,16 @@ struct mlz_tls {
   uint32_t busy;  /* enum mlz_busy */
   uint32_t image; /* the image that `thread` belongs to; 0: none yet, or not this thread */
   uint64_t settings;
-  uint64_t countdown; /* allocations to pass over before the next chosen one */
-  uint64_t over;      /* sample_over, or UINT64_MAX */
-  struct mlz_thread *thread;
-  const void *last_block;  /* last recorded allocation */
-  uint64_t last_countdown; /* and where the countdown stood then */
-  uint32_t retry;          /* no ring: events to pass over before trying again */
+  uint64_t countdown;        /* 0: every allocation is chosen; n: the n-th from now is */
+  uint64_t over;             /* sample_over, or UINT64_MAX */
+  struct mlz_thread *thread; /* never NULL */
+  const void *last_block;    /* of the thread's last allocation, if that was recorded; else NULL */
+  uint32_t retry;            /* no ring: events to pass over before trying again */
   uint32_t retries;
 };
 _Static_assert(sizeof(struct mlz_tls) <= 80, "static TLS stays small");
 
+extern struct mlz_thread mlz_no_thread; /* stands in for a thread that has none: nothing may be written */
 extern __thread struct mlz_tls mlz_tls __attribute__((tls_model("initial-exec")));
 
 enum mlz_agent_state {
@@ -150,11 +172,8 @@ static inline __attribute__((always_inline)) bool mlz_agent_enter(struct mlz_tls
   return mlz_agent_enter_slow(t);
 }
 
-/* The same for a free, which obeys no settings: a change of them may wait for the next allocation. */
-static inline __attribute__((always_inline)) bool mlz_agent_enter_free(struct mlz_tls *t) {
-  if (MLZ_LIKELY(t->image != 0 && t->image == atomic_load_explicit(&mlz_wiped_get()->image, memory_order_relaxed))) return true;
-  return mlz_agent_enter_slow(t);
-}
+/* A code object that has an id dies, under the GIL: no remembered frame may be believed. */
+MLZ_COLD void mlz_agent_code_died(void);
 
 /* session.c */
 bool mlz_session_open(void);                         /* maps the arena; false: no session */

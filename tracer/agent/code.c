@@ -19,7 +19,7 @@ static uint64_t word_at(const char *base, size_t offset) {
 
 /* co_extra's free function: the code object dies, its address may be another one's soon. */
 static void code_died(void *extra) {
-  if (extra) atomic_fetch_add_explicit(&mlz_agent.code_epoch, 1, memory_order_relaxed);
+  if (extra) mlz_agent_code_died();
 }
 
 bool mlz_code_prepare(void) {

@@ -1,15 +1,23 @@
 #include "event.h"
 
-uint32_t mlz_event_prefix(struct mlz_thread *th, uint64_t now, bool turn, bool gil) {
+uint32_t mlz_event_prefix(struct mlz_thread *th, uint64_t clock, bool turn, bool gil) {
   uint32_t i = 0;
-  if (now != th->last_now) {
-    th->last_now = now;
+  uint64_t now = clock & MLZ_CLOCK_ASLEEP ? mlz_peer_clock(&mlz_agent.peer) : mlz_clock_ns(clock);
+  uint64_t obeyed = th->clock_seen & MLZ_CLOCK_SETTINGS;
+  if ((clock & MLZ_CLOCK_SETTINGS) != obeyed) { /* mlz_agent_enter obeys settings; believe the bits only once it has */
+    atomic_thread_fence(memory_order_acquire);
+    if (atomic_load_explicit(&mlz_agent_control()->settings, memory_order_relaxed) == mlz_tls.settings) obeyed = clock & MLZ_CLOCK_SETTINGS;
+  }
+  th->clock_seen = now << MLZ_CLOCK_SHIFT | obeyed;
+  if (now != th->last_ns) {
+    th->last_ns = now;
     *mlz_producer_slot(&th->out, i++) = (struct mlz_slot){mlz_head_word(MLZ_K_TIME, 0, 0, 0), now};
   }
   if (turn) {
     uint64_t seq = atomic_fetch_add_explicit(&mlz_agent_control()->order_next, 1, memory_order_relaxed);
     th->order_seen = seq + 1;
-    if (gil) atomic_store_explicit(&mlz_agent.last_gil, th, memory_order_relaxed);
+    /* With more than one GIL nobody may take the quick way, which changes marks plainly. */
+    if (gil) atomic_store_explicit(&mlz_agent.last_gil, mlz_marks_locked(MLZ_MARKS_PLAIN) ? NULL : th, memory_order_relaxed);
     *mlz_producer_slot(&th->out, i++) = (struct mlz_slot){mlz_head_word(MLZ_K_ORDER, 0, 0, 0), seq};
   }
   if (th->lost_alloc | th->lost_free) {
@@ -23,13 +31,13 @@ uint32_t mlz_event_prefix(struct mlz_thread *th, uint64_t now, bool turn, bool g
 bool mlz_event_alloc_changed(struct mlz_tls *t, unsigned kind, unsigned flags, unsigned domain, const void *block, uint64_t size,
                              bool gil) {
   struct mlz_thread *th = t->thread;
-  if (MLZ_LIKELY(th->push - 1 < 2 && !th->reset)) { /* one or two frames: one payload slot */
-    int32_t at = mlz_event_open(th, 2, gil, mlz_event_mode(t), false);
-    if (MLZ_UNLIKELY(at < 0)) return false;
-    *mlz_event_slot(th, at) = (struct mlz_slot){mlz_head_word(kind, flags, domain, (uintptr_t)block >> MLZ_GRANULE_SHIFT),
-                                                mlz_size_word(size, th->pop, th->push)};
-    *mlz_event_slot(th, at + 1) = (struct mlz_slot){th->words[0], th->words[1]};
-    mlz_event_close(th, at + 2);
+  uint32_t push = th->push, payload = (push + 1) / 2;
+  if (MLZ_LIKELY(gil && payload < MLZ_QUICK && !th->reset && mlz_event_quick(th))) {
+    struct mlz_slot *s = th->out.cursor;
+    s[0] = (struct mlz_slot){mlz_event_block_word(kind, flags, domain, block), mlz_size_word(size, th->pop, push)};
+    s[1] = (struct mlz_slot){th->words[0], th->words[1]};
+    for (uint32_t k = 1; k < payload; k++) s[1 + k] = (struct mlz_slot){th->words[2 * k], th->words[2 * k + 1]};
+    mlz_producer_advance(&th->out, 1 + payload);
     return true;
   }
   int32_t i = mlz_event_open(th, 1 + mlz_event_stack_slots(th), gil, mlz_event_mode(t), false);
@@ -52,8 +60,9 @@ void mlz_event_lost(struct mlz_thread *th, bool is_free) {
     th->lost_free++;
   else
     th->lost_alloc++;
-  th->last_now = UINT64_MAX; /* the next message begins with TIME and LOST */
-  mlz_thread_forget(th);     /* the difference that was captured never arrives */
+  th->last_ns = UINT64_MAX; /* the next message begins with TIME and LOST */
+  th->clock_seen &= MLZ_CLOCK_SETTINGS;
+  mlz_thread_forget(th); /* the difference that was captured never arrives */
   if (mlz_recorder_died(mlz_agent_control())) {
     atomic_store_explicit(&mlz_agent.attach, MLZ_AGENT_OFF, memory_order_relaxed);
     atomic_store_explicit(&mlz_wiped_get()->image, 0, memory_order_relaxed);

@@ -8,34 +8,49 @@ static uint64_t hash(uint64_t x) {
   return x ^ x >> 31;
 }
 
-/* floor(k / R), R = (rate + 1) / 2^32 */
-static uint64_t window_start(uint64_t k, uint32_t rate) { return (uint64_t)(((unsigned __int128)k << 32) / ((uint64_t)rate + 1)); }
+/* floor(h n / 2^64): even in [0, n) */
+static uint64_t share(uint64_t h, uint64_t n) { return (uint64_t)((unsigned __int128)h * n >> 64); }
 
-/* The place of window k's chosen allocation among all of this run of windows, from 0. */
-static uint64_t place(const struct mlz_thread *th, uint64_t k, uint32_t rate) {
-  uint64_t start = window_start(k, rate), length = window_start(k + 1, rate) - start;
-  uint64_t h = hash((uint64_t)th->number << 40 ^ k);
-  return start + (uint64_t)((unsigned __int128)h * length >> 64);
+/* Allocations end to end, each of length rate + 1, are cut into windows of length 2^32; in each window a place is drawn. An allocation may lie
+ * across a boundary: it is drawn in the second window with the probability that is left of its own, and never in both, so that each is chosen
+ * with probability R exactly (docs/sampling.md). Returns how many allocations after the last choice the next one lies; from 0 on for the first. */
+static uint64_t draw(struct mlz_thread *th, uint32_t rate) {
+  const uint64_t window = UINT64_C(1) << 32, length = (uint64_t)rate + 1;
+  uint64_t begun = th->sample_begun, rest = window - begun;
+  uint64_t h = hash((uint64_t)th->number << 40 ^ th->sample_window++);
+  bool across = false;
+  if (begun && !th->sample_taken) {
+    unsigned __int128 drawn = (unsigned __int128)h * (window - (length - begun));
+    across = (uint64_t)(drawn >> 64) < begun;
+    h = (uint64_t)drawn; /* the fraction is as even as h was */
+  }
+  uint64_t n = (rest + length - 1) / length, place = share(h, rest) / length; /* of those that begin in this window */
+  uint64_t distance = across ? th->sample_ahead - 1 : th->sample_ahead + place;
+  th->sample_begun = n * length - rest;
+  th->sample_taken = !across && place + 1 == n; /* matters only where the last one goes on */
+  th->sample_ahead = across ? n + 1 : n - place;
+  return distance;
 }
 
 void mlz_gate_next(struct mlz_tls *t) {
   struct mlz_thread *th = t->thread;
   uint32_t rate = mlz_settings_rate(t->settings);
-  uint64_t here = place(th, th->window, rate), next = place(th, th->window + 1, rate);
-  th->window++;
-  t->countdown = next - here - 1;
-  th->place_seen += next - here;
+  mlz_gate_publish(t);
+  t->countdown = draw(th, rate);
+  th->passed_then += t->countdown - 1;
 }
 
 void mlz_gate_reset(struct mlz_tls *t) {
   struct mlz_thread *th = t->thread;
-  uint64_t seen = th->place_seen ? th->place_seen - 1 - t->countdown : 0;
-  th->window = 0;
+  uint32_t rate = mlz_settings_rate(t->settings);
+  th->passed_then -= t->countdown ? t->countdown - 1 : 0;
+  th->sample_begun = th->sample_ahead = 0;
+  th->sample_taken = false;
   if (t->settings & MLZ_SET_PAUSED) {
     t->countdown = UINT64_MAX / 2;
     t->over = UINT64_MAX;
   } else {
-    t->countdown = mlz_settings_rate(t->settings) == MLZ_RATE_ALL ? 0 : place(th, 0, mlz_settings_rate(t->settings));
+    t->countdown = rate == MLZ_RATE_ALL ? 0 : draw(th, rate) + 1;
   }
-  th->place_seen = seen + t->countdown + 1;
+  th->passed_then += t->countdown ? t->countdown - 1 : 0;
 }

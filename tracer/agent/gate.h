@@ -10,32 +10,39 @@
 
 #define MLZ_RATE_ALL 0xffffffffu
 
-/* Goes on to the next window. */
+/* The allocation that the countdown stopped at is being taken: goes on to the next window. */
 void mlz_gate_next(struct mlz_tls *t);
 /* Begins anew under t->settings and t->over. */
 void mlz_gate_reset(struct mlz_tls *t);
 
 enum mlz_gate_answer { MLZ_GATE_PASS = 0, MLZ_GATE_TAKE = 1, MLZ_GATE_CERTAIN = 2 };
 
-static inline __attribute__((always_inline)) enum mlz_gate_answer mlz_gate(struct mlz_tls *t, uint64_t size) {
-  if (MLZ_LIKELY(t->countdown == 0)) {
-    struct mlz_thread *th = t->thread;
-    atomic_store_explicit(&th->out.ring->allocs_seen, th->place_seen, memory_order_relaxed);
-    if (MLZ_LIKELY(mlz_settings_rate(t->settings) == MLZ_RATE_ALL))
-      th->place_seen++;
-    else
-      mlz_gate_next(t);
-    return size >= t->over ? MLZ_GATE_CERTAIN : MLZ_GATE_TAKE;
-  }
-  t->countdown--;
-  if (MLZ_LIKELY(size < t->over)) return MLZ_GATE_PASS;
-  atomic_store_explicit(&t->thread->out.ring->allocs_seen, t->thread->place_seen - 1 - t->countdown, memory_order_relaxed);
-  return MLZ_GATE_CERTAIN;
+/* Puts the exact count into the ring's header, before a record. */
+static inline __attribute__((always_inline)) void mlz_gate_publish(struct mlz_tls *t) {
+  uint64_t still = t->countdown ? t->countdown - 1 : 0;
+  atomic_store_explicit(&t->thread->out.ring->allocs_passed, t->thread->passed_then - still, memory_order_relaxed);
+}
+/* An allocation that was chosen cannot be recorded. */
+static inline void mlz_gate_refuse(struct mlz_tls *t) {
+  t->thread->passed_then++;
+  mlz_gate_publish(t);
 }
 
-/* Puts the exact count into the ring's header, for the last time or before a record that is no allocation. */
-static inline __attribute__((always_inline)) void mlz_gate_publish_seen(struct mlz_tls *t) {
-  atomic_store_explicit(&t->thread->out.ring->allocs_seen, t->thread->place_seen - 1 - t->countdown, memory_order_relaxed);
+static inline __attribute__((always_inline)) enum mlz_gate_answer mlz_gate(struct mlz_tls *t, uint64_t size) {
+  bool certain = size >= t->over;
+  if (MLZ_UNLIKELY(t->countdown != 0)) {
+    if (--t->countdown != 0) {
+      if (MLZ_LIKELY(!certain)) {
+        t->last_block = NULL;
+        return MLZ_GATE_PASS;
+      }
+      t->thread->passed_then--; /* it takes a place in the window, and is not passed over */
+      mlz_gate_publish(t);
+      return MLZ_GATE_CERTAIN;
+    }
+    mlz_gate_next(t);
+  }
+  return certain ? MLZ_GATE_CERTAIN : MLZ_GATE_TAKE;
 }
 
 #pragma GCC visibility pop

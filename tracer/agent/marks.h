@@ -48,16 +48,19 @@ MLZ_MARKS_INLINE bool mlz_marks_test(const void *block, enum mlz_marks_map map) 
   struct mlz_marks_piece *p = mlz_marks_find(a);
   return p && (atomic_load_explicit(&p->map[map][mlz_marks_word(a)], memory_order_relaxed) & mlz_marks_bit(a));
 }
+/* Where no locked instruction is needed. */
+MLZ_MARKS_INLINE void mlz_marks_set_plain(struct mlz_marks_piece *p, const void *block, enum mlz_marks_map map) {
+  _Atomic uint64_t *w = &p->map[map][mlz_marks_word((uintptr_t)block)];
+  atomic_store_explicit(w, atomic_load_explicit(w, memory_order_relaxed) | mlz_marks_bit((uintptr_t)block), memory_order_relaxed);
+}
 /* False: there is no memory for the mark: do not record the block. */
 MLZ_MARKS_INLINE bool mlz_marks_set(const void *block, enum mlz_marks_map map) {
-  uintptr_t a = (uintptr_t)block;
-  struct mlz_marks_piece *p = mlz_marks_find(a);
-  if (__builtin_expect(!p, 0) && !(p = mlz_marks_make(a))) return false;
-  _Atomic uint64_t *w = &p->map[map][mlz_marks_word(a)];
+  struct mlz_marks_piece *p = mlz_marks_find((uintptr_t)block);
+  if (__builtin_expect(!p, 0) && !(p = mlz_marks_make((uintptr_t)block))) return false;
   if (__builtin_expect(mlz_marks_locked(map), 0))
-    atomic_fetch_or_explicit(w, mlz_marks_bit(a), memory_order_relaxed);
+    atomic_fetch_or_explicit(&p->map[map][mlz_marks_word((uintptr_t)block)], mlz_marks_bit((uintptr_t)block), memory_order_relaxed);
   else
-    atomic_store_explicit(w, atomic_load_explicit(w, memory_order_relaxed) | mlz_marks_bit(a), memory_order_relaxed);
+    mlz_marks_set_plain(p, block, map);
   return true;
 }
 /* Takes the mark off; false: there was none. */

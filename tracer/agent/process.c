@@ -29,7 +29,7 @@ void mlz_process_begin(struct mlz_tls *t) {
 
 void mlz_process_finalize(struct mlz_tls *t) {
   if (atomic_exchange_explicit(&mlz_agent.finalized, 1, memory_order_relaxed)) return;
-  mlz_gate_publish_seen(t);
+  mlz_gate_publish(t);
   mlz_event_rare(t->thread, MLZ_K_FINALIZE, 0, 0, mlz_peer_clock(&mlz_agent.peer), NULL, 0, true);
 }
 
@@ -38,7 +38,7 @@ static void at_exit(void) {
   if (t->busy) return;
   t->busy = MLZ_BUSY_EVENT;
   if (mlz_agent_enter(t)) {
-    mlz_gate_publish_seen(t);
+    mlz_gate_publish(t);
     mlz_process_finalize(t);
   }
   t->busy = MLZ_BUSY_NOT;

@@ -86,7 +86,7 @@ void mlz_python_start(void) {
   bool walkable = py->layout && mlz_python_layout_published(py->layout, py->runtime) && py->extra_request && py->extra_set &&
                   py->dict_get && py->intern && py->err_fetch && py->err_restore && py->type_code && py->type_unicode && py->type_bytes &&
                   (py->layout->minor > 11 || py->tstate_global);
-  py->capture = walkable ? mlz_stack_capture_for(py->layout->minor) : NULL;
+  py->reader = walkable ? mlz_stack_reader_for(py->layout->minor) : NULL;
   atomic_store(&py->state, MLZ_PY_NEW);
   /* Without its allocators the interpreter still gives stacks, collections and the end of the process. */
   if (mlz_agent.trace_python && !mlz_python_install()) atomic_store(&py->state, MLZ_PY_NONE);
@@ -164,7 +164,7 @@ static void refuse(struct mlz_thread *th) {
 void mlz_python_check(struct mlz_tls *t, const char *tstate) {
   static _Atomic uint32_t told; /* image that was told about the interpreter: a fork's child says it again */
   if (atomic_load(&mlz_python.state) != MLZ_PY_NEW) return;
-  if (!mlz_python.capture) {
+  if (!mlz_python.reader) {
     if (atomic_exchange(&told, mlz_agent.last_image) != mlz_agent.last_image) refuse(t->thread);
     return;
   }
@@ -191,7 +191,7 @@ bool mlz_python_again(struct mlz_thread *th) {
   mlz_python.main_interp = th->interp;
   if (mlz_agent.trace_python) mlz_python_on_top(); /* 3.12 and later begin with a fresh table of allocators */
   mlz_python.extra_ready = false;
-  atomic_fetch_add_explicit(&mlz_agent.code_epoch, 1, memory_order_relaxed);
+  mlz_agent_code_died();
   if (!mlz_code_prepare()) {
     atomic_store(&mlz_python.state, MLZ_PY_UNKNOWN);
     return false;
@@ -215,7 +215,10 @@ bool mlz_python_interp(struct mlz_thread *th, const void *interp) {
   th->interp_known = interp == mlz_python.main_interp;
   mlz_thread_forget(th);
   th->stale_n = 0;
-  if (!th->interp_known) mlz_marks_atomic[MLZ_MARKS_PLAIN] = true; /* it may have a GIL of its own */
+  if (!th->interp_known) { /* it may have a GIL of its own */
+    mlz_marks_atomic[MLZ_MARKS_PLAIN] = true;
+    atomic_store_explicit(&mlz_agent.last_gil, NULL, memory_order_relaxed);
+  }
   return th->interp_known;
 }
 
@@ -248,8 +251,12 @@ static void *const *slot_address(const unsigned char *f) {
 }
 
 void mlz_python_find_slot(struct mlz_thread *th) {
+  if (mlz_python.tstate_global) {
+    th->tstate_slot = (void *const *)mlz_python.tstate_global;
+    return;
+  }
   void *ts = mlz_python.tstate_get();
   if (!ts) return; /* an empty slot proves nothing: look again */
   void *const *slot = slot_address((const unsigned char *)(void *)mlz_python.tstate_get);
-  th->tstate_slot = slot && *slot == ts ? slot : (void *const *)&mlz_python; /* the latter: always ask the getter */
+  th->tstate_slot = slot && *slot == ts ? slot : MLZ_SLOT_NONE;
 }

@@ -49,14 +49,15 @@ struct mlz_py_allocator {
 /* Compares the thread's stack with what it remembers. 0: unchanged; MLZ_STACK_CHANGED: the difference is in th; MLZ_F_NOSTACK: there is none. */
 typedef unsigned mlz_capture_function(struct mlz_thread *th, const char *tstate);
 
+struct mlz_stack_reader;
 struct mlz_python {
   _Atomic uint32_t state; /* enum mlz_py_state */
   const struct mlz_py_layout *layout;
-  mlz_capture_function *capture;
-  char *runtime;                    /* &_PyRuntime */
-  const int *initialized;           /* the runtime's flag; a constant 1 where it was not found */
-  const int *collecting;            /* the main interpreter's; a constant 0 until known */
-  const void *const *tstate_global; /* <= 3.11: where the GIL holder's state is kept */
+  const struct mlz_stack_reader *reader; /* NULL: no stacks */
+  char *runtime;                         /* &_PyRuntime */
+  const int *initialized;                /* the runtime's flag; a constant 1 where it was not found */
+  const int *collecting;                 /* the main interpreter's; a constant 0 until known */
+  const void *const *tstate_global;      /* <= 3.11: where the GIL holder's state is kept */
   void *(*tstate_get)(void);
   void *(*tstate_own)(void); /* PyGILState_GetThisThreadState */
   int (*is_initialized)(void);
@@ -118,14 +119,32 @@ void mlz_gc_prepare(void);
 MLZ_COLD bool mlz_gc_hides(bool obj_domain, size_t size);
 void mlz_gc_finalize(void);
 
-/* stack.c */
-mlz_capture_function *mlz_stack_capture_for(unsigned minor);
+/* stack.c: what is compiled for each layout of frames. */
+struct mlz_stack_reader {
+  mlz_capture_function *capture;
+  /* Hooks with the walk in them (hooks_quick.h). */
+  void *(*obj_malloc)(void *ctx, size_t size);
+  void *(*mem_malloc)(void *ctx, size_t size);
+  void *(*mem_calloc)(void *ctx, size_t n, size_t size);
+  void *(*mem_realloc)(void *ctx, void *old, size_t size);
+};
+const struct mlz_stack_reader *mlz_stack_reader_for(unsigned minor); /* NULL: none */
+
+/* hooks_python.c: what those hooks leave to others. First where the allocator has done its work, t->busy is EVENT and the event is due;
+ * they return `block`. */
+MLZ_COLD void *mlz_python_alloc_any(struct mlz_tls *t, void *block, size_t size, unsigned domain);
+MLZ_COLD void *mlz_python_realloc_any(struct mlz_tls *t, void *old, void *block, size_t size, unsigned domain);
+/* The whole call: where some allocations are passed over, and where a hook of the thread is running already. */
+void *mlz_python_malloc_sampled(struct mlz_py_allocator *in, size_t size, unsigned domain);
+MLZ_COLD void *mlz_python_malloc_any(struct mlz_py_allocator *in, size_t size, unsigned domain);
+void *mlz_python_calloc_any(struct mlz_py_allocator *in, size_t n, size_t size, unsigned domain);
+void *mlz_python_realloc_whole(struct mlz_py_allocator *in, void *old, size_t size, unsigned domain);
 
 /* The current thread state as the mem and obj hooks may believe it. */
 static inline __attribute__((always_inline)) const char *mlz_python_tstate(struct mlz_thread *th) {
-  if (mlz_python.tstate_global) return __atomic_load_n((const char *const *)mlz_python.tstate_global, __ATOMIC_RELAXED);
-  if (MLZ_UNLIKELY(!th->tstate_slot)) mlz_python_find_slot(th);
-  if (MLZ_LIKELY(th->tstate_slot != NULL && th->tstate_slot != (void *const *)&mlz_python)) return *(const char *const *)th->tstate_slot;
+  if (MLZ_UNLIKELY(th->tstate_slot == MLZ_SLOT_UNKNOWN)) mlz_python_find_slot(th);
+  if (MLZ_LIKELY(th->tstate_slot != MLZ_SLOT_UNKNOWN && th->tstate_slot != MLZ_SLOT_NONE))
+    return __atomic_load_n((const char *const *)th->tstate_slot, __ATOMIC_RELAXED);
   return mlz_python.tstate_get();
 }
 
@@ -150,7 +169,7 @@ static inline __attribute__((always_inline)) unsigned mlz_python_stack(struct ml
     mlz_python_check(t, tstate);
     if (atomic_load_explicit(&mlz_python.state, memory_order_relaxed) != MLZ_PY_READY) return MLZ_F_NOSTACK;
   }
-  return mlz_python.capture(th, tstate);
+  return mlz_python.reader->capture(th, tstate);
 }
 
 /* Has the interpreter begun to finalise? One load; the first yes sends FINALIZE. */

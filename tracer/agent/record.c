@@ -2,6 +2,8 @@
 
 void mlz_record_refuse(struct mlz_tls *t, _Atomic uint64_t *counter) {
   atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
+  mlz_gate_refuse(t);
+  t->last_block = NULL;
   mlz_thread_forget(t->thread); /* a difference that was captured is not sent */
 }
 

@@ -9,8 +9,6 @@
 #include "gate.h"
 #include "python.h"
 
-#define MLZ_INLINE static inline __attribute__((always_inline))
-
 MLZ_INLINE bool mlz_domain_gil(unsigned domain) { return domain == MLZ_D_MEM || domain == MLZ_D_OBJ; }
 MLZ_INLINE enum mlz_marks_map mlz_domain_map(unsigned domain) { return mlz_domain_gil(domain) ? MLZ_MARKS_PLAIN : MLZ_MARKS_SHARED; }
 
@@ -47,7 +45,6 @@ MLZ_INLINE bool mlz_record_alloc(struct mlz_tls *t, unsigned kind, unsigned doma
     return false;
   }
   t->last_block = block;
-  t->last_countdown = t->countdown;
   return true;
 }
 
@@ -73,9 +70,34 @@ MLZ_INLINE bool mlz_record_gil(struct mlz_thread *th, unsigned domain) { return 
 /* Before the real free. Takes care of t->busy itself. */
 MLZ_INLINE void mlz_record_free(struct mlz_tls *t, unsigned domain, void *block) {
   if (!mlz_record_unmark(block, domain)) return;
-  if (MLZ_UNLIKELY(!mlz_agent_enter_free(t))) return;
+  if (MLZ_UNLIKELY(!mlz_agent_enter(t))) return;
   if (mlz_domain_gil(domain)) mlz_python_look_finalize(t);
   mlz_event_free(t, MLZ_K_FREE, domain, block, mlz_record_gil(t->thread, domain));
+}
+
+/* FREE or REALLOC_BEGIN (`head`) of a block of mem or obj where nothing odd is due: takes its mark off and tells. Nothing says that the
+ * thread is busy, neither before nor after. */
+enum mlz_free { MLZ_FREE_UNMARKED = 0, MLZ_FREE_TOLD = 1, MLZ_FREE_ODD = 2 /* nothing was done */ };
+MLZ_INLINE enum mlz_free mlz_record_free_quick(void *block, uint64_t head) {
+  struct mlz_tls *t = &mlz_tls;
+  struct mlz_marks_piece *piece = mlz_marks_find((uintptr_t)block);
+  if (MLZ_UNLIKELY(!piece)) return MLZ_FREE_UNMARKED;
+  _Atomic uint64_t *word = &piece->map[MLZ_MARKS_PLAIN][mlz_marks_word((uintptr_t)block)];
+  uint64_t old = atomic_load_explicit(word, memory_order_relaxed), bit = mlz_marks_bit((uintptr_t)block);
+  if (!(old & bit)) return MLZ_FREE_UNMARKED;
+  if (MLZ_UNLIKELY(t->busy != MLZ_BUSY_NOT)) return MLZ_FREE_ODD;
+  t->busy = MLZ_BUSY_EVENT;
+  atomic_signal_fence(memory_order_seq_cst);
+  struct mlz_thread *th = t->thread;
+  bool quick = mlz_event_quick(th) && MLZ_LIKELY(*mlz_python.initialized);
+  if (quick) {
+    atomic_store_explicit(word, old & ~bit, memory_order_relaxed);
+    *th->out.cursor = (struct mlz_slot){mlz_event_block_word(0, 0, 0, block) | head, (uintptr_t)t->last_block};
+    mlz_producer_advance(&th->out, 1);
+  }
+  atomic_signal_fence(memory_order_seq_cst);
+  t->busy = MLZ_BUSY_NOT;
+  return quick ? MLZ_FREE_TOLD : MLZ_FREE_ODD;
 }
 
 /* A hook that found another one running frees a block: where that one is inside the allocator, or calls the interpreter for us, a

@@ -17,14 +17,16 @@ void mlz_producer_init(struct mlz_producer *p, struct mlz_peer *peer, struct mlz
   p->mask = c->ring_slots - 1;
   p->side_mask = c->side_bytes - 1;
   p->full_tail = UINT64_MAX;
+  p->limit = 0;
+  p->cursor = p->stop = p->slots;
 }
 
 uint64_t mlz_peer_clock(struct mlz_peer *peer) {
   struct mlz_control *c = peer->control;
-  uint64_t now = mlz_sys_monotonic() - c->base_ns;
-  uint64_t seen = atomic_load_explicit(&c->now_ns, memory_order_relaxed);
-  while (seen < now && !atomic_compare_exchange_weak_explicit(&c->now_ns, &seen, now, memory_order_relaxed, memory_order_relaxed)) {}
-  return seen < now ? now : seen;
+  bool asleep = atomic_load_explicit(&c->clock, memory_order_relaxed) & MLZ_CLOCK_ASLEEP;
+  uint64_t now = mlz_clock_raise(c, mlz_sys_monotonic() - c->base_ns);
+  if (asleep) mlz_peer_wake(peer);
+  return now;
 }
 
 void mlz_peer_wake(struct mlz_peer *peer) {
@@ -80,11 +82,17 @@ static bool worth_waiting(struct mlz_producer *p) {
   return true;
 }
 
+/* Where the quick way begins and ends. */
+static void aim(struct mlz_producer *p) {
+  uint64_t at = p->head & p->mask, straight = (uint64_t)p->mask + 1 - at, free_slots = p->limit > p->head ? p->limit - p->head : 0;
+  if (straight > free_slots) straight = free_slots;
+  p->cursor = p->slots + at;
+  p->stop = straight >= MLZ_QUICK ? p->cursor + (straight - MLZ_QUICK + 1) : p->cursor;
+}
+
 bool mlz_producer_room_slow(struct mlz_producer *p, uint32_t n, enum mlz_room mode) {
   uint64_t slots = (uint64_t)p->mask + 1, quarter = slots / 4;
   if (n > slots) return false;
-  if (atomic_load_explicit(&p->ring->limit, memory_order_relaxed) == 0)
-    mlz_peer_clock(p->peer); /* the recorder sleeps: time stands still */
   uint64_t allowed = tail_of(p) + slots - (mode == MLZ_ROOM_DROP ? quarter : 0);
   if (p->head + n > allowed) {
     if (mode == MLZ_ROOM_DROP || !worth_waiting(p) || !wait_for(p, slots_free, n)) {
@@ -97,9 +105,16 @@ bool mlz_producer_room_slow(struct mlz_producer *p, uint32_t n, enum mlz_room mo
   /* Come back here after a quarter of the ring, and for every message once less than a quarter is left. */
   uint64_t low = allowed - quarter, next = p->head + quarter < low ? p->head + quarter : low;
   if (next < p->head + n) next = p->head + n;
-  atomic_store_explicit(&p->ring->limit, next, memory_order_relaxed);
+  p->limit = next;
+  aim(p);
   mlz_peer_wake(p->peer);
   return true;
+}
+
+void mlz_producer_publish(struct mlz_producer *p, uint32_t n) {
+  p->head += n;
+  atomic_store_explicit(&p->ring->head, p->head, memory_order_release);
+  aim(p);
 }
 
 uint32_t mlz_producer_side(struct mlz_producer *p, const void *bytes, uint32_t n) {

@@ -1,8 +1,11 @@
 /* The producing side of a ring (shm/ring.h), inline for the one common case: there is room.
  *
- * Runs in the traced program, on the ring's own thread only. A message is composed with mlz_producer_slot(p, i)
- * for i = 0, 1, ..., after mlz_producer_room(p, n) said yes, and becomes visible with mlz_producer_publish(p, n).
- * Budget: room and publish together 2 ns. */
+ * Runs in the traced program, on the ring's own thread only. Two ways to write a message:
+ *   quick    up to MLZ_QUICK slots at `cursor`, one after the other, where cursor < stop; then mlz_producer_advance.
+ *   any      composed with mlz_producer_slot(p, i) for i = 0, 1, ..., after mlz_producer_room(p, n) said yes; then mlz_producer_publish.
+ * `stop` is so chosen that the quick way needs no other look: neither the ring's end nor what the recorder has not read yet is
+ * less than MLZ_QUICK slots away. Where the structure is zero (a fork's child, mlz_thread in agent.h) there is no quick way.
+ * Budget: the quick way 1 ns. */
 #ifndef MLZ_AGENT_RING_PRODUCER_H
 #define MLZ_AGENT_RING_PRODUCER_H
 
@@ -18,12 +21,18 @@ struct mlz_peer {
   _Atomic uint32_t stalled; /* a thread waited its second in vain: the others do not wait; cleared by progress */
 };
 
+#define MLZ_QUICK 8u /* slots */
+
 struct mlz_producer {
+  struct mlz_slot *cursor; /* == slots + (head & mask) */
+  struct mlz_slot *stop;
   struct mlz_ring *ring;
+  uint64_t head; /* the producer's own copies: nobody else stores them */
+  /* colder */
+  uint64_t limit; /* slots up to this index may be written without a look at the recorder */
   struct mlz_slot *slots;
   uint8_t *side;
   struct mlz_peer *peer;
-  uint64_t head; /* the producer's own copies: nobody else stores them */
   uint64_t side_head;
   uint64_t side_kept; /* side bytes below it belong to published messages */
   uint32_t mask;
@@ -44,19 +53,24 @@ MLZ_COLD bool mlz_producer_room_slow(struct mlz_producer *p, uint32_t n, enum ml
 uint32_t mlz_producer_side(struct mlz_producer *p, const void *bytes, uint32_t n);
 static inline void mlz_producer_side_keep(struct mlz_producer *p) { p->side_kept = p->side_head; }
 void mlz_producer_side_undo(struct mlz_producer *p);
-/* Reads the clock, raises the published time to it, and returns it (ns since the start of the trace). */
+/* Reads the clock, raises the published time to it, wakes a recorder that sleeps for long, and returns the time (ns since the start of the
+ * trace). */
 uint64_t mlz_peer_clock(struct mlz_peer *peer);
 void mlz_peer_wake(struct mlz_peer *peer);
 
 /* True: `n` slots may be written. */
 static inline __attribute__((always_inline)) bool mlz_producer_room(struct mlz_producer *p, uint32_t n, enum mlz_room mode) {
-  if (MLZ_LIKELY(p->head + n <= atomic_load_explicit(&p->ring->limit, memory_order_relaxed))) return true;
+  if (MLZ_LIKELY(p->head + n <= p->limit)) return true;
   return mlz_producer_room_slow(p, n, mode);
 }
 static inline __attribute__((always_inline)) struct mlz_slot *mlz_producer_slot(struct mlz_producer *p, uint32_t i) {
   return &p->slots[(p->head + i) & p->mask];
 }
-static inline __attribute__((always_inline)) void mlz_producer_publish(struct mlz_producer *p, uint32_t n) {
+void mlz_producer_publish(struct mlz_producer *p, uint32_t n);
+
+static inline __attribute__((always_inline)) bool mlz_producer_quick(const struct mlz_producer *p) { return p->cursor < p->stop; }
+static inline __attribute__((always_inline)) void mlz_producer_advance(struct mlz_producer *p, uint32_t n) {
+  p->cursor += n;
   p->head += n;
   atomic_store_explicit(&p->ring->head, p->head, memory_order_release);
 }

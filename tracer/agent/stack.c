@@ -1,5 +1,5 @@
 /* The stack walk, once for each frame layout. Offsets: python.h; checked by mlz_python_check before the first use. */
-#include "python.h"
+#include "record.h"
 
 #include <string.h>
 
@@ -85,21 +85,27 @@
 #define CODE_MASK(p) ((const char *)((uintptr_t)(p) & ~(uintptr_t)3))
 #include "stack_walk.h"
 
-mlz_capture_function *mlz_stack_capture_for(unsigned minor) {
+const struct mlz_stack_reader *mlz_stack_reader_for(unsigned minor) {
+#define READER(layout)                                                                                                                     \
+  {                                                                                                                                        \
+    static const struct mlz_stack_reader reader = {layout, layout##_obj_malloc, layout##_mem_malloc, layout##_mem_calloc,                  \
+                                                   layout##_mem_realloc};                                                                  \
+    return &reader;                                                                                                                        \
+  }
   switch (minor) {
   case 8:
   case 9:
-    return capture_38;
+    READER(capture_38)
   case 10:
-    return capture_310;
+    READER(capture_310)
   case 11:
-    return capture_311;
+    READER(capture_311)
   case 12:
-    return capture_312;
+    READER(capture_312)
   case 13:
-    return capture_313;
+    READER(capture_313)
   case 14:
-    return capture_314;
+    READER(capture_314)
   default:
     return NULL;
   }

@@ -28,8 +28,7 @@ static inline const char *FN(_ptr)(const char *base, size_t offset) {
 
 static inline const char *FN(_top)(const char *tstate) {
 #ifdef CFRAME_FRAME
-  const char *cframe = FN(_ptr)(tstate, TSTATE_FRAME);
-  return cframe ? FN(_ptr)(cframe, CFRAME_FRAME) : NULL;
+  return FN(_ptr)(FN(_ptr)(tstate, TSTATE_FRAME), CFRAME_FRAME); /* a thread state's first cframe lies within it */
 #else
   return FN(_ptr)(tstate, TSTATE_FRAME);
 #endif
@@ -78,20 +77,89 @@ static inline uint32_t FN(_offset)(const char *code, uint64_t instr) {
 #endif
 }
 
-/* The code object's id: our entry of co_extra ({ssize_t size; void *extras[]}, CPython Objects/codeobject.c). */
-static inline uint32_t FN(_id)(struct mlz_thread *th, const char *frame, const char *code) {
+/* The code object's id: our entry of co_extra ({ssize_t size; void *extras[]}, CPython Objects/codeobject.c); 0: it has none. */
+static inline uint32_t FN(_id_known)(const struct mlz_thread *th, const char *code) {
   const char *e = FN(_ptr)(code, EXTRA);
-  long index = mlz_python.extra_index;
-  if (MLZ_LIKELY(e != NULL && th->interp_known)) {
-    long size;
-    memcpy(&size, e, sizeof(size));
-    if (MLZ_LIKELY(size > index)) {
-      uint64_t id;
-      memcpy(&id, e + 8 + 8 * index, sizeof(id));
-      if (MLZ_LIKELY(id != 0)) return (uint32_t)id;
-    }
+  long index = mlz_python.extra_index, size;
+  if (MLZ_UNLIKELY(e == NULL || !th->interp_known)) return 0;
+  memcpy(&size, e, sizeof(size));
+  uint64_t id;
+  if (MLZ_UNLIKELY(size <= index)) return 0;
+  memcpy(&id, e + 8 + 8 * index, sizeof(id));
+  return (uint32_t)id;
+}
+static inline uint32_t FN(_id)(struct mlz_thread *th, const char *frame, const char *code) {
+  uint32_t id = FN(_id_known)(th, code);
+  return MLZ_LIKELY(id != 0) ? id : mlz_code_register(th, frame, code);
+}
+
+/* Is the frame another than remembered, or further on? An instruction pointer lies in one code object alone. */
+static inline bool FN(_differs)(const struct mlz_seen *e, const char *frame) {
+#ifdef INSTR_I32
+  return (FN(_code)(frame) != e->code) | (FN(_instr)(frame) != e->instr);
+#else
+  return FN(_instr)(frame) != e->instr;
+#endif
+}
+
+/* The remembered address, not the `previous` that was just found equal to it: the processor need not wait for that load. */
+static inline const char *FN(_remembered)(const struct mlz_seen *e) {
+  const char *frame = e->frame;
+  __asm__("" : "+r"(frame));
+  return frame;
+}
+
+/* Hands the remembered stack to the quick way. */
+static inline void FN(_aim)(struct mlz_thread *th) {
+  uint32_t n = th->seen_n, reach = th->depth + th->hidden, window = n < reach ? n : reach;
+  th->last = &th->seen[n - 1];
+  th->lowest = &th->seen[n - window];
+  th->window = window;
+  /* Not where the window reaches below what is remembered. */
+  bool good = n && th->last->word != MLZ_SEEN_HIDDEN && window <= MLZ_WINDOW_QUICK && !(n < reach && th->below);
+  th->top = good ? th->last->frame : MLZ_NO_FRAME;
+}
+
+/* Is everything under the entry of `frame`, which is live, as it was, `window` entries (1 to MLZ_WINDOW_QUICK) down to `low`? From the top down, so that a remembered address is
+ * read only after the frame above was found to point there; one straight run of comparisons, entered where the window begins. */
+#define WALK_STEP(k)                                                                                                                       \
+  case (k) + 1:                                                                                                                            \
+    if (FN(_ptr)(frame, PREVIOUS) != low[(k)-1].frame) return false;                                                                       \
+    frame = FN(_remembered)(&low[(k)-1]);                                                                                                  \
+    if (FN(_differs)(&low[(k)-1], frame)) return false;                                                                                    \
+    __attribute__((fallthrough));
+static inline __attribute__((always_inline)) bool FN(_window_holds)(const struct mlz_seen *low, uint64_t window, const char *frame) {
+  switch (window) {
+    WALK_STEP(25)
+    WALK_STEP(24)
+    WALK_STEP(23)
+    WALK_STEP(22)
+    WALK_STEP(21)
+    WALK_STEP(20)
+    WALK_STEP(19)
+    WALK_STEP(18)
+    WALK_STEP(17)
+    WALK_STEP(16)
+    WALK_STEP(15)
+    WALK_STEP(14)
+    WALK_STEP(13)
+    WALK_STEP(12)
+    WALK_STEP(11)
+    WALK_STEP(10)
+    WALK_STEP(9)
+    WALK_STEP(8)
+    WALK_STEP(7)
+    WALK_STEP(6)
+    WALK_STEP(5)
+    WALK_STEP(4)
+    WALK_STEP(3)
+    WALK_STEP(2)
+    WALK_STEP(1)
+  case 1:
+    return FN(_ptr)(frame, PREVIOUS) == low[-1].frame;
+  default:
+    __builtin_unreachable();
   }
-  return mlz_code_register(th, frame, code);
 }
 
 /* Ends a capture: `n` entries are remembered, `pop` and `push` go to the recorder. */
@@ -169,93 +237,83 @@ static __attribute__((noinline)) void FN(_rewalk)(struct mlz_thread *th, const c
   th->hidden = hidden;
   th->reset = reset;
   th->stack_reset = false;
+  FN(_aim)(th);
 }
 
-/* Is the frame another than remembered, or further on? An instruction pointer lies in one code object alone. */
-static inline bool FN(_differs)(const struct mlz_seen *e, const char *frame) {
-#ifdef INSTR_I32
-  return (FN(_code)(frame) != e->code) | (FN(_instr)(frame) != e->instr);
-#else
-  return FN(_instr)(frame) != e->instr;
-#endif
-}
-
-/* Everything under entry `e` is as it was, as far as the window of a stack of `n` entries reaches. `e` itself: only what it points to. */
-static inline __attribute__((always_inline)) bool FN(_holds)(const struct mlz_thread *th, const struct mlz_seen *e, uint32_t n) {
-  uint32_t reach = th->depth + th->hidden; /* hidden entries do not count: look at as many more */
-  const struct mlz_seen *low = n > reach ? &th->seen[n - reach] : th->seen;
-  if (MLZ_UNLIKELY(n < reach && th->below)) return false; /* the window reaches below what is remembered */
-  while (FN(_ptr)(e->frame, PREVIOUS) == e[-1].frame) {
-    if (--e < low) return true;
-    const char *frame = e->frame;
-    __asm__("" : "+r"(frame)); /* load through the remembered address, not through `previous` */
-    if (MLZ_UNLIKELY(FN(_differs)(e, frame))) return false;
-  }
-  return false;
-}
-
-/* The top is another frame than before, or of another code: a call, a return, or both. */
-static __attribute__((noinline)) void FN(_turn)(struct mlz_thread *th, const char *top) {
-  enum { NEW = 4, BACK = 4 }; /* up to NEW frames above one that is remembered among the innermost BACK */
-  struct mlz_seen added[NEW];
-  uint32_t n_added = 0, n = th->seen_n, back = n < BACK ? n : BACK, hidden = th->hidden;
-  const struct mlz_seen *end = &th->seen[n];
-  struct mlz_seen *at = NULL;
+/* Calls and returns: the remembered stack is another, but not by much. Three parts, from the top: up to NEW frames that were not there, whose
+ * outermost points to a remembered one among the innermost BACK; then up to MOVED remembered frames that are further on, or of another code;
+ * then all is as it was. False: not so, look at everything (FN(_rewalk)). */
+static bool FN(_turn)(struct mlz_thread *th, const char *top) {
+  enum { NEW = 4, BACK = 4, MOVED = 4 };
+  const char *fresh[NEW];
+  uint32_t n_fresh = 0, fresh_hidden = 0;
+  struct mlz_seen *seen = th->seen, *last = &seen[th->seen_n - 1], *at;
   const char *f = top;
+#ifdef OWNER
+  if (MLZ_UNLIKELY(!FN(_shim)(f) && FN(_incomplete)(f, FN(_code)(f), FN(_instr)(f)))) f = FN(_ptr)(f, PREVIOUS);
+#endif
   for (; f; f = FN(_ptr)(f, PREVIOUS)) {
-    for (uint32_t k = 1; k <= back; k++) {
-      if (end[-(int)k].frame == f) {
-        at = &th->seen[n - k];
-        break;
-      }
+    if (f == last[0].frame) {
+      at = last;
+      break;
     }
-    if (at || n_added == NEW) break;
-    const char *code = FN(_code)(f);
-    uint64_t instr = FN(_instr)(f);
-    if (FN(_shim)(f)) {
-      added[n_added++] = (struct mlz_seen){f, code, instr, MLZ_SEEN_HIDDEN};
-      hidden++;
-    } else if (MLZ_LIKELY(!FN(_incomplete)(f, code, instr))) {
-      added[n_added++] = (struct mlz_seen){f, code, instr, 0};
-    } else if (n_added) {
-      break; /* incomplete, but not at the top: the slow path deals with it */
+    if (f == last[-1].frame) {
+      at = last - 1;
+      break;
     }
+    if (f == last[-2].frame) {
+      at = last - 2;
+      break;
+    }
+    if (f == last[-3].frame) {
+      at = last - 3;
+      break;
+    }
+    if (n_fresh == NEW) return false;
+    bool shim = FN(_shim)(f);
+    /* Not begun, yet others lie on top: it never will be (3.13's frame that ends a call of __init__). FN(_rewalk) hides it. */
+    if (!shim && FN(_incomplete)(f, FN(_code)(f), FN(_instr)(f))) return false;
+    fresh_hidden += shim;
+    fresh[n_fresh++] = f;
   }
-  uint32_t pop = 0, push = 0, keep = at ? (uint32_t)(at - th->seen) + 1 : 0;
-  if (!at || keep + n_added > MLZ_SEEN_MAX) {
-    FN(_rewalk)(th, top);
-    return;
+  if (MLZ_UNLIKELY(!f || at < seen)) return false;
+  uint32_t pop = 0, hidden = th->hidden + fresh_hidden;
+  for (struct mlz_seen *e = last; e > at; e--) {
+    bool is = e->word == MLZ_SEEN_HIDDEN;
+    hidden -= is;
+    pop += !is;
   }
-  for (uint32_t j = keep; j < n; j++) {
-    bool h = th->seen[j].word == MLZ_SEEN_HIDDEN;
-    hidden -= h;
-    pop += !h;
+  struct mlz_seen *same = at;
+  for (unsigned moved = 0; FN(_differs)(same, f); moved++) {
+    if (same->word == MLZ_SEEN_HIDDEN || moved == MOVED || FN(_shim)(f) || FN(_incomplete)(f, FN(_code)(f), FN(_instr)(f))) return false;
+    f = FN(_ptr)(f, PREVIOUS);
+    if (f != (--same)->frame || same < seen) return false;
   }
-  th->hidden = hidden;
-  const char *code = FN(_code)(f);
-  uint64_t instr = FN(_instr)(f);
-  bool moved = code != at->code || instr != at->instr;
-  if (MLZ_UNLIKELY(moved && (at->word == MLZ_SEEN_HIDDEN || FN(_incomplete)(f, code, instr) || FN(_shim)(f))) ||
-      MLZ_UNLIKELY(!FN(_holds)(th, at, keep + n_added))) {
-    FN(_rewalk)(th, top);
-    return;
-  }
-  if (moved) {
-    FN(_enter)(th, at, f, code, instr, true);
-    th->words[push++] = at->word;
+  uint32_t n = (uint32_t)(at - seen) + 1 + n_fresh, reach = th->depth + hidden, window = n < reach ? n : reach;
+  if (MLZ_UNLIKELY(n < reach && th->below) || MLZ_UNLIKELY(n > MLZ_SEEN_MAX) || MLZ_UNLIKELY(window > MLZ_WINDOW_QUICK)) return false;
+  const struct mlz_seen *low = &seen[n - window];
+  if (same >= low && !FN(_window_holds)(low, (uint64_t)(same - low) + 1, f)) return false;
+  /* It is so. */
+  uint32_t push = 0;
+  for (struct mlz_seen *e = same + 1; e <= at; e++) {
+    FN(_enter)(th, e, e->frame, FN(_code)(e->frame), FN(_instr)(e->frame), true);
+    th->words[push++] = e->word;
     pop++;
   }
-  for (uint32_t k = n_added; k-- > 0; keep++) {
-    struct mlz_seen *e = &th->seen[keep], *a = &added[k];
-    if (a->word == MLZ_SEEN_HIDDEN) {
-      *e = *a;
+  for (struct mlz_seen *e = at + 1; n_fresh-- > 0; e++) {
+    f = fresh[n_fresh];
+    if (FN(_shim)(f)) {
+      *e = (struct mlz_seen){f, FN(_code)(f), FN(_instr)(f), MLZ_SEEN_HIDDEN};
       continue;
     }
     /* The entry left here by the last call at this depth often is of the same code: its id is still true. */
-    FN(_enter)(th, e, a->frame, a->code, a->instr, keep < th->stale_n);
+    FN(_enter)(th, e, f, FN(_code)(f), FN(_instr)(f), (uint32_t)(e - seen) < th->stale_n);
     th->words[push++] = e->word;
   }
-  FN(_done)(th, keep, pop, push);
+  th->hidden = hidden;
+  FN(_done)(th, n, pop, push);
+  FN(_aim)(th);
+  return true;
 }
 
 /* What seldom is: a new interpreter, dead code objects, something lost. */
@@ -272,43 +330,27 @@ static MLZ_COLD unsigned FN(_odd)(struct mlz_thread *th, const char *tstate, con
   return MLZ_F_NOSTACK;
 }
 
-/* The slow paths' end: is there a stack at all? */
-static inline unsigned FN(_found)(struct mlz_thread *th) {
-  if (MLZ_LIKELY(th->seen_n != 0)) return MLZ_STACK_CHANGED;
-  mlz_thread_forget(th);
-  return MLZ_F_NOSTACK;
-}
-
 static unsigned WALK_NAME(struct mlz_thread *th, const char *tstate) {
   const char *top = FN(_top)(tstate);
   if (MLZ_UNLIKELY((FN(_ptr)(tstate, TSTATE_INTERP) != th->interp) |
                    ((atomic_load_explicit(&mlz_agent.code_epoch, memory_order_relaxed) & 0x7fffffff) != th->seen_epoch)))
     return FN(_odd)(th, tstate, top);
-  uint32_t n = th->seen_n;
-  struct mlz_seen *e = &th->seen[n - 1];
-  if (top != e->frame || FN(_code)(top) != e->code || e->word == MLZ_SEEN_HIDDEN) {
-    FN(_turn)(th, top);
-    return FN(_found)(th);
+  if (MLZ_UNLIKELY(!top)) {
+    th->seen_n = 0;
+  } else {
+    const struct mlz_seen *e = &th->seen[th->seen_n - 1];
+    if (top == th->top && !FN(_differs)(e, top) && FN(_window_holds)(th->lowest, th->window, top)) return 0; /* nothing changed */
+    if (MLZ_UNLIKELY(!FN(_turn)(th, top))) FN(_rewalk)(th, top);
   }
-  uint64_t instr = FN(_instr)(top);
-  if (MLZ_UNLIKELY(!FN(_holds)(th, e, n))) {
-    FN(_rewalk)(th, top);
-    return FN(_found)(th);
-  }
-  if (MLZ_LIKELY(instr == e->instr)) return 0; /* nothing changed */
-  if (MLZ_UNLIKELY(FN(_incomplete)(top, e->code, instr))) {
-    FN(_rewalk)(th, top);
-    return FN(_found)(th);
-  }
-  e->instr = instr;
-  e->word = MLZ_FRAME(MLZ_FRAME_CODE(e->word), FN(_offset)(e->code, instr));
-  th->words[0] = e->word;
-  th->pop = th->push = 1;
-  th->reset = false;
-  return MLZ_STACK_CHANGED;
+  if (MLZ_LIKELY(th->seen_n != 0)) return MLZ_STACK_CHANGED;
+  mlz_thread_forget(th);
+  return MLZ_F_NOSTACK;
 }
 
+#include "hooks_quick.h"
+
 #undef FN
+#undef WALK_STEP
 #undef WALK_PASTE
 #undef WALK_PASTE2
 #undef WALK_NAME

@@ -1,0 +1,174 @@
+/* The allocation hooks of mem and obj, for one layout of frames, with the stack walk in them: a template, included by stack_walk.h.
+ *
+ * One allocation of four in five or more finds nothing new: the sampling takes everything, no other ring wrote, time stands, the stack is the
+ * last event's or its innermost frame has moved on. That is done here, in one slot. All else is handed over: to FN(_called) where only the
+ * stack is another, from there to FN(_turned) where it is not just a call or return, and to FN(_any), which asks every question anew.
+ *
+ * The end of the interpreter is not asked for here: its first event has no frame, or is a free, and both ask.
+ * Budget: 10 ns with ten frames, without the allocator's own time. */
+
+/* `head` is the message's first word without the block: kind ALLOC or REALLOC_END, and the domain. `old` is REALLOC_END's old block, whose
+ * REALLOC_BEGIN was sent. */
+static inline void *FN(_any)(void *block, size_t size, uint64_t head, void *old) {
+  if (mlz_word_kind(head) == MLZ_K_ALLOC) return mlz_python_alloc_any(&mlz_tls, block, size, mlz_word_domain(head));
+  return mlz_python_realloc_any(&mlz_tls, old, block, size, mlz_word_domain(head));
+}
+
+/* An event like any other, but for a stack that has changed in some way. */
+static __attribute__((noinline)) void *FN(_turned)(void *block, size_t size, uint64_t head, void *old) {
+  struct mlz_tls *t = &mlz_tls;
+  struct mlz_thread *th = t->thread;
+  const char *tstate = *(const char *const *)th->tstate_slot;
+  if (MLZ_UNLIKELY(atomic_load_explicit(&mlz_python.state, memory_order_relaxed) != MLZ_PY_READY || th->depth == 0) ||
+      MLZ_UNLIKELY(!*mlz_python.initialized) || MLZ_UNLIKELY(!mlz_marks_set(block, MLZ_MARKS_PLAIN)))
+    return FN(_any)(block, size, head, old);
+  unsigned flags = WALK_NAME(th, tstate);
+  if (MLZ_LIKELY(mlz_event_alloc(t, mlz_word_kind(head), flags, mlz_word_domain(head), block, size, true))) {
+    t->last_block = block;
+  } else {
+    mlz_marks_take(block, MLZ_MARKS_PLAIN);
+    if (mlz_word_kind(head) == MLZ_K_REALLOC_END) mlz_record_realloc_close(t, mlz_word_domain(head), old, MLZ_F_ZERO);
+  }
+  atomic_signal_fence(memory_order_seq_cst);
+  t->busy = MLZ_BUSY_NOT;
+  return block;
+}
+
+/* One frame returned, one was called, or both; the caller may have moved on; no hidden frames are about. All else: FN(_turned). */
+static __attribute__((noinline)) void *FN(_called)(void *block, size_t size, uint64_t head, void *old) {
+  struct mlz_tls *t = &mlz_tls;
+  struct mlz_thread *th = t->thread;
+  struct mlz_seen *at = th->last;
+  const char *top = FN(_top)(*(const char *const *)th->tstate_slot), *caller = top;
+  if (MLZ_UNLIKELY(th->top == MLZ_NO_FRAME) || MLZ_UNLIKELY(!top) || MLZ_UNLIKELY(th->hidden != 0))
+    return FN(_turned)(block, size, head, old);
+  const char *code = FN(_code)(top);
+  uint64_t instr = FN(_instr)(top);
+  uint32_t called = top != at[-1].frame;
+  if (called) {
+    caller = FN(_ptr)(top, PREVIOUS);
+    if (MLZ_UNLIKELY(FN(_shim)(top)) || MLZ_UNLIKELY(FN(_incomplete)(top, code, instr))) return FN(_turned)(block, size, head, old);
+  }
+  uint32_t returned = caller != at->frame;
+  at -= returned;
+  if (MLZ_UNLIKELY(caller != at->frame) || MLZ_UNLIKELY(at < th->seen)) return FN(_turned)(block, size, head, old);
+  uint32_t n = th->seen_n + called - returned, window = n < th->depth ? n : th->depth;
+  struct mlz_seen *low = &th->seen[n - window];
+  if (MLZ_UNLIKELY(n < th->depth && th->below) || MLZ_UNLIKELY(window > MLZ_WINDOW_QUICK) || MLZ_UNLIKELY(n > MLZ_SEEN_MAX) ||
+      MLZ_UNLIKELY(at < low) || !FN(_window_holds)(low, (uint64_t)(at - low) + 1, caller))
+    return FN(_turned)(block, size, head, old);
+  uint64_t at_instr = FN(_instr)(caller), words[2];
+  uint32_t push = 0;
+  if (FN(_differs)(at, caller)) { /* of the same code? */
+    if (MLZ_UNLIKELY(FN(_code)(caller) != at->code) || MLZ_UNLIKELY(at_instr < at->instr && FN(_incomplete)(caller, at->code, at_instr)))
+      return FN(_turned)(block, size, head, old);
+    words[push++] = MLZ_FRAME(MLZ_FRAME_CODE(at->word), FN(_offset)(at->code, at_instr));
+  }
+  struct mlz_seen *e = at + called;
+  struct mlz_marks_piece *piece = mlz_marks_find((uintptr_t)block);
+  if (MLZ_UNLIKELY(!piece)) return FN(_turned)(block, size, head, old);
+  if (called) {
+    /* The entry left here by the last call at this depth often is of the same code: its id is still true. */
+    uint64_t id = MLZ_LIKELY(e->code == code && (uint32_t)(e - th->seen) < th->stale_n) ? e->word >> 32 : FN(_id_known)(th, code);
+    if (MLZ_UNLIKELY(id - 1 >= UINT32_MAX - 1)) return FN(_turned)(block, size, head, old);
+    words[push] = id << 32 | FN(_offset)(code, instr);
+    *e = (struct mlz_seen){top, code, instr, words[push++]};
+    if (n > th->stale_n) th->stale_n = n;
+  }
+  mlz_marks_set_plain(piece, block, MLZ_MARKS_PLAIN);
+  uint32_t pop = returned + (push > called);
+  at->instr = at_instr;
+  th->seen_n = n;
+  th->last = e;
+  th->top = top;
+  th->lowest = low;
+  th->window = window;
+  struct mlz_slot *s = th->out.cursor;
+  s[0] = (struct mlz_slot){mlz_event_block_word(0, 0, 0, block) | head, mlz_size_word(size, pop, push)};
+  s[1] = (struct mlz_slot){words[0], words[1]};
+  mlz_producer_advance(&th->out, 1 + (push != 0));
+  t->last_block = block;
+  atomic_signal_fence(memory_order_seq_cst);
+  t->busy = MLZ_BUSY_NOT;
+  return block;
+}
+
+/* After the allocator's own work: the event. */
+MLZ_INLINE void *FN(_after)(void *block, size_t size, uint64_t head, void *old) {
+  struct mlz_tls *t = &mlz_tls;
+  t->busy = MLZ_BUSY_EVENT;
+  atomic_signal_fence(memory_order_seq_cst);
+  struct mlz_thread *th = t->thread;
+  if (MLZ_UNLIKELY(!mlz_event_quick(th)) || MLZ_UNLIKELY((uintptr_t)block & 15) || MLZ_UNLIKELY(*mlz_python.collecting))
+    return FN(_any)(block, size, head, old);
+  struct mlz_marks_piece *piece = mlz_marks_find((uintptr_t)block); /* none: of no block, too */
+  const char *tstate = __atomic_load_n((const char *const *)th->tstate_slot, __ATOMIC_RELAXED);
+  if (MLZ_UNLIKELY(!tstate) || MLZ_UNLIKELY(!piece)) return FN(_any)(block, size, head, old);
+  const char *top = FN(_top)(tstate);
+  if (MLZ_UNLIKELY(top != th->top) || MLZ_UNLIKELY(!FN(_window_holds)(th->lowest, th->window, top)))
+    return FN(_called)(block, size, head, old);
+  struct mlz_seen *e = th->last;
+  uint64_t instr = FN(_instr)(top), a = mlz_event_block_word(0, 0, 0, block) | head, b = size;
+  if (FN(_differs)(e, top)) {
+    if (mlz_word_kind(head) != MLZ_K_ALLOC || MLZ_UNLIKELY(FN(_code)(top) != e->code) || MLZ_UNLIKELY(size >> 32) ||
+        MLZ_UNLIKELY(instr < e->instr && FN(_incomplete)(top, e->code, instr)))
+      return FN(_called)(block, size, head, old);
+    e->instr = instr;
+    a += MLZ_K_ALLOC_STEP - MLZ_K_ALLOC;
+    b = MLZ_STEP(size, FN(_offset)(e->code, instr));
+  }
+  mlz_marks_set_plain(piece, block, MLZ_MARKS_PLAIN);
+  *th->out.cursor = (struct mlz_slot){a, b};
+  mlz_producer_advance(&th->out, 1);
+  t->last_block = block;
+  atomic_signal_fence(memory_order_seq_cst);
+  t->busy = MLZ_BUSY_NOT;
+  return block;
+}
+
+/* Functions of their own, so that they need no register that the allocator's call would destroy. */
+static __attribute__((noinline)) void *FN(_mem_after)(void *block, size_t size) {
+  return FN(_after)(block, size, mlz_head_word(MLZ_K_ALLOC, 0, MLZ_D_MEM, 0), NULL);
+}
+static __attribute__((noinline)) void *FN(_obj_after)(void *block, size_t size) {
+  return FN(_after)(block, size, mlz_head_word(MLZ_K_ALLOC, 0, MLZ_D_OBJ, 0), NULL);
+}
+static __attribute__((noinline)) void *FN(_mem_moved)(void *block, size_t size, void *old) {
+  return FN(_after)(block, size, mlz_head_word(MLZ_K_REALLOC_END, 0, MLZ_D_MEM, 0), old);
+}
+
+#define QUICK_CALL(t, call)                                                                                                                \
+  (t)->busy = MLZ_BUSY_INNER;                                                                                                              \
+  atomic_signal_fence(memory_order_seq_cst);                                                                                               \
+  void *block = call;                                                                                                                      \
+  atomic_signal_fence(memory_order_seq_cst)
+
+MLZ_INLINE void *FN(_malloc)(struct mlz_py_allocator *in, size_t size, unsigned domain) {
+  struct mlz_tls *t = &mlz_tls;
+  if (MLZ_UNLIKELY(t->busy != MLZ_BUSY_NOT)) return mlz_python_malloc_any(in, size, domain);
+  if (MLZ_UNLIKELY(t->countdown != 0)) return mlz_python_malloc_sampled(in, size, domain);
+  QUICK_CALL(t, in->malloc(in->ctx, size));
+  return domain == MLZ_D_MEM ? FN(_mem_after)(block, size) : FN(_obj_after)(block, size);
+}
+static void *FN(_mem_malloc)(void *ctx, size_t size) { return FN(_malloc)(ctx, size, MLZ_D_MEM); }
+static void *FN(_obj_malloc)(void *ctx, size_t size) { return FN(_malloc)(ctx, size, MLZ_D_OBJ); }
+
+/* Lists get and grow their items by these two. */
+static void *FN(_mem_calloc)(void *ctx, size_t n, size_t size) {
+  struct mlz_py_allocator *in = ctx;
+  struct mlz_tls *t = &mlz_tls;
+  if (MLZ_UNLIKELY(t->busy != MLZ_BUSY_NOT) || MLZ_UNLIKELY(t->countdown != 0)) return mlz_python_calloc_any(in, n, size, MLZ_D_MEM);
+  QUICK_CALL(t, in->calloc(in->ctx, n, size));
+  return FN(_mem_after)(block, n * size);
+}
+static void *FN(_mem_realloc)(void *ctx, void *old, size_t size) {
+  struct mlz_py_allocator *in = ctx;
+  struct mlz_tls *t = &mlz_tls;
+  if (!old) return FN(_mem_malloc)(ctx, size);
+  if (MLZ_UNLIKELY(t->busy != MLZ_BUSY_NOT) || MLZ_UNLIKELY(t->countdown != 0) || MLZ_UNLIKELY(size == 0) ||
+      mlz_record_free_quick(old, mlz_head_word(MLZ_K_REALLOC_BEGIN, 0, MLZ_D_MEM, 0)) != MLZ_FREE_TOLD)
+    return mlz_python_realloc_whole(in, old, size, MLZ_D_MEM);
+  QUICK_CALL(t, in->realloc(in->ctx, old, size));
+  return FN(_mem_moved)(block, size, old);
+}
+#undef QUICK_CALL
