@@ -319,6 +319,87 @@ Test(drain, a_step_needs_a_frame) {
   mlz_trace_close(fake_end(&f));
 }
 
+/* Two threads whose stacks change at random against a model: far more paths than the tree of paths begins with. */
+enum { CHANGES = 40000, DEEPEST = 40 };
+struct walker {
+  struct fake_ring *ring;
+  uint64_t frames[DEEPEST];
+  unsigned count;
+  bool below;
+};
+static unsigned window_key(const uint64_t *lines, unsigned n, bool truncated) { /* lines: innermost first, 0..7 */
+  unsigned key = truncated ? 1 : 0;
+  for (unsigned i = 0; i < n; i++) key = key * 9 + 1 + (unsigned)lines[i];
+  return key;
+}
+static unsigned walker_key(const struct walker *w) {
+  uint64_t lines[4];
+  unsigned n = w->count < 4 ? w->count : 4;
+  for (unsigned i = 0; i < n; i++) {
+    uint64_t frame = w->frames[w->count - 1 - i];
+    lines[i] = (MLZ_FRAME_CODE(frame) - 1) * 4 + MLZ_FRAME_OFFSET(frame) / 2;
+  }
+  return window_key(lines, n, w->count > 4 || (w->below && n > 0));
+}
+static void walk(struct walker *w, unsigned *seed, uint64_t granule, uint64_t size) {
+  unsigned what = (unsigned)rand_r(seed);
+  if (w->count && what % 3 == 0) {
+    uint32_t offset = (what >> 8 & 3) * 2;
+    w->frames[w->count - 1] = MLZ_FRAME(MLZ_FRAME_CODE(w->frames[w->count - 1]), offset);
+    fake_step(w->ring, 0, granule, size, offset);
+    return;
+  }
+  bool reset = what % 64 == 1;
+  unsigned pop = reset ? 0 : (what >> 8) % 4, push = (what >> 16) % 4, flags = 0;
+  if (pop > w->count) pop = w->count;
+  if (reset) {
+    w->below = what >> 20 & 1;
+    w->count = 0;
+    flags = MLZ_F_RESET | (w->below ? MLZ_F_BELOW : 0);
+  }
+  w->count -= pop;
+  if (push > DEEPEST - w->count) push = DEEPEST - w->count;
+  for (unsigned i = 0; i < push; i++) w->frames[w->count + i] = MLZ_FRAME(1 + rand_r(seed) % 2, rand_r(seed) % 4 * 2);
+  fake_event(w->ring, MLZ_K_ALLOC, flags, MLZ_D_OBJ, granule, size, pop, w->frames + w->count, push);
+  w->count += push;
+}
+
+Test(drain, stacks_against_a_model) {
+  static unsigned want[CHANGES + 1];
+  fake_begin(&f);
+  struct walker walkers[2] = {{.ring = fake_ring(&f, 0, 1)}, {.ring = fake_ring(&f, 1, 1)}};
+  fake_code(walkers[0].ring, 1, "f", 10, 1);
+  fake_code(walkers[0].ring, 2, "g", 20, 1);
+  unsigned seed = 7;
+  for (unsigned i = 1; i <= CHANGES; i++) {
+    struct walker *w = &walkers[rand_r(&seed) % 2];
+    walk(w, &seed, 16 + i, i);
+    want[i] = walker_key(w);
+    if (i % 100 == 0) mlz_drain_round(&f.d);
+  }
+  cr_assert_gt(f.d.symbols.paths.generation, 2, "the tree was emptied on the way");
+  struct mlz_trace *t = fake_end(&f);
+  struct mlz_block b;
+  unsigned events = 0;
+  while (mlz_trace_next(t, MLZ_WANT_ALL, &b) == 1) {
+    for (uint32_t i = 0; i < b.n; i++, events++) {
+      const struct mlz_class *k = &b.classes[b.classes_of[i]];
+      uint64_t lines[8];
+      uint32_t n;
+      bool truncated;
+      const uint32_t *frames = mlz_trace_stack(t, k->stack, &n, &truncated);
+      for (uint32_t j = 0; j < n && j < 8; j++) {
+        uint32_t line = mlz_trace_frame(t, frames[j]).line;
+        lines[j] = line / 20 * 4 + line % 10;
+      }
+      cr_assert_leq(n, 4);
+      cr_assert_eq(window_key(lines, n, truncated), want[k->size], "event %u", events);
+    }
+  }
+  cr_assert_eq(events, CHANGES);
+  mlz_trace_close(t);
+}
+
 /* A fork's child names a code that its parent announced and that still lies unread in the parent's ring. */
 Test(drain, code_in_a_ring_read_later) {
   fake_begin(&f);
@@ -398,6 +479,25 @@ Test(drain, nonsense_in_a_ring) {
   atomic_store(&d->r->head, d->head + 10 * FAKE_SLOTS); /* a head out of bounds */
   mlz_drain_round(&f.d);
   cr_assert_eq(f.d.total.broken, 4);
+  mlz_trace_close(fake_end(&f));
+}
+
+/* Frames that are pushed and never popped: no thread has so many, and the recorder's memory is not for the asking. */
+Test(drain, a_stack_without_end) {
+  fake_begin(&f);
+  struct fake_ring *x = fake_ring(&f, 0, 1);
+  uint64_t frames[1000];
+  for (int i = 0; i < 1000; i++) frames[i] = MLZ_FRAME(1, i);
+  for (uint64_t i = 1; i <= 4; i++) {
+    fake_event(x, MLZ_K_ALLOC, 0, MLZ_D_OBJ, i, 1, 0, frames, 1000);
+    mlz_drain_round(&f.d);
+  }
+  cr_assert_eq(f.d.total.broken, 0);
+  cr_assert_eq(f.d.live_bytes, 4);
+  fake_event(x, MLZ_K_ALLOC, 0, MLZ_D_OBJ, 5, 1, 0, frames, 1000);
+  mlz_drain_round(&f.d);
+  cr_assert_eq(f.d.total.broken, 1);
+  cr_assert_eq(f.d.live_bytes, 4);
   mlz_trace_close(fake_end(&f));
 }
 
