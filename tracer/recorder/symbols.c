@@ -14,6 +14,7 @@ struct mlz_content {
   int32_t first_line;
   uint32_t lines_format, lines_bytes;
   const uint8_t *lines; /* in the bodies' storage */
+  struct mlz_line_cursor cursor;
 };
 
 struct piece {
@@ -124,9 +125,9 @@ uint32_t mlz_symbols_frame(struct mlz_symbols *s, uint64_t word) {
   if (!place) return 0;
   if (!added) return *place;
   uint32_t id = (uint32_t)(word >> 32);
-  const struct mlz_content *c = &s->contents[id < s->contents_used ? id : 0];
+  struct mlz_content *c = &s->contents[id < s->contents_used ? id : 0];
   struct mlz_frame f = {.function = c->function, .file = c->file, .module = c->module, .language = MLZ_LANG_PYTHON};
-  if (c->lines) f.line = mlz_linetable_line(c->lines_format, c->lines, c->lines_bytes, c->first_line, (int32_t)(uint32_t)word);
+  if (c->lines) f.line = mlz_linetable_line(c->lines_format, c->lines, c->lines_bytes, c->first_line, (int32_t)(uint32_t)word, &c->cursor);
   uint32_t *frame = mlz_intern_get(&s->frames, &f, sizeof f, &added, NULL);
   if (!frame) return 0;
   if (added) *frame = s->writer ? mlz_writer_frame(s->writer, &f) : ++s->frames_used;
