@@ -37,8 +37,9 @@ int mlz_symbols_init(struct mlz_symbols *s, struct mlz_writer *writer) {
   s->contents = calloc(64, sizeof *s->contents);
   s->windows_capacity = 4096;
   s->windows = calloc(s->windows_capacity, sizeof *s->windows);
+  s->recent = calloc(MLZ_RECENT_FRAMES, sizeof *s->recent);
   bool paths = mlz_paths_init(&s->paths);
-  if (!empty || !s->contents || !s->windows || !paths) {
+  if (!empty || !s->contents || !s->windows || !s->recent || !paths) {
     mlz_symbols_deinit(s);
     return -ENOMEM;
   }
@@ -57,6 +58,7 @@ void mlz_symbols_deinit(struct mlz_symbols *s) {
   free(s->content_of);
   free(s->contents);
   free(s->windows);
+  free(s->recent);
   mlz_paths_deinit(&s->paths);
   for (struct piece *p = s->pieces, *next; p; p = next) {
     next = p->next;
@@ -119,7 +121,7 @@ int mlz_symbols_code(struct mlz_symbols *s, uint32_t id, const uint8_t *data, si
 
 /* ---- frames ---- */
 
-uint32_t mlz_symbols_frame(struct mlz_symbols *s, uint64_t word) {
+static uint32_t frame_resolve(struct mlz_symbols *s, uint64_t word) {
   bool added;
   uint32_t *place = mlz_intern_get(&s->places, &word, sizeof word, &added, NULL);
   if (!place) return 0;
@@ -133,6 +135,13 @@ uint32_t mlz_symbols_frame(struct mlz_symbols *s, uint64_t word) {
   if (added) *frame = s->writer ? mlz_writer_frame(s->writer, &f) : ++s->frames_used;
   *place = *frame;
   return *frame;
+}
+
+uint32_t mlz_symbols_frame(struct mlz_symbols *s, uint64_t word) {
+  struct mlz_recent_frame *recent = &s->recent[word * UINT64_C(0x9e3779b97f4a7c15) >> 54];
+  _Static_assert(MLZ_RECENT_FRAMES == 1u << (64 - 54), "the hash's bits");
+  if (recent->frame == 0 || recent->word != word) *recent = (struct mlz_recent_frame){.word = word, .frame = frame_resolve(s, word)};
+  return recent->frame;
 }
 
 /* ---- stacks ---- */

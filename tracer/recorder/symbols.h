@@ -24,6 +24,12 @@ struct mlz_window_slot {
   uint32_t stack;
 };
 
+struct mlz_recent_frame { /* of `places`; frame 0: empty */
+  uint64_t word;
+  uint32_t frame;
+};
+#define MLZ_RECENT_FRAMES 1024u
+
 struct mlz_symbols {
   struct mlz_writer *writer; /* NULL in tests: ids are counted all the same */
   uint32_t strings_used, frames_used, stacks_used;
@@ -32,6 +38,7 @@ struct mlz_symbols {
   struct mlz_intern stacks;  /* frame ids, preceded by the truncated flag -> stack id */
   struct mlz_intern bodies;  /* CODE content -> content id */
   struct mlz_intern places;  /* frame word -> frame id */
+  struct mlz_recent_frame *recent;
   uint32_t *content_of;      /* code id -> content id; 0: not known */
   uint32_t content_of_size;
   struct mlz_content *contents; /* by content id; 0 is the unknown code */
