@@ -4,8 +4,8 @@
 #include "tracer/recorder/account.h"
 #include "tracer/recorder/frames.h"
 
-#define AGED 16384u        /* a block that was allocated so many allocations ago is hardly in a cache any more */
-#define GROUP 16u          /* slots that are looked at ahead together */
+#define AGED 65536u /* a block that was allocated so many allocations ago is hardly in a cache any more */
+#define GROUP 16u   /* slots that are looked at ahead together */
 
 /* Fetches what the messages after `pos` need: a slot that is no head, or is not published yet, costs a useless fetch. */
 static inline __attribute__((always_inline)) void look_ahead(struct mlz_heap *h, const struct mlz_feed *f, uint64_t pos) {
