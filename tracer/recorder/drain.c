@@ -35,7 +35,7 @@ void mlz_drain_deinit(struct mlz_drain *d) {
     struct mlz_feed *f = d->feeds[i];
     if (!f) continue;
     free(f->words);
-    free(f->paths);
+    free(f->windows);
     free(f->code);
     free(f->name);
     free(f);

@@ -41,12 +41,13 @@ struct mlz_feed {
   uint64_t side_pos;
   uint64_t seq, ns; /* of the following events */
 
-  uint64_t *words; /* frames, root first */
-  uint32_t *paths; /* the path that ends with each, if `generation` is that of the tree */
-  uint32_t count, size, generation;
+  uint64_t *words;   /* frames, root first */
+  uint32_t *windows; /* number of the window that ends with each; 0: memory was out */
+  uint32_t count, size;
   uint32_t depth; /* max_stack_depth that the thread obeys */
   uint32_t stack; /* id of the present window; 0: empty, or not known yet */
   bool below;     /* more frames lie below words[0] */
+  bool stale;     /* the windows are those of another depth */
 
   bool unlooked;                     /* room was made without a look at whether the producer waits for it: due at the end of the round */
   bool blocked, force, broken, gone; /* gone: thread or process was gone before this round's heads were read */

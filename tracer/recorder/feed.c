@@ -25,7 +25,8 @@ void mlz_feed_settings(struct mlz_drain *d, struct mlz_feed *f, uint64_t word) {
   f->weight = weight_of(d, word);
   uint32_t depth = mlz_settings_depth(word);
   f->depth = depth < MLZ_STACK_DEPTH_MAX ? depth : MLZ_STACK_DEPTH_MAX;
-  f->stack = f->generation = 0; /* another window */
+  f->stack = 0; /* another window */
+  f->stale = true;
 }
 
 struct mlz_feed *mlz_feed_attach(struct mlz_drain *d, uint32_t index) {
@@ -123,7 +124,7 @@ void mlz_feed_release(struct mlz_drain *d, struct mlz_feed *f) {
   ring_reset(f->ring);
   atomic_store_explicit(&d->control->ring_hint, f->index, memory_order_relaxed); /* its pages are there already */
   free(f->words);
-  free(f->paths);
+  free(f->windows);
   free(f->code);
   free(f->name);
   free(f);

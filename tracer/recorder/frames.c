@@ -7,9 +7,9 @@ bool mlz_frames_reserve(struct mlz_feed *f, uint32_t need) {
   while (size < need) size *= 2;
   uint64_t *words = reallocarray(f->words, size, sizeof *words);
   if (words) f->words = words;
-  uint32_t *paths = reallocarray(f->paths, size, sizeof *paths);
-  if (paths) f->paths = paths;
-  if (!words || !paths) return false;
+  uint32_t *windows = reallocarray(f->windows, size, sizeof *windows);
+  if (windows) f->windows = windows;
+  if (!words || !windows) return false;
   f->size = size;
   return true;
 }
@@ -23,27 +23,31 @@ __attribute__((cold)) uint32_t mlz_frames_content(struct mlz_drain *d, uint32_t 
   return mlz_symbols_content(&d->symbols, code);
 }
 
-/* Ends: the tree is emptied at most once for each size that it can have, and its smallest size holds a feed's frames. */
+/* The words of the window that ends with the first n frames. */
+static const uint64_t *window_of(const struct mlz_feed *f, uint32_t n, struct mlz_window *w) {
+  *w = (struct mlz_window){.count = n < f->depth ? n : f->depth, .depth = f->depth};
+  w->truncated = n > w->count || f->below;
+  return f->words + n - w->count;
+}
+
+__attribute__((cold)) uint32_t mlz_frames_window(struct mlz_drain *d, struct mlz_feed *f, uint32_t n) {
+  struct mlz_window w;
+  const uint64_t *words = window_of(f, n, &w);
+  uint32_t number = mlz_symbols_window(&d->symbols, words, w);
+  uint32_t from = n > 1 ? f->windows[n - 2] : mlz_paths_root(f->depth, f->below);
+  if (number && from) mlz_paths_add(&d->symbols.paths, from, f->words[n - 1], number);
+  return number;
+}
+
 __attribute__((cold)) void mlz_frames_enter(struct mlz_drain *d, struct mlz_feed *f) {
-  struct mlz_paths *paths = &d->symbols.paths;
-  uint32_t at, n;
-  do {
-    at = mlz_paths_root(f->depth, f->below);
-    f->generation = paths->generation;
-    for (n = 0; n < f->count && at != MLZ_PATH_NONE; n++) f->paths[n] = at = mlz_paths_child(paths, at, f->words[n]);
-  } while (at == MLZ_PATH_NONE);
-  f->stack = f->count ? paths->at[at].stack : 0;
+  f->stale = false;
+  for (uint32_t n = 0; n < f->count; n++) mlz_frames_put(d, f, n, f->words[n]);
 }
 
 __attribute__((cold)) uint32_t mlz_frames_resolve(struct mlz_drain *d, struct mlz_feed *f) {
-  struct mlz_paths *paths = &d->symbols.paths;
-  uint32_t k = f->count < f->depth ? f->count : f->depth;
-  if (k == 0) return 0;
-  const uint64_t *words = f->words + f->count - k;
-  bool truncated = f->count > k || f->below;
-  uint64_t hash = k * 2 + truncated;
-  for (uint32_t i = 0; i < k; i++) hash = (hash ^ words[i]) * UINT64_C(0x9ddfea08eb382d69) ^ hash >> 29;
-  f->stack = mlz_symbols_stack(&d->symbols, words, k, truncated, hash ^ hash >> 32);
-  if (f->generation == paths->generation) paths->at[f->paths[f->count - 1]].stack = f->stack;
-  return f->stack;
+  if (f->count == 0) return 0;
+  if (f->stale) mlz_frames_enter(d, f);
+  struct mlz_window w;
+  const uint64_t *words = window_of(f, f->count, &w);
+  return f->stack = mlz_symbols_window_stack(&d->symbols, f->windows[f->count - 1], words, w);
 }

@@ -3,18 +3,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ENTRIES_MIN (UINT32_C(1) << 13) /* more than twice MLZ_FRAMES_MAX: a feed always gets its frames in */
-#define ENTRIES_MAX (UINT32_C(1) << 20) /* 16 MiB */
-
-static void empty(struct mlz_paths *p) {
-  memset(p->at, 0xff, ((size_t)p->mask + 1) * sizeof *p->at); /* MLZ_PATH_NONE */
-  p->count = 0;
-  p->generation++;
-}
+#define ENTRIES_MIN (UINT32_C(1) << 12)
+#define ENTRIES_MAX (UINT32_C(1) << 18) /* 4 MiB */
 
 bool mlz_paths_init(struct mlz_paths *p) {
-  *p = (struct mlz_paths){.at = malloc(ENTRIES_MIN * sizeof *p->at), .mask = ENTRIES_MIN - 1};
-  if (p->at) empty(p);
+  *p = (struct mlz_paths){.at = calloc(ENTRIES_MIN, sizeof *p->at), .mask = ENTRIES_MIN - 1};
   return p->at != NULL;
 }
 
@@ -23,27 +16,30 @@ void mlz_paths_deinit(struct mlz_paths *p) {
   *p = (struct mlz_paths){0};
 }
 
-static void grow(struct mlz_paths *p) {
-  if (p->mask + 1 < ENTRIES_MAX) {
-    uint32_t entries = (p->mask + 1) * 4;
-    struct mlz_path *grown = malloc(entries * sizeof *grown);
-    if (grown) {
-      free(p->at);
-      p->at = grown;
-      p->mask = entries - 1;
-    }
-  }
-  empty(p);
+static void put(struct mlz_path *at, uint32_t mask, struct mlz_path x) {
+  uint32_t i = mlz_paths_hash(x.from, x.word);
+  while (at[i & mask].to) i++;
+  at[i & mask] = x;
 }
 
-uint32_t mlz_paths_add(struct mlz_paths *p, uint32_t parent, uint64_t word) {
-  if ((p->count + 1) * 2 > p->mask + 1) {
-    grow(p);
-    return MLZ_PATH_NONE;
+static void make_room(struct mlz_paths *p) {
+  uint32_t entries = p->mask + 1;
+  struct mlz_path *grown = entries < ENTRIES_MAX ? calloc(entries * 2, sizeof *grown) : NULL;
+  if (!grown) {
+    memset(p->at, 0, entries * sizeof *p->at);
+    p->count = 0;
+    return;
   }
-  uint32_t i = mlz_paths_hash(parent, word);
-  while (p->at[i & p->mask].parent != MLZ_PATH_NONE) i++;
-  p->at[i & p->mask] = (struct mlz_path){.word = word, .parent = parent, .stack = 0};
+  for (uint32_t i = 0; i < entries; i++) {
+    if (p->at[i].to) put(grown, entries * 2 - 1, p->at[i]);
+  }
+  free(p->at);
+  p->at = grown;
+  p->mask = entries * 2 - 1;
+}
+
+void mlz_paths_add(struct mlz_paths *p, uint32_t from, uint64_t word, uint32_t to) {
+  if ((p->count + 1) * 2 > p->mask + 1) make_room(p);
+  put(p->at, p->mask, (struct mlz_path){.word = word, .from = from, .to = to});
   p->count++;
-  return i & p->mask;
 }

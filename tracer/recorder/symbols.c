@@ -5,8 +5,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 
-#define TRUNCATED (UINT32_C(1) << 31)
 #define CODE_ID_MAX (UINT32_C(1) << 30) /* 4 GiB of table: beyond it a code stays unknown */
 
 struct mlz_content {
@@ -37,9 +37,11 @@ int mlz_symbols_init(struct mlz_symbols *s, struct mlz_writer *writer) {
   s->contents = calloc(64, sizeof *s->contents);
   s->windows_capacity = 4096;
   s->windows = calloc(s->windows_capacity, sizeof *s->windows);
+  s->stack_of_size = 4096;
+  s->stack_of = calloc(s->stack_of_size, sizeof *s->stack_of);
   s->recent = calloc(MLZ_RECENT_FRAMES, sizeof *s->recent);
   bool paths = mlz_paths_init(&s->paths);
-  if (!empty || !s->contents || !s->windows || !s->recent || !paths) {
+  if (!empty || !s->contents || !s->windows || !s->stack_of || !s->recent || !paths) {
     mlz_symbols_deinit(s);
     return -ENOMEM;
   }
@@ -58,6 +60,7 @@ void mlz_symbols_deinit(struct mlz_symbols *s) {
   free(s->content_of);
   free(s->contents);
   free(s->windows);
+  free(s->stack_of);
   free(s->recent);
   mlz_paths_deinit(&s->paths);
   for (struct piece *p = s->pieces, *next; p; p = next) {
@@ -161,7 +164,16 @@ static uint64_t *words_take(struct mlz_symbols *s, uint32_t n) {
   return s->piece + s->piece_used - n;
 }
 
-static bool windows_grow(struct mlz_symbols *s) {
+/* Room for one window more. */
+static bool windows_reserve(struct mlz_symbols *s) {
+  if (s->windows_count + 1 >= s->stack_of_size) {
+    uint32_t *grown = s->stack_of_size < UINT32_C(1) << 30 ? reallocarray(s->stack_of, (size_t)s->stack_of_size * 2, sizeof *grown) : NULL;
+    if (!grown) return false;
+    memset(grown + s->stack_of_size, 0, s->stack_of_size * sizeof *grown);
+    s->stack_of = grown;
+    s->stack_of_size *= 2;
+  }
+  if ((s->windows_count + 1) * 2 <= s->windows_capacity) return true;
   size_t capacity = s->windows_capacity * 2;
   struct mlz_window_slot *grown = calloc(capacity, sizeof *grown);
   if (!grown) return false;
@@ -189,20 +201,26 @@ static __attribute__((noinline, cold)) uint32_t stack_resolve(struct mlz_symbols
   return *stack;
 }
 
-uint32_t mlz_symbols_stack(struct mlz_symbols *s, const uint64_t *words, uint32_t n, bool truncated, uint64_t hash) {
-  if (n == 0 || n > MLZ_STACK_DEPTH_MAX) return 0;
-  uint32_t count = n | (truncated ? TRUNCATED : 0);
-  hash |= 1;
+uint32_t mlz_symbols_window(struct mlz_symbols *s, const uint64_t *words, struct mlz_window w) {
+  if (!windows_reserve(s)) return 0;
+  uint32_t kind = w.count | w.depth << 12 | (uint32_t)w.truncated << 31;
+  uint64_t hash = XXH3_64bits_withSeed(words, w.count * sizeof *words, kind) | 1;
   size_t at = hash & (s->windows_capacity - 1);
   for (; s->windows[at].hash; at = (at + 1) & (s->windows_capacity - 1)) {
-    const struct mlz_window_slot *w = &s->windows[at];
-    if (w->hash == hash && w->count == count && memcmp(w->words, words, n * sizeof *words) == 0) return w->stack;
+    const struct mlz_window_slot *x = &s->windows[at];
+    if (x->hash == hash && x->kind == kind && memcmp(x->words, words, w.count * sizeof *words) == 0) return x->number;
   }
-  uint32_t stack = stack_resolve(s, words, n, truncated);
-  uint64_t *own = s->windows_count + 1 < s->windows_capacity ? words_take(s, n) : NULL;
-  if (!stack || !own) return stack; /* out of memory: right, only not remembered */
-  memcpy(own, words, n * sizeof *words);
-  s->windows[at] = (struct mlz_window_slot){.hash = hash, .words = own, .count = count, .stack = stack};
-  if (++s->windows_count * 2 > s->windows_capacity) windows_grow(s);
+  uint64_t *own = words_take(s, w.count);
+  if (!own) return 0;
+  memcpy(own, words, w.count * sizeof *words);
+  s->windows[at] = (struct mlz_window_slot){.hash = hash, .words = own, .kind = kind, .number = (uint32_t)++s->windows_count};
+  return s->windows[at].number;
+}
+
+uint32_t mlz_symbols_window_stack(struct mlz_symbols *s, uint32_t number, const uint64_t *words, struct mlz_window w) {
+  if (w.count == 0 || w.count > MLZ_STACK_DEPTH_MAX) return 0;
+  if (number && s->stack_of[number]) return s->stack_of[number];
+  uint32_t stack = stack_resolve(s, words, w.count, w.truncated);
+  if (number) s->stack_of[number] = stack;
   return stack;
 }

@@ -17,11 +17,15 @@
 
 struct mlz_content; /* decoded content of a code object */
 
+struct mlz_window { /* what paths.h calls one, without its frame words */
+  uint32_t count, depth;
+  bool truncated;
+};
 struct mlz_window_slot {
   uint64_t hash; /* 0: empty */
   const uint64_t *words;
-  uint32_t count; /* bit 31: truncated */
-  uint32_t stack;
+  uint32_t kind; /* count, depth, truncated */
+  uint32_t number;
 };
 
 struct mlz_recent_frame { /* of `places`; frame 0: empty */
@@ -39,13 +43,15 @@ struct mlz_symbols {
   struct mlz_intern bodies;  /* CODE content -> content id */
   struct mlz_intern places;  /* frame word -> frame id */
   struct mlz_recent_frame *recent;
-  uint32_t *content_of;      /* code id -> content id; 0: not known */
+  uint32_t *content_of; /* code id -> content id; 0: not known */
   uint32_t content_of_size;
   struct mlz_content *contents; /* by content id; 0 is the unknown code */
   uint32_t contents_used, contents_size;
-  struct mlz_paths paths; /* the hot way to a stack id, before the windows */
+  struct mlz_paths paths; /* the hot way to a window */
   struct mlz_window_slot *windows;
   size_t windows_capacity, windows_count;
+  uint32_t *stack_of; /* window's number -> stack id; 0: not asked for yet */
+  uint32_t stack_of_size;
   uint64_t *piece; /* storage for the windows' words */
   size_t piece_used, piece_size;
   void *pieces;
@@ -67,7 +73,9 @@ static inline uint32_t mlz_symbols_content(const struct mlz_symbols *s, uint32_t
 /* Frame id of a frame word (content id << 32 | offset). */
 uint32_t mlz_symbols_frame(struct mlz_symbols *s, uint64_t word);
 
-/* Stack id of a window of frame words, outermost first. `hash` must be a function of the words and of `truncated`. */
-uint32_t mlz_symbols_stack(struct mlz_symbols *s, const uint64_t *words, uint32_t n, bool truncated, uint64_t hash);
+/* Number of a window of frame words, outermost first; 0 if memory is out. */
+uint32_t mlz_symbols_window(struct mlz_symbols *s, const uint64_t *words, struct mlz_window w);
+/* Stack id of the window, which has this number, or 0. */
+uint32_t mlz_symbols_window_stack(struct mlz_symbols *s, uint32_t number, const uint64_t *words, struct mlz_window w);
 
 #endif

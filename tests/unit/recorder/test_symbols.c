@@ -45,20 +45,31 @@ Test(symbols, same_line_same_frame) {
   mlz_symbols_deinit(&s);
 }
 
+static uint32_t stack_of(struct mlz_symbols *s, const uint64_t *words, uint32_t n, bool truncated) {
+  struct mlz_window w = {.count = n, .depth = 10, .truncated = truncated};
+  uint32_t number = mlz_symbols_window(s, words, w);
+  cr_assert_neq(number, 0);
+  cr_assert_eq(mlz_symbols_window(s, words, w), number);
+  return mlz_symbols_window_stack(s, number, words, w);
+}
+
 Test(symbols, stacks_by_line) {
   struct mlz_symbols s;
   cr_assert_eq(mlz_symbols_init(&s, NULL), 0);
   learn(&s, 1, "f", 10);
   learn(&s, 2, "g", 20);
   uint64_t a[] = {word(&s, 1, 0), word(&s, 2, 4)}, b[] = {word(&s, 1, 0), word(&s, 2, 6)}, c[] = {word(&s, 2, 4), word(&s, 1, 0)};
-  uint32_t stack = mlz_symbols_stack(&s, a, 2, false, 111);
+  uint32_t stack = stack_of(&s, a, 2, false);
   cr_assert_neq(stack, 0);
-  cr_assert_eq(mlz_symbols_stack(&s, a, 2, false, 111), stack);
-  cr_assert_eq(mlz_symbols_stack(&s, b, 2, false, 222), stack, "another offset of the same line");
-  cr_assert_neq(mlz_symbols_stack(&s, c, 2, false, 333), stack);
-  cr_assert_neq(mlz_symbols_stack(&s, a, 2, true, 444), stack, "a cut stack is another one");
-  cr_assert_neq(mlz_symbols_stack(&s, c, 2, false, 111), stack, "an equal hash is not believed");
-  cr_assert_eq(mlz_symbols_stack(&s, a, 0, false, 1), 0);
+  cr_assert_eq(stack_of(&s, a, 2, false), stack);
+  cr_assert_eq(stack_of(&s, b, 2, false), stack, "another offset of the same line");
+  cr_assert_neq(stack_of(&s, c, 2, false), stack);
+  cr_assert_neq(stack_of(&s, a, 2, true), stack, "a cut stack is another one");
+  cr_assert_eq(stack_of(&s, a, 0, false), 0);
+  struct mlz_window deep = {.count = 2, .depth = 11};
+  cr_assert_neq(mlz_symbols_window(&s, a, deep), mlz_symbols_window(&s, a, (struct mlz_window){.count = 2, .depth = 10}),
+                "other windows follow from it");
+  cr_assert_eq(mlz_symbols_window_stack(&s, 0, a, deep), stack, "without a number it is right, only not remembered");
   mlz_symbols_deinit(&s);
 }
 
@@ -74,7 +85,7 @@ Test(symbols, grows) {
   for (int round = 0; round < 2; round++) {
     for (uint32_t i = 1; i <= 20000; i++) {
       uint64_t w = word(&s, i, 0);
-      uint32_t stack = mlz_symbols_stack(&s, &w, 1, false, i * UINT64_C(0x9e3779b97f4a7c15));
+      uint32_t stack = stack_of(&s, &w, 1, false);
       if (i == 1 && !round) first = stack;
       if (i == 1) cr_assert_eq(stack, first);
       cr_assert_eq(stack, first + i - 1);
