@@ -8,12 +8,21 @@
 
 bool mlz_paths_init(struct mlz_paths *p) {
   *p = (struct mlz_paths){.at = calloc(ENTRIES_MIN, sizeof *p->at), .mask = ENTRIES_MIN - 1};
-  return p->at != NULL;
+  p->recent = calloc(MLZ_PATHS_RECENT, sizeof *p->recent);
+  return p->at && p->recent;
 }
 
 void mlz_paths_deinit(struct mlz_paths *p) {
   free(p->at);
+  free(p->recent);
   *p = (struct mlz_paths){0};
+}
+
+uint32_t mlz_paths_look(const struct mlz_paths *p, uint32_t from, uint64_t word, uint32_t hash) {
+  const struct mlz_path *x = &p->at[hash & p->mask];
+  while (x->to && (x->word != word || x->from != from)) x = &p->at[++hash & p->mask];
+  if (x->to) p->recent[mlz_paths_hash(from, word) % MLZ_PATHS_RECENT] = *x;
+  return x->to;
 }
 
 static void put(struct mlz_path *at, uint32_t mask, struct mlz_path x) {

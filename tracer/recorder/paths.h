@@ -18,7 +18,10 @@ struct mlz_path {
   uint32_t from;
   uint32_t to; /* 0: an empty entry */
 };
+#define MLZ_PATHS_RECENT 4096u
+
 struct mlz_paths {
+  struct mlz_path *recent; /* what was asked for lately, by the hash alone: 64 KiB that stay in the cache, where the table does not */
   struct mlz_path *at;
   uint32_t mask, count;
 };
@@ -35,13 +38,13 @@ static inline uint32_t mlz_paths_hash(uint32_t from, uint64_t word) {
 /* Stacks of another depth begin elsewhere. */
 static inline uint32_t mlz_paths_root(uint32_t depth, bool below) { return MLZ_PATH_ROOT | depth << 1 | below; }
 
+uint32_t mlz_paths_look(const struct mlz_paths *p, uint32_t from, uint64_t word, uint32_t hash); /* slow case of mlz_paths_find */
+
 /* 0: not known. */
 static inline uint32_t mlz_paths_find(const struct mlz_paths *p, uint32_t from, uint64_t word) {
-  for (uint32_t i = mlz_paths_hash(from, word);; i++) {
-    const struct mlz_path *x = &p->at[i & p->mask];
-    if (__builtin_expect(x->word == word && x->from == from, 1)) return x->to;
-    if (x->to == 0) return 0;
-  }
+  uint32_t hash = mlz_paths_hash(from, word);
+  const struct mlz_path *x = &p->recent[hash % MLZ_PATHS_RECENT];
+  return __builtin_expect(x->word == word && x->from == from, 1) ? x->to : mlz_paths_look(p, from, word, hash);
 }
 
 #endif
