@@ -165,6 +165,7 @@ static bool thread_begin(struct mlz_tls *t) {
   t->image = mlz_agent.last_image;
   t->last_block = NULL;
   t->countdown = 0;
+  t->later = 0;
   if (th->number > 1) mlz_marks_atomic[MLZ_MARKS_SHARED] = true;
   if (th->number == 1) mlz_process_begin(t);
   send_name(th, MLZ_K_THREAD);

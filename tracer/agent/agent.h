@@ -108,12 +108,15 @@ struct mlz_tls {
   uint32_t busy;  /* enum mlz_busy */
   uint32_t image; /* the image that `thread` belongs to; 0: none yet, or not this thread */
   uint64_t settings;
-  uint64_t countdown;        /* 0: every allocation is chosen; n: the n-th from now is */
+  /* 0: every allocation is chosen. Else the (countdown + later)-th from now is; the countdown is short, so that settings are looked at often. */
+  uint32_t countdown;
+  uint64_t later;
   uint64_t over;             /* sample_over, or UINT64_MAX */
   struct mlz_thread *thread; /* never NULL */
   const void *last_block;    /* of the thread's last allocation, if that was recorded; else NULL */
   uint32_t retry;            /* no ring: events to pass over before trying again */
   uint32_t retries;
+  uint32_t chosen; /* enum mlz_gate_answer that the gate gave already for the allocation under way; 0: it was not asked */
 };
 _Static_assert(sizeof(struct mlz_tls) <= 80, "static TLS stays small");
 

@@ -36,21 +36,21 @@ void mlz_gate_next(struct mlz_tls *t) {
   struct mlz_thread *th = t->thread;
   uint32_t rate = mlz_settings_rate(t->settings);
   mlz_gate_publish(t);
-  t->countdown = draw(th, rate);
-  th->passed_then += t->countdown - 1;
+  mlz_gate_set(t, draw(th, rate));
+  th->passed_then += mlz_gate_still(t);
 }
 
 void mlz_gate_reset(struct mlz_tls *t) {
   struct mlz_thread *th = t->thread;
   uint32_t rate = mlz_settings_rate(t->settings);
-  th->passed_then -= t->countdown ? t->countdown - 1 : 0;
+  th->passed_then -= mlz_gate_still(t);
   th->sample_begun = th->sample_ahead = 0;
   th->sample_taken = false;
   if (t->settings & MLZ_SET_PAUSED) {
-    t->countdown = UINT64_MAX / 2;
+    mlz_gate_set(t, UINT64_MAX / 2);
     t->over = UINT64_MAX;
   } else {
-    t->countdown = rate == MLZ_RATE_ALL ? 0 : draw(th, rate) + 1;
+    mlz_gate_set(t, rate == MLZ_RATE_ALL ? 0 : draw(th, rate) + 1);
   }
-  th->passed_then += t->countdown ? t->countdown - 1 : 0;
+  th->passed_then += mlz_gate_still(t);
 }

@@ -17,9 +17,18 @@ void mlz_gate_reset(struct mlz_tls *t);
 
 enum mlz_gate_answer { MLZ_GATE_PASS = 0, MLZ_GATE_TAKE = 1, MLZ_GATE_CERTAIN = 2 };
 
+#define MLZ_GATE_STRETCH 16u /* allocations that may be passed over before the settings are looked at */
+
+/* Allocations to pass over before the chosen one. */
+static inline uint64_t mlz_gate_still(const struct mlz_tls *t) { return t->countdown ? t->countdown + t->later - 1 : 0; }
+static inline void mlz_gate_set(struct mlz_tls *t, uint64_t countdown) {
+  t->countdown = countdown < MLZ_GATE_STRETCH ? (uint32_t)countdown : MLZ_GATE_STRETCH;
+  t->later = countdown - t->countdown;
+}
+
 /* Puts the exact count into the ring's header, before a record. */
 static inline __attribute__((always_inline)) void mlz_gate_publish(struct mlz_tls *t) {
-  uint64_t still = t->countdown ? t->countdown - 1 : 0;
+  uint64_t still = mlz_gate_still(t);
   atomic_store_explicit(&t->thread->out.ring->allocs_passed, t->thread->passed_then - still, memory_order_relaxed);
 }
 /* An allocation that was chosen cannot be recorded. */
@@ -29,9 +38,15 @@ static inline void mlz_gate_refuse(struct mlz_tls *t) {
 }
 
 static inline __attribute__((always_inline)) enum mlz_gate_answer mlz_gate(struct mlz_tls *t, uint64_t size) {
+  if (MLZ_UNLIKELY(t->chosen)) {
+    enum mlz_gate_answer answer = (enum mlz_gate_answer)t->chosen;
+    t->chosen = MLZ_GATE_PASS;
+    return answer;
+  }
   bool certain = size >= t->over;
   if (MLZ_UNLIKELY(t->countdown != 0)) {
-    if (--t->countdown != 0) {
+    if (--t->countdown == 0 && t->later) mlz_gate_set(t, t->later);
+    if (t->countdown != 0) {
       if (MLZ_LIKELY(!certain)) {
         t->last_block = NULL;
         return MLZ_GATE_PASS;

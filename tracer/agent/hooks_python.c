@@ -31,23 +31,6 @@ MLZ_INLINE void *hook_malloc(struct mlz_py_allocator *in, size_t size, unsigned 
 }
 void *mlz_python_malloc_any(struct mlz_py_allocator *in, size_t size, unsigned domain) { return hook_malloc(in, size, domain); }
 
-/* An allocation that is passed over: a budget of 2 ns. */
-void *mlz_python_malloc_sampled(struct mlz_py_allocator *in, size_t size, unsigned domain) {
-  struct mlz_tls *t = &mlz_tls;
-  if (MLZ_UNLIKELY(t->countdown == 1) || MLZ_UNLIKELY(size >= t->over) ||
-      MLZ_UNLIKELY(t->thread->settings != atomic_load_explicit(&mlz_agent_control()->settings, memory_order_relaxed)) || /* or a fork */
-      MLZ_UNLIKELY(*mlz_python.collecting))
-    return mlz_python_malloc_any(in, size, domain);
-  t->countdown--;
-  t->last_block = NULL;
-  t->busy = MLZ_BUSY_INNER;
-  atomic_signal_fence(memory_order_seq_cst);
-  void *block = in->malloc(in->ctx, size);
-  atomic_signal_fence(memory_order_seq_cst);
-  t->busy = MLZ_BUSY_NOT;
-  return block;
-}
-
 MLZ_INLINE void *hook_calloc(struct mlz_py_allocator *in, size_t n, size_t size, unsigned domain) {
   struct mlz_tls *t = &mlz_tls;
   if (MLZ_UNLIKELY(t->busy)) {
@@ -91,6 +74,55 @@ MLZ_INLINE void *hook_realloc(struct mlz_py_allocator *in, void *old, size_t siz
 }
 void *mlz_python_realloc_whole(struct mlz_py_allocator *in, void *old, size_t size, unsigned domain) {
   return hook_realloc(in, old, size, domain);
+}
+
+/* ---- where some allocations are passed over ---- */
+
+enum choice { PASSED, CHOSEN, ODD };
+MLZ_INLINE enum choice choose(struct mlz_tls *t, size_t size) {
+  if (MLZ_UNLIKELY(size >= t->over) ||
+      MLZ_UNLIKELY(t->thread->settings != atomic_load_explicit(&mlz_agent_control()->settings, memory_order_relaxed)) || /* or a fork */
+      MLZ_UNLIKELY(*mlz_python.collecting))
+    return ODD;
+  enum mlz_gate_answer answer = mlz_gate(t, size);
+  t->chosen = answer;
+  return answer == MLZ_GATE_PASS ? PASSED : CHOSEN;
+}
+
+/* `call` gives the block, `after` tells of it. */
+#define SAMPLED(call, after)                                                                                                               \
+  t->busy = MLZ_BUSY_INNER;                                                                                                                \
+  atomic_signal_fence(memory_order_seq_cst);                                                                                               \
+  void *block = call;                                                                                                                      \
+  atomic_signal_fence(memory_order_seq_cst);                                                                                               \
+  if (MLZ_UNLIKELY(choice == CHOSEN)) {                                                                                                    \
+    after;                                                                                                                                 \
+    t->chosen = MLZ_GATE_PASS;                                                                                                             \
+  } else {                                                                                                                                 \
+    t->busy = MLZ_BUSY_NOT;                                                                                                                \
+  }                                                                                                                                        \
+  return block
+
+void *mlz_python_malloc_sampled(struct mlz_py_allocator *in, size_t size, unsigned domain) {
+  struct mlz_tls *t = &mlz_tls;
+  enum choice choice = choose(t, size);
+  if (MLZ_UNLIKELY(choice == ODD)) return mlz_python_malloc_any(in, size, domain);
+  SAMPLED(in->malloc(in->ctx, size), (domain == MLZ_D_OBJ ? mlz_python.reader->obj_after : mlz_python.reader->mem_after)(block, size));
+}
+
+void *mlz_python_calloc_sampled(struct mlz_py_allocator *in, size_t n, size_t size) {
+  struct mlz_tls *t = &mlz_tls;
+  enum choice choice = choose(t, n * size);
+  if (MLZ_UNLIKELY(choice == ODD)) return mlz_python_calloc_any(in, n, size, MLZ_D_MEM);
+  SAMPLED(in->calloc(in->ctx, n, size), mlz_python.reader->mem_after(block, n * size));
+}
+
+/* A block that was passed over becomes another one; a recorded one goes the general way. */
+void *mlz_python_realloc_sampled(struct mlz_py_allocator *in, void *old, size_t size) {
+  struct mlz_tls *t = &mlz_tls;
+  enum choice choice = mlz_record_marked(old, MLZ_D_MEM) ? ODD : choose(t, size);
+  if (MLZ_UNLIKELY(choice == ODD)) return mlz_python_realloc_whole(in, old, size, MLZ_D_MEM);
+  SAMPLED(in->realloc(in->ctx, old, size), mlz_python.reader->mem_after(block, size));
 }
 
 static __attribute__((noinline)) void free_any(struct mlz_py_allocator *in, void *block, unsigned domain) {
@@ -153,6 +185,41 @@ static void install(unsigned generation) {
     a.ctx = &inner[generation][d];
     mlz_python.mem_set(d, &a);
   }
+}
+
+/* ---- pymalloc's arenas ---- */
+
+static struct mlz_py_arenas arenas;
+
+static void *arena_alloc(void *ctx, size_t size) {
+  (void)ctx;
+  struct mlz_tls *t = &mlz_tls;
+  uint32_t busy = t->busy;
+  if (busy == MLZ_BUSY_NOT) t->busy = MLZ_BUSY_INNER;
+  atomic_signal_fence(memory_order_seq_cst);
+  void *arena = arenas.alloc(arenas.ctx, size);
+  atomic_signal_fence(memory_order_seq_cst);
+  t->busy = busy;
+  return arena;
+}
+static void arena_free(void *ctx, void *arena, size_t size) {
+  (void)ctx;
+  struct mlz_tls *t = &mlz_tls;
+  uint32_t busy = t->busy;
+  if (busy == MLZ_BUSY_NOT) t->busy = MLZ_BUSY_INNER;
+  atomic_signal_fence(memory_order_seq_cst);
+  arenas.free(arenas.ctx, arena, size);
+  atomic_signal_fence(memory_order_seq_cst);
+  t->busy = busy;
+}
+
+void mlz_python_arenas(void) {
+  struct mlz_py_arenas top;
+  if (!mlz_python.arena_get || !mlz_python.arena_set) return;
+  mlz_python.arena_get(&top);
+  if (top.alloc == arena_alloc) return;
+  arenas = top;
+  mlz_python.arena_set(&(struct mlz_py_arenas){NULL, arena_alloc, arena_free});
 }
 
 bool mlz_python_uncover(struct mlz_py_allocator *top) {

@@ -19,10 +19,10 @@ static __attribute__((noinline)) void *FN(_turned)(void *block, size_t size, uin
   struct mlz_tls *t = &mlz_tls;
   struct mlz_thread *th = t->thread;
   const char *tstate = *(const char *const *)th->tstate_slot;
-  if (MLZ_UNLIKELY(atomic_load_explicit(&mlz_python.state, memory_order_relaxed) != MLZ_PY_READY || th->depth == 0) ||
+  if (MLZ_UNLIKELY(atomic_load_explicit(&mlz_python.state, memory_order_relaxed) != MLZ_PY_READY) ||
       MLZ_UNLIKELY(!*mlz_python.initialized) || MLZ_UNLIKELY(!mlz_marks_set(block, MLZ_MARKS_PLAIN)))
     return FN(_any)(block, size, head, old);
-  unsigned flags = WALK_NAME(th, tstate);
+  unsigned flags = MLZ_LIKELY(th->depth != 0) ? WALK_NAME(th, tstate) : MLZ_F_NOSTACK;
   if (MLZ_LIKELY(mlz_event_alloc(t, mlz_word_kind(head), flags, mlz_word_domain(head), block, size, true))) {
     t->last_block = block;
   } else {
@@ -143,12 +143,27 @@ static __attribute__((noinline)) void *FN(_mem_moved)(void *block, size_t size, 
   void *block = call;                                                                                                                      \
   atomic_signal_fence(memory_order_seq_cst)
 
+static __attribute__((noinline)) void *FN(_mem_taken)(struct mlz_py_allocator *in, size_t size) {
+  struct mlz_tls *t = &mlz_tls;
+  QUICK_CALL(t, in->malloc(in->ctx, size));
+  return FN(_mem_after)(block, size);
+}
+static __attribute__((noinline)) void *FN(_obj_taken)(struct mlz_py_allocator *in, size_t size) {
+  struct mlz_tls *t = &mlz_tls;
+  QUICK_CALL(t, in->malloc(in->ctx, size));
+  return FN(_obj_after)(block, size);
+}
 MLZ_INLINE void *FN(_malloc)(struct mlz_py_allocator *in, size_t size, unsigned domain) {
   struct mlz_tls *t = &mlz_tls;
   if (MLZ_UNLIKELY(t->busy != MLZ_BUSY_NOT)) return mlz_python_malloc_any(in, size, domain);
-  if (MLZ_UNLIKELY(t->countdown != 0)) return mlz_python_malloc_sampled(in, size, domain);
+  if (t->countdown == 0) return domain == MLZ_D_MEM ? FN(_mem_taken)(in, size) : FN(_obj_taken)(in, size);
+  if (MLZ_UNLIKELY(t->countdown == 1) || MLZ_UNLIKELY(size >= t->over) || MLZ_UNLIKELY(*mlz_python.collecting))
+    return mlz_python_malloc_sampled(in, size, domain);
+  t->countdown--; /* passed over: a budget of 2 ns */
+  t->last_block = NULL;
   QUICK_CALL(t, in->malloc(in->ctx, size));
-  return domain == MLZ_D_MEM ? FN(_mem_after)(block, size) : FN(_obj_after)(block, size);
+  t->busy = MLZ_BUSY_NOT;
+  return block;
 }
 static void *FN(_mem_malloc)(void *ctx, size_t size) { return FN(_malloc)(ctx, size, MLZ_D_MEM); }
 static void *FN(_obj_malloc)(void *ctx, size_t size) { return FN(_malloc)(ctx, size, MLZ_D_OBJ); }
@@ -157,7 +172,8 @@ static void *FN(_obj_malloc)(void *ctx, size_t size) { return FN(_malloc)(ctx, s
 static void *FN(_mem_calloc)(void *ctx, size_t n, size_t size) {
   struct mlz_py_allocator *in = ctx;
   struct mlz_tls *t = &mlz_tls;
-  if (MLZ_UNLIKELY(t->busy != MLZ_BUSY_NOT) || MLZ_UNLIKELY(t->countdown != 0)) return mlz_python_calloc_any(in, n, size, MLZ_D_MEM);
+  if (MLZ_UNLIKELY(t->busy != MLZ_BUSY_NOT)) return mlz_python_calloc_any(in, n, size, MLZ_D_MEM);
+  if (MLZ_UNLIKELY(t->countdown != 0)) return mlz_python_calloc_sampled(in, n, size);
   QUICK_CALL(t, in->calloc(in->ctx, n, size));
   return FN(_mem_after)(block, n * size);
 }
@@ -165,8 +181,9 @@ static void *FN(_mem_realloc)(void *ctx, void *old, size_t size) {
   struct mlz_py_allocator *in = ctx;
   struct mlz_tls *t = &mlz_tls;
   if (!old) return FN(_mem_malloc)(ctx, size);
-  if (MLZ_UNLIKELY(t->busy != MLZ_BUSY_NOT) || MLZ_UNLIKELY(t->countdown != 0) || MLZ_UNLIKELY(size == 0) ||
-      mlz_record_free_quick(old, mlz_head_word(MLZ_K_REALLOC_BEGIN, 0, MLZ_D_MEM, 0)) != MLZ_FREE_TOLD)
+  if (MLZ_UNLIKELY(t->busy != MLZ_BUSY_NOT) || MLZ_UNLIKELY(size == 0)) return mlz_python_realloc_whole(in, old, size, MLZ_D_MEM);
+  if (MLZ_UNLIKELY(t->countdown != 0)) return mlz_python_realloc_sampled(in, old, size);
+  if (MLZ_UNLIKELY(mlz_record_free_quick(old, mlz_head_word(MLZ_K_REALLOC_BEGIN, 0, MLZ_D_MEM, 0)) != MLZ_FREE_TOLD))
     return mlz_python_realloc_whole(in, old, size, MLZ_D_MEM);
   QUICK_CALL(t, in->realloc(in->ctx, old, size));
   return FN(_mem_moved)(block, size, old);

@@ -35,6 +35,8 @@ MLZ_MARKS_INLINE struct mlz_marks_piece *mlz_marks_find(uintptr_t address) {
   return atomic_load_explicit(&mlz_marks[address >> MLZ_MARKS_PIECE_SHIFT & (MLZ_MARKS_PIECES - 1)], memory_order_acquire);
 }
 MLZ_MARKS_INLINE uint32_t mlz_marks_word(uintptr_t address) { return (uint32_t)(address >> 10) & (MLZ_MARKS_WORDS - 1); }
+/* In a word's value; compiles to one bit test. */
+MLZ_MARKS_INLINE bool mlz_marks_in(uint64_t word, uintptr_t address) { return word >> (address >> 4 & 63) & 1; }
 MLZ_MARKS_INLINE uint64_t mlz_marks_bit(uintptr_t address) { return UINT64_C(1) << (address >> 4 & 63); }
 
 /* glibc 2.32 and later: false from before the second thread begins. Elsewhere the first recorded event of a second thread tells. */

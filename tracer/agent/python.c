@@ -64,6 +64,8 @@ void mlz_python_start(void) {
   py->layout = mlz_python_layout_for(version);
   *(void **)&py->mem_get = symbol("PyMem_GetAllocator");
   *(void **)&py->mem_set = symbol("PyMem_SetAllocator");
+  *(void **)&py->arena_get = symbol("PyObject_GetArenaAllocator");
+  *(void **)&py->arena_set = symbol("PyObject_SetArenaAllocator");
   *(void **)&py->tstate_get = symbol("PyThreadState_GetUnchecked");
   if (!py->tstate_get) *(void **)&py->tstate_get = symbol("_PyThreadState_UncheckedGet");
   *(void **)&py->tstate_own = symbol("PyGILState_GetThisThreadState");
@@ -180,6 +182,7 @@ void mlz_python_check(struct mlz_tls *t, const char *tstate) {
   }
   atomic_store(&told, mlz_agent.last_image);
   send_python(t->thread, "ok");
+  mlz_python_arenas();
   atomic_store(&mlz_python.state, MLZ_PY_READY);
   if (mlz_agent.trace_gc) mlz_gc_prepare();
 }

@@ -46,6 +46,12 @@ struct mlz_py_allocator {
   void (*free)(void *ctx, void *p);
 };
 
+struct mlz_py_arenas { /* PyObjectArenaAllocator */
+  void *ctx;
+  void *(*alloc)(void *ctx, size_t size);
+  void (*free)(void *ctx, void *arena, size_t size);
+};
+
 /* Compares the thread's stack with what it remembers. 0: unchanged; MLZ_STACK_CHANGED: the difference is in th; MLZ_F_NOSTACK: there is none. */
 typedef unsigned mlz_capture_function(struct mlz_thread *th, const char *tstate);
 
@@ -72,6 +78,8 @@ struct mlz_python {
   /* of the C API */
   void (*mem_get)(int domain, struct mlz_py_allocator *a);
   void (*mem_set)(int domain, struct mlz_py_allocator *a);
+  void (*arena_get)(struct mlz_py_arenas *a);
+  void (*arena_set)(struct mlz_py_arenas *a);
   int (*add_pending)(int (*f)(void *), void *arg);
   long (*extra_request)(void (*free_function)(void *));
   int (*extra_set)(void *code, long index, void *extra);
@@ -90,6 +98,7 @@ void mlz_python_start(void);
 /* hooks_python.c */
 bool mlz_python_install(void);
 void mlz_python_rewrap(void); /* from malloc, while wrap_pending */
+void mlz_python_arenas(void); /* takes pymalloc's arenas out of the mmap hooks' sight: they are what obj and mem blocks are made of */
 void mlz_python_on_top(void); /* puts our hooks back where the interpreter has thrown them out */
 /* Where another hook lies on top of ours in the mem domain: puts what lies under ours there, and the other into *top for putting it
  * back. False: ours is the top one, nothing was changed. The GIL is held. */
@@ -127,6 +136,9 @@ struct mlz_stack_reader {
   void *(*mem_malloc)(void *ctx, size_t size);
   void *(*mem_calloc)(void *ctx, size_t n, size_t size);
   void *(*mem_realloc)(void *ctx, void *old, size_t size);
+  /* Their second half: tells of a block that was just allocated, and returns it. */
+  void *(*obj_after)(void *block, size_t size);
+  void *(*mem_after)(void *block, size_t size);
 };
 const struct mlz_stack_reader *mlz_stack_reader_for(unsigned minor); /* NULL: none */
 
@@ -134,11 +146,14 @@ const struct mlz_stack_reader *mlz_stack_reader_for(unsigned minor); /* NULL: no
  * they return `block`. */
 MLZ_COLD void *mlz_python_alloc_any(struct mlz_tls *t, void *block, size_t size, unsigned domain);
 MLZ_COLD void *mlz_python_realloc_any(struct mlz_tls *t, void *old, void *block, size_t size, unsigned domain);
-/* The whole call: where some allocations are passed over, and where a hook of the thread is running already. */
-void *mlz_python_malloc_sampled(struct mlz_py_allocator *in, size_t size, unsigned domain);
+/* The whole call, where a hook of the thread is running already, or anything else is odd. */
 MLZ_COLD void *mlz_python_malloc_any(struct mlz_py_allocator *in, size_t size, unsigned domain);
 void *mlz_python_calloc_any(struct mlz_py_allocator *in, size_t n, size_t size, unsigned domain);
 void *mlz_python_realloc_whole(struct mlz_py_allocator *in, void *old, size_t size, unsigned domain);
+/* The whole call, where some allocations are passed over: a budget of 2 ns for those. t->busy is NOT, the countdown runs. */
+void *mlz_python_malloc_sampled(struct mlz_py_allocator *in, size_t size, unsigned domain);
+void *mlz_python_calloc_sampled(struct mlz_py_allocator *in, size_t n, size_t size);   /* of mem */
+void *mlz_python_realloc_sampled(struct mlz_py_allocator *in, void *old, size_t size); /* of mem; old is a block */
 
 /* The current thread state as the mem and obj hooks may believe it. */
 static inline __attribute__((always_inline)) const char *mlz_python_tstate(struct mlz_thread *th) {

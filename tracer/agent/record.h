@@ -83,15 +83,15 @@ MLZ_INLINE enum mlz_free mlz_record_free_quick(void *block, uint64_t head) {
   struct mlz_marks_piece *piece = mlz_marks_find((uintptr_t)block);
   if (MLZ_UNLIKELY(!piece)) return MLZ_FREE_UNMARKED;
   _Atomic uint64_t *word = &piece->map[MLZ_MARKS_PLAIN][mlz_marks_word((uintptr_t)block)];
-  uint64_t old = atomic_load_explicit(word, memory_order_relaxed), bit = mlz_marks_bit((uintptr_t)block);
-  if (!(old & bit)) return MLZ_FREE_UNMARKED;
+  uint64_t old = atomic_load_explicit(word, memory_order_relaxed);
+  if (!mlz_marks_in(old, (uintptr_t)block)) return MLZ_FREE_UNMARKED;
   if (MLZ_UNLIKELY(t->busy != MLZ_BUSY_NOT)) return MLZ_FREE_ODD;
   t->busy = MLZ_BUSY_EVENT;
   atomic_signal_fence(memory_order_seq_cst);
   struct mlz_thread *th = t->thread;
   bool quick = mlz_event_quick(th) && MLZ_LIKELY(*mlz_python.initialized);
   if (quick) {
-    atomic_store_explicit(word, old & ~bit, memory_order_relaxed);
+    atomic_store_explicit(word, old & ~mlz_marks_bit((uintptr_t)block), memory_order_relaxed);
     *th->out.cursor = (struct mlz_slot){mlz_event_block_word(0, 0, 0, block) | head, (uintptr_t)t->last_block};
     mlz_producer_advance(&th->out, 1);
   }

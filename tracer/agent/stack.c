@@ -88,8 +88,13 @@
 const struct mlz_stack_reader *mlz_stack_reader_for(unsigned minor) {
 #define READER(layout)                                                                                                                     \
   {                                                                                                                                        \
-    static const struct mlz_stack_reader reader = {layout, layout##_obj_malloc, layout##_mem_malloc, layout##_mem_calloc,                  \
-                                                   layout##_mem_realloc};                                                                  \
+    static const struct mlz_stack_reader reader = {layout,                                                                                 \
+                                                   layout##_obj_malloc,                                                                    \
+                                                   layout##_mem_malloc,                                                                    \
+                                                   layout##_mem_calloc,                                                                    \
+                                                   layout##_mem_realloc,                                                                   \
+                                                   layout##_obj_after,                                                                     \
+                                                   layout##_mem_after};                                                                    \
     return &reader;                                                                                                                        \
   }
   switch (minor) {

@@ -71,7 +71,7 @@ static inline uint32_t FN(_offset)(const char *code, uint64_t instr) {
 #ifdef INSTR_I32
   (void)code;
   int32_t lasti = (int32_t)(uint32_t)instr;
-  return lasti < 0 ? 0 : (uint32_t)lasti * INSTR_SCALE;
+  return lasti < 0 ? UINT32_MAX : (uint32_t)lasti * INSTR_SCALE; /* nothing has run yet: the line of the definition */
 #else
   return (uint32_t)(instr - (uint64_t)(uintptr_t)(code + CODE_START));
 #endif
