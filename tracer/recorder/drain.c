@@ -12,6 +12,7 @@
 #define POLL_NS UINT64_C(20000000)
 #define NAP_MIN_NS 60000
 #define NAP_MAX_NS 1000000
+#define NAP_LONG_NS 200000 /* in a longer nap a ring could run full: producers may end it */
 #define SLEEP_NS 100000000
 #define IDLE_ROUNDS 10
 
@@ -89,7 +90,9 @@ static void read_heads(struct mlz_drain *d) {
     if (!f) continue;
     f->h1 = head_of(d, f);
     uint64_t fill = (f->h1 - f->pos) * 256 / d->control->ring_slots;
-    if (fill > d->fill) d->fill = (uint32_t)fill;
+    uint64_t side = atomic_load_explicit(&f->ring->side_head, memory_order_relaxed) - f->side_pos;
+    if (side * 256 / d->control->side_bytes > fill) fill = side * 256 / d->control->side_bytes;
+    if (fill > d->fill) d->fill = fill < 256 ? (uint32_t)fill : 256;
   }
   atomic_thread_fence(memory_order_seq_cst);
   attach_new(d);
@@ -158,6 +161,19 @@ static void sleep_idle(struct mlz_drain *d) {
   atomic_store(&c->sleeping, 0);
 }
 
+/* A producer that has written a quarter of its ring since it last looked, or finds it full, wakes us. */
+static void nap(struct mlz_control *c, long ns) {
+  struct timespec t = {.tv_nsec = ns};
+  if (ns < NAP_LONG_NS) {
+    clock_nanosleep(CLOCK_MONOTONIC, 0, &t, NULL);
+    return;
+  }
+  uint32_t wake = atomic_load(&c->wake);
+  atomic_store(&c->sleeping, 1);
+  syscall(SYS_futex, &c->wake, FUTEX_WAIT, wake, &t, NULL, 0);
+  atomic_store(&c->sleeping, 0);
+}
+
 void mlz_drain_sleep(struct mlz_drain *d, unsigned idle) {
   if (idle > IDLE_ROUNDS) {
     sleep_idle(d);
@@ -168,10 +184,9 @@ void mlz_drain_sleep(struct mlz_drain *d, unsigned idle) {
     return;
   }
   /* The nap after which the fullest ring would be an eighth full, going by the last one. */
-  long nap = d->fill >= 32 ? d->nap_ns / 2 : d->nap_ns + d->nap_ns / 4;
-  if (nap < NAP_MIN_NS) nap = NAP_MIN_NS;
-  if (nap > NAP_MAX_NS) nap = NAP_MAX_NS;
-  d->nap_ns = nap;
-  struct timespec t = {.tv_nsec = nap};
-  clock_nanosleep(CLOCK_MONOTONIC, 0, &t, NULL);
+  long ns = d->fill >= 32 ? d->nap_ns / 2 : d->nap_ns + d->nap_ns / 4;
+  if (ns < NAP_MIN_NS) ns = NAP_MIN_NS;
+  if (ns > NAP_MAX_NS) ns = NAP_MAX_NS;
+  d->nap_ns = ns;
+  nap(d->control, ns);
 }

@@ -152,7 +152,7 @@ struct mlz_drain {
   uint64_t first_ring;  /* rings ever seen */
   uint64_t slots_total; /* ever taken */
   uint64_t slots_taken; /* in this round */
-  uint32_t fill;        /* highest fill of a ring seen in this round, in 1/256 of its slots */
+  uint32_t fill;        /* highest fill of a ring or its side buffer seen in this round, in 1/256 */
   uint64_t polled_ns;   /* when processes were last looked at */
   long nap_ns;
   bool group_wanted;   /* a snapshot was asked for */
