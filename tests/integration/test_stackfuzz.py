@@ -87,11 +87,14 @@ def wanted(path, depth, child):
     return out, len(said['stops'])
 
 
-def differences(blocks, process, expected):
+def differences(blocks, process, expected, traced):
+    """`traced`: what the interpreter makes for a tracer is made on the lines of the program, and may have a small block's size."""
     for key, stacks in expected.items():
         found = blocks.of(process, key)
         for stack, (made, temporary, freed, gone) in stacks.items():
             got = found.pop(stack, (0, 0, 0))
+            if traced and key[1] < BASE and got[0] > made:
+                continue
             if got[0] != made or not temporary <= got[1] <= temporary + gone or got[1] + got[2] != temporary + freed + gone:
                 yield '%s of %d bytes: made, temporary, freed later: got %r, wanted %r (%d of either kind): %r' % (
                     'obj' if key[0] == OBJ else 'mem', key[1], tuple(got), (made, temporary, freed), gone, stack)
@@ -104,14 +107,15 @@ def compare(python, seed, depth, parts, fuel, options=()):
     command = [python, '-I', '-S', PROGRAM]
     truth = execute(command + ['truth', 'truth.json', seed, fuel, parts])
     same('status of the program, untraced: ' + truth.stderr, truth.returncode, 0)
-    record(command + ['silent', '-', seed, fuel, parts], '--max-stack-depth', depth, *options)
+    silent = record(command + ['silent', '-', seed, fuel, parts], '--max-stack-depth', depth, *options)
+    same('what both say', [truth.stderr, silent.stderr], ['', ''])
     blocks = Blocks()
     same('processes', len(blocks.order), 2 if 'fork' in parts else 1)
     count = 0
     for process, child in zip(sorted(blocks.order), (False, True)):
         expected, stops = wanted('truth.json' + ('.child' if child else ''), depth, child)
         count += stops
-        wrong = list(differences(blocks, process, expected))
+        wrong = list(differences(blocks, process, expected, 'trace' in parts))
         assert not wrong, '%d of %d wrong in process %d (seed %d, depth %d, %s), such as\n%s' % (
             len(wrong), stops, process, seed, depth, parts, '\n'.join(wrong[:5]))
     assert count > 300, 'only %d blocks' % count

@@ -38,6 +38,7 @@ stops = []  # [kind, n, [frame numbers], whole, fate]
 lock = threading.Lock()
 forked_at = None
 handed = []
+inherited = []  # blocks of every layer that are there at the fork, freed by and by in parent and child
 HELPERS = {'stop', 'small', 'listed', 'lettered', 'grew', 'kept', 'given', 'slot', 'note', 'look', 'line_of'}
 
 
@@ -631,6 +632,8 @@ def dynamic(w, n):
 
 def noise(w, n):
     zlib.decompress(zlib.compress(bytes(200)))
+    if inherited:
+        inherited.pop()
     step(w, n - 1)
     zlib.compressobj()
     UNIT * w.stop()
@@ -715,7 +718,7 @@ def with_threads():
 def with_fork(w):
     """Parent and child go on alike; one pid is written by either."""
     global forked_at
-    sys.stdout.flush()
+    inherited.extend(f() for i in range(100) for f in (threading.Lock, lambda: bytearray(5000), zlib.compressobj, lambda: [None] * 100))
     child = os.fork()
     if child == 0:
         forked_at = len(stops)
@@ -755,6 +758,7 @@ def main():
     if 'threads' in PARTS:
         with_threads()
     if 'subinterpreter' in PARTS:
+        gc.collect()  # before 3.9 another interpreter's end would collect ours
         subinterpreter(w)
         step(w, 9)
     leaf(w)
