@@ -15,7 +15,7 @@
 #define MLZ_REGION_SHIFT 20
 #define MLZ_REGION_PAGES (1u << (MLZ_REGION_SHIFT - MLZ_LEAF_SHIFT))
 #define MLZ_REGION_CACHE 16u
-#define MLZ_LEAF_SPARES 32u
+#define MLZ_LEAF_SPARES 256u
 #define MLZ_REGION_SPARES 4u
 
 struct mlz_live { /* a live block */

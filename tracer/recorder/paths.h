@@ -18,10 +18,10 @@ struct mlz_path {
   uint32_t from;
   uint32_t to; /* 0: an empty entry */
 };
-#define MLZ_PATHS_RECENT 4096u
+#define MLZ_PATHS_RECENT 8192u
 
 struct mlz_paths {
-  struct mlz_path *recent; /* what was asked for lately, by the hash alone: 64 KiB that stay in the cache, where the table does not */
+  struct mlz_path *recent; /* what was asked for lately, by the hash alone: 128 KiB that stay in the cache, where the table does not */
   struct mlz_path *at;
   uint32_t mask, count;
 };
