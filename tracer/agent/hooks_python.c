@@ -118,11 +118,12 @@ void *mlz_python_calloc_sampled(struct mlz_py_allocator *in, size_t n, size_t si
 }
 
 /* A block that was passed over becomes another one; a recorded one goes the general way. */
-void *mlz_python_realloc_sampled(struct mlz_py_allocator *in, void *old, size_t size) {
+void *mlz_python_realloc_sampled(struct mlz_py_allocator *in, void *old, size_t size, unsigned domain) {
   struct mlz_tls *t = &mlz_tls;
-  enum choice choice = mlz_record_marked(old, MLZ_D_MEM) ? ODD : choose(t, size);
-  if (MLZ_UNLIKELY(choice == ODD)) return mlz_python_realloc_whole(in, old, size, MLZ_D_MEM);
-  SAMPLED(in->realloc(in->ctx, old, size), mlz_python.reader->mem_after(block, size));
+  enum choice choice = mlz_record_marked(old, domain) ? ODD : choose(t, size);
+  if (MLZ_UNLIKELY(choice == ODD)) return mlz_python_realloc_whole(in, old, size, domain);
+  SAMPLED(in->realloc(in->ctx, old, size),
+          (domain == MLZ_D_OBJ ? mlz_python.reader->obj_after : mlz_python.reader->mem_after)(block, size));
 }
 
 static __attribute__((noinline)) void free_any(struct mlz_py_allocator *in, void *block, unsigned domain) {
@@ -175,6 +176,7 @@ static void install(unsigned generation) {
   const struct mlz_stack_reader *reader = mlz_python.reader;
   if (reader) {
     hooks[MLZ_D_OBJ].malloc = reader->obj_malloc;
+    hooks[MLZ_D_OBJ].realloc = reader->obj_realloc;
     hooks[MLZ_D_MEM].malloc = reader->mem_malloc;
     hooks[MLZ_D_MEM].calloc = reader->mem_calloc;
     hooks[MLZ_D_MEM].realloc = reader->mem_realloc;

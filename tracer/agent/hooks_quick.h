@@ -34,59 +34,68 @@ static __attribute__((noinline)) void *FN(_turned)(void *block, size_t size, uin
   return block;
 }
 
-/* One frame returned, one was called, or both; the caller may have moved on; no hidden frames are about. All else: FN(_turned). */
+/* Up to three frames returned, up to two were called; the one between may have moved on; no hidden frames are about. All else: FN(_turned).
+ * Nothing is changed before everything is known. */
 static __attribute__((noinline)) void *FN(_called)(void *block, size_t size, uint64_t head, void *old) {
   struct mlz_tls *t = &mlz_tls;
   struct mlz_thread *th = t->thread;
   struct mlz_seen *at = th->last;
-  const char *top = FN(_top)(*(const char *const *)th->tstate_slot), *caller = top;
-  if (MLZ_UNLIKELY(th->top == MLZ_NO_FRAME) || MLZ_UNLIKELY(!top) || MLZ_UNLIKELY(th->hidden != 0))
+  const char *f = FN(_top)(*(const char *const *)th->tstate_slot), *fresh[2] = {NULL, NULL};
+  if (MLZ_UNLIKELY(th->top == MLZ_NO_FRAME) || MLZ_UNLIKELY(!f) || MLZ_UNLIKELY(th->hidden != 0))
     return FN(_turned)(block, size, head, old);
-  const char *code = FN(_code)(top);
-  uint64_t instr = FN(_instr)(top);
-  uint32_t called = top != at[-1].frame;
-  if (called) {
-    caller = FN(_ptr)(top, PREVIOUS);
-    if (MLZ_UNLIKELY(FN(_shim)(top)) || MLZ_UNLIKELY(FN(_incomplete)(top, code, instr))) return FN(_turned)(block, size, head, old);
+  if (MLZ_UNLIKELY(!FN(_shim)(f) && FN(_incomplete)(f, FN(_code)(f), FN(_instr)(f))))
+    f = FN(_ptr)(f, PREVIOUS); /* its arguments are being made */
+  uint32_t called = 0, returned;
+  for (;; called++) {
+    if (MLZ_UNLIKELY(!f)) return FN(_turned)(block, size, head, old);
+    returned = f == at[0].frame ? 0 : f == at[-1].frame ? 1 : f == at[-2].frame ? 2 : f == at[-3].frame ? 3 : 4;
+    if (returned < 4) break;
+    if (MLZ_UNLIKELY(called == 2) || MLZ_UNLIKELY(FN(_shim)(f)) || MLZ_UNLIKELY(FN(_incomplete)(f, FN(_code)(f), FN(_instr)(f))))
+      return FN(_turned)(block, size, head, old);
+    fresh[called] = f;
+    f = FN(_ptr)(f, PREVIOUS);
   }
-  uint32_t returned = caller != at->frame;
   at -= returned;
-  if (MLZ_UNLIKELY(caller != at->frame) || MLZ_UNLIKELY(at < th->seen)) return FN(_turned)(block, size, head, old);
   uint32_t n = th->seen_n + called - returned, window = n < th->depth ? n : th->depth;
   struct mlz_seen *low = &th->seen[n - window];
-  if (MLZ_UNLIKELY(n < th->depth && th->below) || MLZ_UNLIKELY(window > MLZ_WINDOW_QUICK) || MLZ_UNLIKELY(n > MLZ_SEEN_MAX) ||
-      MLZ_UNLIKELY(at < low) || !FN(_window_holds)(low, (uint64_t)(at - low) + 1, caller))
+  if (MLZ_UNLIKELY(at < low) || MLZ_UNLIKELY(n < th->depth && th->below) || MLZ_UNLIKELY(window > MLZ_WINDOW_QUICK) ||
+      MLZ_UNLIKELY(n > MLZ_SEEN_MAX) || !FN(_window_holds)(low, (uint64_t)(at - low) + 1, f))
     return FN(_turned)(block, size, head, old);
-  uint64_t at_instr = FN(_instr)(caller), words[2];
+  uint64_t instr = FN(_instr)(f), words[4];
   uint32_t push = 0;
-  if (FN(_differs)(at, caller)) { /* of the same code? */
-    if (MLZ_UNLIKELY(FN(_code)(caller) != at->code) || MLZ_UNLIKELY(at_instr < at->instr && FN(_incomplete)(caller, at->code, at_instr)))
+  if (FN(_differs)(at, f)) { /* of the same code? */
+    if (MLZ_UNLIKELY(FN(_code)(f) != at->code) || MLZ_UNLIKELY(instr < at->instr && FN(_incomplete)(f, at->code, instr)))
       return FN(_turned)(block, size, head, old);
-    words[push++] = MLZ_FRAME(MLZ_FRAME_CODE(at->word), FN(_offset)(at->code, at_instr));
+    words[push++] = MLZ_FRAME(MLZ_FRAME_CODE(at->word), FN(_offset)(at->code, instr));
   }
-  struct mlz_seen *e = at + called;
   struct mlz_marks_piece *piece = mlz_marks_find((uintptr_t)block);
   if (MLZ_UNLIKELY(!piece)) return FN(_turned)(block, size, head, old);
-  if (called) {
-    /* The entry left here by the last call at this depth often is of the same code: its id is still true. */
+  struct mlz_seen added[2];
+  for (uint32_t k = 0; k < called; k++) {
+    const char *frame = fresh[called - 1 - k], *code = FN(_code)(frame);
+    uint64_t frame_instr = FN(_instr)(frame);
+    /* The entry left there by the last call at this depth often is of the same code: its id is still true. */
+    const struct mlz_seen *e = at + 1 + k;
     uint64_t id = MLZ_LIKELY(e->code == code && (uint32_t)(e - th->seen) < th->stale_n) ? e->word >> 32 : FN(_id_known)(th, code);
-    if (MLZ_UNLIKELY(id - 1 >= UINT32_MAX - 1)) return FN(_turned)(block, size, head, old);
-    words[push] = id << 32 | FN(_offset)(code, instr);
-    *e = (struct mlz_seen){top, code, instr, words[push++]};
-    if (n > th->stale_n) th->stale_n = n;
+    if (MLZ_UNLIKELY(id - 1 >= UINT32_MAX - 1)) return FN(_turned)(block, size, head, old); /* unknown, or hidden */
+    words[push] = id << 32 | FN(_offset)(code, frame_instr);
+    added[k] = (struct mlz_seen){frame, code, frame_instr, words[push++]};
   }
-  mlz_marks_set_plain(piece, block, MLZ_MARKS_PLAIN);
   uint32_t pop = returned + (push > called);
-  at->instr = at_instr;
+  at->instr = instr;
+  for (uint32_t k = 0; k < called; k++) *++at = added[k];
+  if (n > th->stale_n) th->stale_n = n;
   th->seen_n = n;
-  th->last = e;
-  th->top = top;
+  th->last = at;
+  th->top = at->frame;
   th->lowest = low;
   th->window = window;
+  mlz_marks_set_plain(piece, block, MLZ_MARKS_PLAIN);
   struct mlz_slot *s = th->out.cursor;
   s[0] = (struct mlz_slot){mlz_event_block_word(0, 0, 0, block) | head, mlz_size_word(size, pop, push)};
   s[1] = (struct mlz_slot){words[0], words[1]};
-  mlz_producer_advance(&th->out, 1 + (push != 0));
+  s[2] = (struct mlz_slot){words[2], 0};
+  mlz_producer_advance(&th->out, 1 + (push + 1) / 2);
   t->last_block = block;
   atomic_signal_fence(memory_order_seq_cst);
   t->busy = MLZ_BUSY_NOT;
@@ -99,9 +108,10 @@ MLZ_INLINE void *FN(_after)(void *block, size_t size, uint64_t head, void *old) 
   t->busy = MLZ_BUSY_EVENT;
   atomic_signal_fence(memory_order_seq_cst);
   struct mlz_thread *th = t->thread;
-  if (MLZ_UNLIKELY(!mlz_event_quick(th)) || MLZ_UNLIKELY((uintptr_t)block & 15) || MLZ_UNLIKELY(*mlz_python.collecting))
+  if (MLZ_UNLIKELY(!mlz_event_quick(th)) || MLZ_UNLIKELY(!block) || MLZ_UNLIKELY((uintptr_t)block & 15) ||
+      MLZ_UNLIKELY(*mlz_python.collecting))
     return FN(_any)(block, size, head, old);
-  struct mlz_marks_piece *piece = mlz_marks_find((uintptr_t)block); /* none: of no block, too */
+  struct mlz_marks_piece *piece = mlz_marks_find((uintptr_t)block);
   const char *tstate = __atomic_load_n((const char *const *)th->tstate_slot, __ATOMIC_RELAXED);
   if (MLZ_UNLIKELY(!tstate) || MLZ_UNLIKELY(!piece)) return FN(_any)(block, size, head, old);
   const char *top = FN(_top)(tstate);
@@ -133,8 +143,8 @@ static __attribute__((noinline)) void *FN(_mem_after)(void *block, size_t size) 
 static __attribute__((noinline)) void *FN(_obj_after)(void *block, size_t size) {
   return FN(_after)(block, size, mlz_head_word(MLZ_K_ALLOC, 0, MLZ_D_OBJ, 0), NULL);
 }
-static __attribute__((noinline)) void *FN(_mem_moved)(void *block, size_t size, void *old) {
-  return FN(_after)(block, size, mlz_head_word(MLZ_K_REALLOC_END, 0, MLZ_D_MEM, 0), old);
+static __attribute__((noinline)) void *FN(_moved)(void *block, size_t size, void *old, unsigned domain) {
+  return FN(_after)(block, size, mlz_head_word(MLZ_K_REALLOC_END, 0, domain, 0), old);
 }
 
 #define QUICK_CALL(t, call)                                                                                                                \
@@ -168,7 +178,7 @@ MLZ_INLINE void *FN(_malloc)(struct mlz_py_allocator *in, size_t size, unsigned 
 static void *FN(_mem_malloc)(void *ctx, size_t size) { return FN(_malloc)(ctx, size, MLZ_D_MEM); }
 static void *FN(_obj_malloc)(void *ctx, size_t size) { return FN(_malloc)(ctx, size, MLZ_D_OBJ); }
 
-/* Lists get and grow their items by these two. */
+/* Lists get and grow their items by calloc and realloc of mem, strings that are being written theirs by realloc of obj. */
 static void *FN(_mem_calloc)(void *ctx, size_t n, size_t size) {
   struct mlz_py_allocator *in = ctx;
   struct mlz_tls *t = &mlz_tls;
@@ -177,15 +187,16 @@ static void *FN(_mem_calloc)(void *ctx, size_t n, size_t size) {
   QUICK_CALL(t, in->calloc(in->ctx, n, size));
   return FN(_mem_after)(block, n * size);
 }
-static void *FN(_mem_realloc)(void *ctx, void *old, size_t size) {
-  struct mlz_py_allocator *in = ctx;
+MLZ_INLINE void *FN(_realloc)(struct mlz_py_allocator *in, void *old, size_t size, unsigned domain) {
   struct mlz_tls *t = &mlz_tls;
-  if (!old) return FN(_mem_malloc)(ctx, size);
-  if (MLZ_UNLIKELY(t->busy != MLZ_BUSY_NOT) || MLZ_UNLIKELY(size == 0)) return mlz_python_realloc_whole(in, old, size, MLZ_D_MEM);
-  if (MLZ_UNLIKELY(t->countdown != 0)) return mlz_python_realloc_sampled(in, old, size);
-  if (MLZ_UNLIKELY(mlz_record_free_quick(old, mlz_head_word(MLZ_K_REALLOC_BEGIN, 0, MLZ_D_MEM, 0)) != MLZ_FREE_TOLD))
-    return mlz_python_realloc_whole(in, old, size, MLZ_D_MEM);
+  if (!old) return FN(_malloc)(in, size, domain);
+  if (MLZ_UNLIKELY(t->busy != MLZ_BUSY_NOT) || MLZ_UNLIKELY(size == 0)) return mlz_python_realloc_whole(in, old, size, domain);
+  if (MLZ_UNLIKELY(t->countdown != 0)) return mlz_python_realloc_sampled(in, old, size, domain);
+  if (MLZ_UNLIKELY(mlz_record_free_quick(old, mlz_head_word(MLZ_K_REALLOC_BEGIN, 0, domain, 0)) != MLZ_FREE_TOLD))
+    return mlz_python_realloc_whole(in, old, size, domain);
   QUICK_CALL(t, in->realloc(in->ctx, old, size));
-  return FN(_mem_moved)(block, size, old);
+  return FN(_moved)(block, size, old, domain);
 }
+static void *FN(_mem_realloc)(void *ctx, void *old, size_t size) { return FN(_realloc)(ctx, old, size, MLZ_D_MEM); }
+static void *FN(_obj_realloc)(void *ctx, void *old, size_t size) { return FN(_realloc)(ctx, old, size, MLZ_D_OBJ); }
 #undef QUICK_CALL

@@ -133,6 +133,7 @@ struct mlz_stack_reader {
   mlz_capture_function *capture;
   /* Hooks with the walk in them (hooks_quick.h). */
   void *(*obj_malloc)(void *ctx, size_t size);
+  void *(*obj_realloc)(void *ctx, void *old, size_t size);
   void *(*mem_malloc)(void *ctx, size_t size);
   void *(*mem_calloc)(void *ctx, size_t n, size_t size);
   void *(*mem_realloc)(void *ctx, void *old, size_t size);
@@ -152,8 +153,8 @@ void *mlz_python_calloc_any(struct mlz_py_allocator *in, size_t n, size_t size, 
 void *mlz_python_realloc_whole(struct mlz_py_allocator *in, void *old, size_t size, unsigned domain);
 /* The whole call, where some allocations are passed over: a budget of 2 ns for those. t->busy is NOT, the countdown runs. */
 void *mlz_python_malloc_sampled(struct mlz_py_allocator *in, size_t size, unsigned domain);
-void *mlz_python_calloc_sampled(struct mlz_py_allocator *in, size_t n, size_t size);   /* of mem */
-void *mlz_python_realloc_sampled(struct mlz_py_allocator *in, void *old, size_t size); /* of mem; old is a block */
+void *mlz_python_calloc_sampled(struct mlz_py_allocator *in, size_t n, size_t size);                    /* of mem */
+void *mlz_python_realloc_sampled(struct mlz_py_allocator *in, void *old, size_t size, unsigned domain); /* old is a block */
 
 /* The current thread state as the mem and obj hooks may believe it. */
 static inline __attribute__((always_inline)) const char *mlz_python_tstate(struct mlz_thread *th) {

@@ -90,6 +90,7 @@ const struct mlz_stack_reader *mlz_stack_reader_for(unsigned minor) {
   {                                                                                                                                        \
     static const struct mlz_stack_reader reader = {layout,                                                                                 \
                                                    layout##_obj_malloc,                                                                    \
+                                                   layout##_obj_realloc,                                                                   \
                                                    layout##_mem_malloc,                                                                    \
                                                    layout##_mem_calloc,                                                                    \
                                                    layout##_mem_realloc,                                                                   \

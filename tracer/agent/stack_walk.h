@@ -214,17 +214,19 @@ static __attribute__((noinline)) void FN(_rewalk)(struct mlz_thread *th, const c
       break;
     }
   }
-  uint32_t pop = 0, push = 0;
+  uint32_t pop = 0, push = 0, hidden = th->hidden;
   for (uint32_t j = keep; j < th->seen_n; j++) pop += th->seen[j].word != MLZ_SEEN_HIDDEN;
+  hidden -= th->seen_n - keep - pop;
   bool reset = th->stack_reset || same == 0 || pop > MLZ_POP_MAX || keep + (n - same) > MLZ_SEEN_MAX;
   if (reset) {
-    keep = same = pop = 0;
+    keep = same = pop = hidden = 0;
     th->below = !to_root;
     th->root.frame = under;
   }
   for (uint32_t k = n - same; k-- > 0; keep++) {
     const struct mlz_seen *from = &fresh[k];
     if (from->word == MLZ_SEEN_HIDDEN) {
+      hidden++;
       th->seen[keep] = *from;
       continue;
     }
@@ -232,8 +234,6 @@ static __attribute__((noinline)) void FN(_rewalk)(struct mlz_thread *th, const c
     th->words[push++] = th->seen[keep].word;
   }
   FN(_done)(th, keep, pop, push);
-  uint32_t hidden = 0;
-  for (uint32_t j = 0; j < keep; j++) hidden += th->seen[j].word == MLZ_SEEN_HIDDEN;
   th->hidden = hidden;
   th->reset = reset;
   th->stack_reset = false;
