@@ -1,6 +1,7 @@
-/* The common messages in one loop: allocations, steps and frees of blocks that fit what is known. Whatever is odd about a message leaves the loop before anything is
- * changed, and decode.c takes it. Results are those of decode.c; only the state that each event changes is kept in registers here.
- * Budget: 60 instructions for a free, 80 for an allocation with an unchanged stack. */
+/* The common messages in one loop: allocations, steps and frees of blocks that fit what is known. Whatever is odd about a message
+ * leaves the loop before anything is changed, and decode.c takes it. Results are those of decode.c; only what each event changes is
+ * kept in local variables here, which is why the loop is one long function.
+ * Budget: 80 instructions for a free, 120 for an allocation with an unchanged stack, 60 more for each frame that changes. */
 #include "tracer/recorder/account.h"
 #include "tracer/recorder/frames.h"
 

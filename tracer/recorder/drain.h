@@ -7,8 +7,9 @@
  *   key      (sequence number, time) of a feed's next event: the feeds of an image are taken in the order of their keys.
  *   blocked  a feed whose next event contradicts what is known (an allocation where a block lives, a free of nothing): it
  *            waits within the round for the event of another feed that explains it (rules 12, 13).
- * Files: drain.c rounds and sleep, order.c the merge, aside.c what does not fit, decode.c, decode_hot.c and decode_rare.c messages, frames.c stacks, account.c blocks and mappings, feed.c rings that come
- * and go, image.c processes and threads, emit.c builders and the writer thread.
+ * Files: drain.c rounds and sleep, order.c the merge, aside.c what does not fit, decode.c, decode_hot.c and decode_rare.c messages,
+ * frames.c stacks, account.c blocks and mappings, feed.c rings that come and go, image.c processes and threads, emit.c builders and
+ * the writer thread.
  *
  * Nothing in a ring is trusted: a message that does not fit ends the feed (`broken`), and what it held is counted as damage. */
 #ifndef MLZ_RECORDER_DRAIN_H
