@@ -9,7 +9,7 @@ import json
 import os
 import sys
 
-from harness import PROGRAMS, PYTHONS, TESTS, case, execute, record, run, same
+from harness import PROGRAMS, PYTHON, PYTHONS, TESTS, case, clean_env, execute, record, run, same
 
 sys.path.insert(0, TESTS)
 from mlyze_decode import ALLOC, EVENTS, FREE, FREE_OLD, FREE_OLD_TEMP, FREE_TEMP, Trace, decode_events  # noqa: E402
@@ -71,13 +71,14 @@ class Blocks:
         return out
 
 
-def wanted(path, depth, child):
-    """{(domain, size): {stack: [made, temporary, freed later, one of the two]}}"""
+def wanted(path, depth, child, at_once=True):
+    """{(domain, size): {stack: [made, temporary, freed later, one of the two]}}; not `at_once`: temporary is one of the two."""
     with open(path, encoding='utf-8') as file:
         said = json.load(file)
     out = collections.defaultdict(lambda: collections.defaultdict(lambda: [0, 0, 0, 0]))
     frames = [tuple(f) for f in said['frames']]
     for kind, n, stack, whole, fate in said['stops'][said['forked_at'] if child else 0:]:
+        fate = fate if at_once or fate != 'temporary' else 'gone'
         size = n // 8 * 8 if kind == 'list' else n + said['heads'].get(kind, 0)
         truncated = len(stack) > depth or not whole
         row = out[DOMAIN[kind], size][(truncated,) + tuple(frames[i] for i in stack[:depth])]
@@ -103,17 +104,18 @@ def differences(blocks, process, expected, traced):
                 yield '%s of %d bytes: %d too many: %r' % ('obj' if key[0] == OBJ else 'mem', key[1], got[0], stack)
 
 
-def compare(python, seed, depth, parts, fuel, options=()):
-    command = [python, '-I', '-S', PROGRAM]
+def compare(python, seed, depth, parts, fuel, options=(), arguments=(), **variables):
+    command = [python, '-s', '-S', *arguments, PROGRAM]
     truth = execute(command + ['truth', 'truth.json', seed, fuel, parts])
     same('status of the program, untraced: ' + truth.stderr, truth.returncode, 0)
-    silent = record(command + ['silent', '-', seed, fuel, parts], '--max-stack-depth', depth, *options)
+    silent = record(command + ['silent', '-', seed, fuel, parts], '--max-stack-depth', depth, *options,
+                    env=clean_env(**variables))
     same('what both say', [truth.stderr, silent.stderr], ['', ''])
     blocks = Blocks()
     same('processes', len(blocks.order), 2 if 'fork' in parts else 1)
     count = 0
     for process, child in zip(sorted(blocks.order), (False, True)):
-        expected, stops = wanted('truth.json' + ('.child' if child else ''), depth, child)
+        expected, stops = wanted('truth.json' + ('.child' if child else ''), depth, child, '-X' not in arguments)  # tracemalloc allocates after each block
         count += stops
         wrong = list(differences(blocks, process, expected, 'trace' in parts))
         assert not wrong, '%d of %d wrong in process %d (seed %d, depth %d, %s), such as\n%s' % (
@@ -143,12 +145,18 @@ def at_length(text):
 
 
 SEEDS = os.environ.get('MEMLYZE_FUZZ_SEEDS')
-FUEL = int(os.environ.get('MEMLYZE_FUZZ_FUEL', '1500'))
+FUEL = int(os.environ.get('MEMLYZE_FUZZ_FUEL', '800'))
 
 
 @case(each=at_length(SEEDS) if SEEDS else everyday())
 def random_programs(python, seed, depth, parts):
     compare(python, seed, depth, parts, FUEL)
+
+
+@case(each=[('PYTHONMALLOC=malloc', {'PYTHONMALLOC': 'malloc'}, ()), ('PYTHONMALLOC=debug', {'PYTHONMALLOC': 'debug'}, ()),
+            ('-X tracemalloc', {}, ('-X', 'tracemalloc=2'))])
+def with_other_allocators(variables, arguments):
+    compare(PYTHON, 50, 10, 'threads,fork', FUEL, arguments=arguments, **variables)
 
 
 run(__name__)
