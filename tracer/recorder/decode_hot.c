@@ -5,7 +5,7 @@
 #include "tracer/recorder/account.h"
 #include "tracer/recorder/frames.h"
 
-#define AGED 65536u /* a block that was allocated so many allocations ago is hardly in a cache any more */
+#define AGED 16384u /* a block that was allocated so many allocations ago is hardly in a cache any more */
 #define GROUP 16u   /* slots that are looked at ahead together */
 #define AHEAD 128u  /* slots ahead of which their lines are fetched: they lie in the cache of the core that wrote them */
 
