@@ -105,7 +105,7 @@ def differences(blocks, process, expected, traced):
 
 
 def compare(python, seed, depth, parts, fuel, options=(), arguments=(), **variables):
-    command = [python, '-s', '-S', *arguments, PROGRAM]
+    command = [python, '-s', '-S', '-W', 'ignore', *arguments, PROGRAM]
     truth = execute(command + ['truth', 'truth.json', seed, fuel, parts])
     same('status of the program, untraced: ' + truth.stderr, truth.returncode, 0)
     silent = record(command + ['silent', '-', seed, fuel, parts], '--max-stack-depth', depth, *options,
