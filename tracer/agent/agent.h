@@ -33,6 +33,13 @@ extern void *const mlz_no_slot[2];
 #define MLZ_STACK_CHANGED 0x100u /* of a capture, beside MLZ_F_NOSTACK: the difference is in the thread; beyond the flags of a record */
 #define MLZ_SEEN_MAX 1536        /* remembered frames, > MLZ_STACK_DEPTH_MAX; shims included */
 
+/* Ids of code objects that were looked up lately, so that the code object itself need not be touched. True while no code object dies. */
+#define MLZ_IDS 512u
+struct mlz_known_id {
+  const char *code;
+  uint64_t id;
+};
+
 /* A thread. In memory of its own (mapped, never the program's heap), touched as far as it is used, and emptied by a fork
  * (MADV_WIPEONFORK): in the child nothing in it says that an event may be written. */
 struct mlz_thread {
@@ -77,6 +84,7 @@ struct mlz_thread {
   bool reset;
   bool below;                              /* as of the last reset: frames lie below the outermost remembered one */
   uint64_t words[MLZ_STACK_DEPTH_MAX + 8]; /* pushed frames, outermost first */
+  struct mlz_known_id ids[MLZ_IDS];        /* by a hash of the address */
   uint8_t scratch[16384];                  /* code.c */
   struct mlz_seen none[3];                 /* seen[-4] to seen[-2]: never filled, so that looking back needs no bounds */
   struct mlz_seen root;                    /* seen[-1]: its frame is what the outermost remembered frame points to */

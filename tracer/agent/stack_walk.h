@@ -78,7 +78,7 @@ static inline uint32_t FN(_offset)(const char *code, uint64_t instr) {
 }
 
 /* The code object's id: our entry of co_extra ({ssize_t size; void *extras[]}, CPython Objects/codeobject.c); 0: it has none. */
-static inline uint32_t FN(_id_known)(const struct mlz_thread *th, const char *code) {
+static __attribute__((noinline)) uint32_t FN(_id_read)(const struct mlz_thread *th, const char *code) {
   const char *e = FN(_ptr)(code, EXTRA);
   long index = mlz_python.extra_index, size;
   if (MLZ_UNLIKELY(e == NULL || !th->interp_known)) return 0;
@@ -87,6 +87,13 @@ static inline uint32_t FN(_id_known)(const struct mlz_thread *th, const char *co
   if (MLZ_UNLIKELY(size <= index)) return 0;
   memcpy(&id, e + 8 + 8 * index, sizeof(id));
   return (uint32_t)id;
+}
+static inline uint32_t FN(_id_known)(struct mlz_thread *th, const char *code) {
+  struct mlz_known_id *known = &th->ids[((uintptr_t)code >> 5 ^ (uintptr_t)code >> 13) % MLZ_IDS];
+  if (MLZ_LIKELY(known->code == code)) return (uint32_t)known->id;
+  uint32_t id = FN(_id_read)(th, code);
+  if (id) *known = (struct mlz_known_id){code, id};
+  return id;
 }
 static inline uint32_t FN(_id)(struct mlz_thread *th, const char *frame, const char *code) {
   uint32_t id = FN(_id_known)(th, code);
@@ -322,6 +329,7 @@ static MLZ_COLD unsigned FN(_odd)(struct mlz_thread *th, const char *tstate, con
   if (interp != th->interp) mlz_python_interp(th, interp);
   th->seen_epoch = atomic_load_explicit(&mlz_agent.code_epoch, memory_order_relaxed) & 0x7fffffff;
   th->stale_n = 0;
+  memset(th->ids, 0, sizeof(th->ids));
   th->stack_reset = true;
   if (top) FN(_rewalk)(th, top);
   if (top && th->seen_n) return MLZ_STACK_CHANGED;
