@@ -590,11 +590,30 @@ made(w)
 COMPILED = compile(SOURCE, 'made.py', 'exec')
 
 
-def renamed(code, number):
-    names = {'co_name': 'name%d' % number}
+def names_of(number):
+    names = {'co_name': 'name%d' % number, 'co_firstlineno': 1 + number, 'co_filename': 'made%d.py' % (number & 3)}
     if QUALIFIED:
         names['co_qualname'] = names['co_name']
-    return code.replace(co_firstlineno=1 + number, co_filename='made%d.py' % (number & 3), **names)
+    return names
+
+
+def renamed(code, number):
+    return code.replace(**names_of(number))
+
+
+def twins(w, n):
+    """Code dies and other code comes to its address, its frame to the address of the dead one's: nothing was called in between."""
+    first, second, third = names_of(w.tick()), names_of(w.tick()), names_of(w.tick())
+    make, code, scope = types.FunctionType, leaf.__code__, globals()
+    f = make(code.replace(**first), scope)
+    f(w)
+    f = None
+    f = make(code.replace(**second), scope)
+    f(w)
+    f = None
+    f = make(code.replace(**third), scope)
+    step(w, n - 2)
+    f(w)
 
 
 def dynamic(w, n):
@@ -690,7 +709,7 @@ def traced(w, n):
 
 LEAVES = [leaf, leaf_kinds, leaf_of_two, quiet, growing, leaf_kinds]
 WAYS = [step, recursion, back_and_forth, generators, expressions, coroutines, callbacks, cycles, objects, bodies, decorators, managers, raising,
-        dynamic, loop, noise, traced, objects, generators, dynamic, recursion, gifts]
+        dynamic, loop, noise, traced, objects, generators, dynamic, recursion, gifts, twins, twins]
 
 
 def walk(w):
