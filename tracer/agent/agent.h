@@ -11,13 +11,14 @@
 #pragma GCC visibility push(hidden)
 
 /* One remembered frame. Frames that are not shown (the shim between C and the interpreter, a frame not yet begun) are
- * remembered too, with word MLZ_SEEN_HIDDEN, so that the chain of `previous` pointers can be checked without looking anything up. */
-#define MLZ_SEEN_HIDDEN UINT64_MAX
+ * remembered too, with id MLZ_SEEN_HIDDEN, so that the chain of `previous` pointers can be checked without looking anything up. */
+#define MLZ_SEEN_HIDDEN UINT32_MAX
 struct mlz_seen {
   const char *frame; /* address of the interpreter's frame */
   const char *code;  /* of the code object, or what a shim has in its place */
   uint64_t instr;    /* instruction pointer, or f_lasti */
-  uint64_t word;     /* MLZ_FRAME */
+  uint32_t id;       /* of the code object */
+  uint32_t floor;    /* bytes from the code's first instruction to the first one of a frame that has begun; 0: it has, for sure */
 };
 
 _Static_assert(sizeof(struct mlz_seen) == 32, "root is seen[-1]");
@@ -49,6 +50,7 @@ struct mlz_thread {
   void *const *tstate_slot; /* where the state of this thread's interpreter is found; or MLZ_SLOT_... */
   const char *top;          /* frame of the innermost remembered entry; MLZ_NO_FRAME: there is none that may be believed at first sight */
   struct mlz_seen *last;    /* that entry */
+  uint64_t floor;           /* its lowest instruction pointer as a frame that has begun (3.11 and later) */
   struct mlz_seen *lowest;  /* outermost entry of the window, so many entries below: */
   uint64_t window;          /* entries from lowest to last, at most MLZ_WINDOW_QUICK */
   uint64_t settings;        /* settings word obeyed */

@@ -34,13 +34,13 @@ static __attribute__((noinline)) void *FN(_turned)(void *block, size_t size, uin
   return block;
 }
 
-/* Up to three frames returned, up to two were called; the one between may have moved on; no hidden frames are about. All else: FN(_turned).
+/* Up to four frames returned, up to three were called; the one between may have moved on; no hidden frames are about. All else: FN(_turned).
  * Nothing is changed before everything is known. */
 static __attribute__((noinline)) void *FN(_called)(void *block, size_t size, uint64_t head, void *old) {
   struct mlz_tls *t = &mlz_tls;
   struct mlz_thread *th = t->thread;
   struct mlz_seen *at = th->last;
-  const char *f = FN(_top)(*(const char *const *)th->tstate_slot), *fresh[2] = {NULL, NULL};
+  const char *f = FN(_top)(*(const char *const *)th->tstate_slot), *fresh[3];
   if (MLZ_UNLIKELY(th->top == MLZ_NO_FRAME) || MLZ_UNLIKELY(!f) || MLZ_UNLIKELY(th->hidden != 0))
     return FN(_turned)(block, size, head, old);
   if (MLZ_UNLIKELY(!FN(_shim)(f) && FN(_incomplete)(f, FN(_code)(f), FN(_instr)(f))))
@@ -56,30 +56,40 @@ static __attribute__((noinline)) void *FN(_called)(void *block, size_t size, uin
     f = FN(_ptr)(f, PREVIOUS);
   }
   at -= returned;
+  if (FN(_differs)(at, f) &&
+      at > th->seen) { /* and its caller, too? Then it is another call, whose frame took the place of the last one's. */
+    const char *caller = FN(_ptr)(f, PREVIOUS);
+    if (caller == at[-1].frame && FN(_differs)(at - 1, caller) && !FN(_incomplete)(f, FN(_code)(f), FN(_instr)(f))) {
+      fresh[called++] = f;
+      f = caller;
+      at--;
+      returned++;
+    }
+  }
   uint32_t n = th->seen_n + called - returned, window = n < th->depth ? n : th->depth;
   struct mlz_seen *low = &th->seen[n - window];
   if (MLZ_UNLIKELY(at < low) || MLZ_UNLIKELY(n < th->depth && th->below) || MLZ_UNLIKELY(window > MLZ_WINDOW_QUICK) ||
       MLZ_UNLIKELY(n > MLZ_SEEN_MAX) || !FN(_window_holds)(low, (uint64_t)(at - low) + 1, f))
     return FN(_turned)(block, size, head, old);
-  uint64_t instr = FN(_instr)(f), words[4];
+  uint64_t instr = FN(_instr)(f), words[4] = {0};
   uint32_t push = 0;
   if (FN(_differs)(at, f)) { /* of the same code? */
     if (MLZ_UNLIKELY(FN(_code)(f) != at->code) || MLZ_UNLIKELY(instr < at->instr && FN(_incomplete)(f, at->code, instr)))
       return FN(_turned)(block, size, head, old);
-    words[push++] = MLZ_FRAME(MLZ_FRAME_CODE(at->word), FN(_offset)(at->code, instr));
+    words[push++] = MLZ_FRAME(at->id, FN(_offset)(at->code, instr));
   }
   struct mlz_marks_piece *piece = mlz_marks_find((uintptr_t)block);
   if (MLZ_UNLIKELY(!piece)) return FN(_turned)(block, size, head, old);
-  struct mlz_seen added[2];
+  struct mlz_seen added[3];
   for (uint32_t k = 0; k < called; k++) {
     const char *frame = fresh[called - 1 - k], *code = FN(_code)(frame);
     uint64_t frame_instr = FN(_instr)(frame);
     /* The entry left there by the last call at this depth often is of the same code: its id is still true. */
     const struct mlz_seen *e = at + 1 + k;
-    uint64_t id = MLZ_LIKELY(e->code == code && (uint32_t)(e - th->seen) < th->stale_n) ? e->word >> 32 : FN(_id_known)(th, code);
-    if (MLZ_UNLIKELY(id - 1 >= UINT32_MAX - 1)) return FN(_turned)(block, size, head, old); /* unknown, or hidden */
-    words[push] = id << 32 | FN(_offset)(code, frame_instr);
-    added[k] = (struct mlz_seen){frame, code, frame_instr, words[push++]};
+    uint32_t id = MLZ_LIKELY(e->code == code && (uint32_t)(e - th->seen) < th->stale_n) ? e->id : FN(_id_known)(th, code);
+    if (MLZ_UNLIKELY(id == 0) || MLZ_UNLIKELY(id == MLZ_SEEN_HIDDEN)) return FN(_turned)(block, size, head, old); /* unknown, or hidden */
+    words[push++] = MLZ_FRAME(id, FN(_offset)(code, frame_instr));
+    added[k] = (struct mlz_seen){frame, code, frame_instr, id, FN(_floor)(frame, code)};
   }
   uint32_t pop = returned + (push > called);
   at->instr = instr;
@@ -88,13 +98,14 @@ static __attribute__((noinline)) void *FN(_called)(void *block, size_t size, uin
   th->seen_n = n;
   th->last = at;
   th->top = at->frame;
+  th->floor = FN(_begun_from)(at);
   th->lowest = low;
   th->window = window;
   mlz_marks_set_plain(piece, block, MLZ_MARKS_PLAIN);
   struct mlz_slot *s = th->out.cursor;
   s[0] = (struct mlz_slot){mlz_event_block_word(0, 0, 0, block) | head, mlz_size_word(size, pop, push)};
   s[1] = (struct mlz_slot){words[0], words[1]};
-  s[2] = (struct mlz_slot){words[2], 0};
+  s[2] = (struct mlz_slot){words[2], words[3]};
   mlz_producer_advance(&th->out, 1 + (push + 1) / 2);
   t->last_block = block;
   atomic_signal_fence(memory_order_seq_cst);
@@ -119,13 +130,15 @@ MLZ_INLINE void *FN(_after)(void *block, size_t size, uint64_t head, void *old) 
     return FN(_called)(block, size, head, old);
   struct mlz_seen *e = th->last;
   uint64_t instr = FN(_instr)(top), a = mlz_event_block_word(0, 0, 0, block) | head, b = size;
-  if (FN(_differs)(e, top)) {
-    if (mlz_word_kind(head) != MLZ_K_ALLOC || MLZ_UNLIKELY(FN(_code)(top) != e->code) || MLZ_UNLIKELY(size >> 32) ||
-        MLZ_UNLIKELY(instr < e->instr && FN(_incomplete)(top, e->code, instr)))
+  if (mlz_word_kind(head) == MLZ_K_ALLOC) {
+    /* A step even where the frame has not moved: which of both it is cannot be foretold, and the recorder has the time. */
+    if (MLZ_UNLIKELY(FN(_code)(top) != e->code) || MLZ_UNLIKELY(FN(_below)(instr, th->floor)) || MLZ_UNLIKELY(size >> 32))
       return FN(_called)(block, size, head, old);
     e->instr = instr;
     a += MLZ_K_ALLOC_STEP - MLZ_K_ALLOC;
     b = MLZ_STEP(size, FN(_offset)(e->code, instr));
+  } else if (FN(_differs)(e, top)) {
+    return FN(_called)(block, size, head, old);
   }
   mlz_marks_set_plain(piece, block, MLZ_MARKS_PLAIN);
   *th->out.cursor = (struct mlz_slot){a, b};

@@ -67,6 +67,27 @@ static inline bool FN(_incomplete)(const char *frame, const char *code, uint64_t
 #endif
 }
 
+/* mlz_seen.floor of a frame, and what it means as an instruction pointer. */
+static inline uint32_t FN(_floor)(const char *frame, const char *code) {
+#ifdef OWNER
+  int32_t traceable;
+  memcpy(&traceable, code + TRACEABLE, sizeof(traceable));
+  return frame[OWNER] != 1 ? 2u * (uint32_t)traceable : 0;
+#else
+  (void)frame, (void)code;
+  return 0;
+#endif
+}
+static inline uint64_t FN(_begun_from)(const struct mlz_seen *e) { return (uint64_t)(uintptr_t)(e->code + CODE_START) + e->floor; }
+static inline bool FN(_below)(uint64_t instr, uint64_t floor) {
+#ifdef OWNER
+  return instr < floor;
+#else
+  (void)instr, (void)floor;
+  return false;
+#endif
+}
+
 static inline uint32_t FN(_offset)(const char *code, uint64_t instr) {
 #ifdef INSTR_I32
   (void)code;
@@ -123,8 +144,9 @@ static inline void FN(_aim)(struct mlz_thread *th) {
   th->lowest = &th->seen[n - window];
   th->window = window;
   /* Not where the window reaches below what is remembered. */
-  bool good = n && th->last->word != MLZ_SEEN_HIDDEN && window <= MLZ_WINDOW_QUICK && !(n < reach && th->below);
+  bool good = n && th->last->id != MLZ_SEEN_HIDDEN && window <= MLZ_WINDOW_QUICK && !(n < reach && th->below);
   th->top = good ? th->last->frame : MLZ_NO_FRAME;
+  th->floor = FN(_begun_from)(th->last);
 }
 
 /* Is everything under the entry of `frame`, which is live, as it was, `window` entries (1 to MLZ_WINDOW_QUICK) down to `low`? From the top down, so that a remembered address is
@@ -178,12 +200,13 @@ static inline void FN(_done)(struct mlz_thread *th, uint32_t n, uint32_t pop, ui
   th->push = push;
 }
 
-/* Fills the entry from the frame; the id is that of `same`, when that is of the same code and still true. */
-static inline void FN(_enter)(struct mlz_thread *th, struct mlz_seen *e, const char *frame, const char *code, uint64_t instr,
-                              bool id_true) {
-  uint32_t id = id_true && e->code == code ? MLZ_FRAME_CODE(e->word) : 0;
-  if (MLZ_UNLIKELY(id == 0 || id == MLZ_FRAME_CODE(MLZ_SEEN_HIDDEN))) id = FN(_id)(th, frame, code);
-  *e = (struct mlz_seen){frame, code, instr, MLZ_FRAME(id, FN(_offset)(code, instr))};
+/* Fills the entry from the frame, and returns the frame word; the id is that of `same`, when that is of the same code and still true. */
+static inline uint64_t FN(_enter)(struct mlz_thread *th, struct mlz_seen *e, const char *frame, const char *code, uint64_t instr,
+                                  bool id_true) {
+  uint32_t id = id_true && e->code == code ? e->id : 0;
+  if (MLZ_UNLIKELY(id == 0 || id == MLZ_SEEN_HIDDEN)) id = FN(_id)(th, frame, code);
+  *e = (struct mlz_seen){frame, code, instr, id, FN(_floor)(frame, code)};
+  return MLZ_FRAME(id, FN(_offset)(code, instr));
 }
 
 /* Takes up the stack from the top anew and finds what the recorder can keep. The slow path: 20-60 ns. */
@@ -196,13 +219,13 @@ static __attribute__((noinline)) void FN(_rewalk)(struct mlz_thread *th, const c
     uint64_t instr = FN(_instr)(f);
     bool hidden = FN(_shim)(f) || FN(_incomplete)(f, code, instr);
     if (hidden && n == 0) continue; /* at the top there is nothing to keep together */
-    fresh[n++] = (struct mlz_seen){f, code, instr, hidden ? MLZ_SEEN_HIDDEN : 0};
+    fresh[n++] = (struct mlz_seen){f, code, instr, hidden ? MLZ_SEEN_HIDDEN : 0, 0};
     real += !hidden;
   }
   const char *under = f;
   while (f && FN(_shim)(f)) f = FN(_ptr)(f, PREVIOUS);
   bool to_root = f == NULL;
-  while (to_root && n && fresh[n - 1].word == MLZ_SEEN_HIDDEN) under = fresh[--n].frame; /* the shim at the root */
+  while (to_root && n && fresh[n - 1].id == MLZ_SEEN_HIDDEN) under = fresh[--n].frame; /* the shim at the root */
   /* The outermost fresh frame among the remembered ones: from there inwards, how much is the same? What is remembered under it
    * lies outside the window; whether it still is true is looked at when the window comes down to it. */
   uint32_t keep = 0; /* remembered entries that stay */
@@ -222,7 +245,7 @@ static __attribute__((noinline)) void FN(_rewalk)(struct mlz_thread *th, const c
     }
   }
   uint32_t pop = 0, push = 0, hidden = th->hidden;
-  for (uint32_t j = keep; j < th->seen_n; j++) pop += th->seen[j].word != MLZ_SEEN_HIDDEN;
+  for (uint32_t j = keep; j < th->seen_n; j++) pop += th->seen[j].id != MLZ_SEEN_HIDDEN;
   hidden -= th->seen_n - keep - pop;
   bool reset = th->stack_reset || same == 0 || pop > MLZ_POP_MAX || keep + (n - same) > MLZ_SEEN_MAX;
   if (reset) {
@@ -232,13 +255,12 @@ static __attribute__((noinline)) void FN(_rewalk)(struct mlz_thread *th, const c
   }
   for (uint32_t k = n - same; k-- > 0; keep++) {
     const struct mlz_seen *from = &fresh[k];
-    if (from->word == MLZ_SEEN_HIDDEN) {
+    if (from->id == MLZ_SEEN_HIDDEN) {
       hidden++;
       th->seen[keep] = *from;
       continue;
     }
-    FN(_enter)(th, &th->seen[keep], from->frame, from->code, from->instr, false);
-    th->words[push++] = th->seen[keep].word;
+    th->words[push++] = FN(_enter)(th, &th->seen[keep], from->frame, from->code, from->instr, false);
   }
   FN(_done)(th, keep, pop, push);
   th->hidden = hidden;
@@ -251,31 +273,17 @@ static __attribute__((noinline)) void FN(_rewalk)(struct mlz_thread *th, const c
  * outermost points to a remembered one among the innermost BACK; then up to MOVED remembered frames that are further on, or of another code;
  * then all is as it was. False: not so, look at everything (FN(_rewalk)). */
 static bool FN(_turn)(struct mlz_thread *th, const char *top) {
-  enum { NEW = 4, BACK = 4, MOVED = 4 };
+  enum { NEW = 6, BACK = 10, MOVED = 6 };
   const char *fresh[NEW];
   uint32_t n_fresh = 0, fresh_hidden = 0;
-  struct mlz_seen *seen = th->seen, *last = &seen[th->seen_n - 1], *at;
+  struct mlz_seen *seen = th->seen, *last = &seen[th->seen_n - 1], *at = last, *lowest = th->seen_n > BACK ? last - BACK + 1 : seen;
   const char *f = top;
 #ifdef OWNER
   if (MLZ_UNLIKELY(!FN(_shim)(f) && FN(_incomplete)(f, FN(_code)(f), FN(_instr)(f)))) f = FN(_ptr)(f, PREVIOUS);
 #endif
   for (; f; f = FN(_ptr)(f, PREVIOUS)) {
-    if (f == last[0].frame) {
-      at = last;
-      break;
-    }
-    if (f == last[-1].frame) {
-      at = last - 1;
-      break;
-    }
-    if (f == last[-2].frame) {
-      at = last - 2;
-      break;
-    }
-    if (f == last[-3].frame) {
-      at = last - 3;
-      break;
-    }
+    for (at = last; at >= lowest && at->frame != f; at--) {}
+    if (at >= lowest) break;
     if (n_fresh == NEW) return false;
     bool shim = FN(_shim)(f);
     /* Not begun, yet others lie on top: it never will be (3.13's frame that ends a call of __init__). FN(_rewalk) hides it. */
@@ -283,16 +291,16 @@ static bool FN(_turn)(struct mlz_thread *th, const char *top) {
     fresh_hidden += shim;
     fresh[n_fresh++] = f;
   }
-  if (MLZ_UNLIKELY(!f || at < seen)) return false;
+  if (MLZ_UNLIKELY(!f)) return false;
   uint32_t pop = 0, hidden = th->hidden + fresh_hidden;
   for (struct mlz_seen *e = last; e > at; e--) {
-    bool is = e->word == MLZ_SEEN_HIDDEN;
+    bool is = e->id == MLZ_SEEN_HIDDEN;
     hidden -= is;
     pop += !is;
   }
   struct mlz_seen *same = at;
   for (unsigned moved = 0; FN(_differs)(same, f); moved++) {
-    if (same->word == MLZ_SEEN_HIDDEN || moved == MOVED || FN(_shim)(f) || FN(_incomplete)(f, FN(_code)(f), FN(_instr)(f))) return false;
+    if (same->id == MLZ_SEEN_HIDDEN || moved == MOVED || FN(_shim)(f) || FN(_incomplete)(f, FN(_code)(f), FN(_instr)(f))) return false;
     f = FN(_ptr)(f, PREVIOUS);
     if (f != (--same)->frame || same < seen) return false;
   }
@@ -303,19 +311,17 @@ static bool FN(_turn)(struct mlz_thread *th, const char *top) {
   /* It is so. */
   uint32_t push = 0;
   for (struct mlz_seen *e = same + 1; e <= at; e++) {
-    FN(_enter)(th, e, e->frame, FN(_code)(e->frame), FN(_instr)(e->frame), true);
-    th->words[push++] = e->word;
+    th->words[push++] = FN(_enter)(th, e, e->frame, FN(_code)(e->frame), FN(_instr)(e->frame), true);
     pop++;
   }
   for (struct mlz_seen *e = at + 1; n_fresh-- > 0; e++) {
     f = fresh[n_fresh];
     if (FN(_shim)(f)) {
-      *e = (struct mlz_seen){f, FN(_code)(f), FN(_instr)(f), MLZ_SEEN_HIDDEN};
+      *e = (struct mlz_seen){f, FN(_code)(f), FN(_instr)(f), MLZ_SEEN_HIDDEN, 0};
       continue;
     }
     /* The entry left here by the last call at this depth often is of the same code: its id is still true. */
-    FN(_enter)(th, e, f, FN(_code)(f), FN(_instr)(f), (uint32_t)(e - seen) < th->stale_n);
-    th->words[push++] = e->word;
+    th->words[push++] = FN(_enter)(th, e, f, FN(_code)(f), FN(_instr)(f), (uint32_t)(e - seen) < th->stale_n);
   }
   th->hidden = hidden;
   FN(_done)(th, n, pop, push);

@@ -51,9 +51,10 @@ static inline bool mlz_frames_change(struct mlz_drain *d, struct mlz_feed *f, un
   return true;
 }
 
-/* The innermost frame, which must be there, has moved on to another instruction of the same code. */
+/* The innermost frame, which must be there, is at that instruction of the same code; more often than not it was before. */
 static inline void mlz_frames_step(struct mlz_drain *d, struct mlz_feed *f, uint32_t offset) {
   uint32_t top = f->count - 1;
+  if (!f->stale && (uint32_t)f->words[top] == offset) return;
   if (__builtin_expect(f->stale, 0)) mlz_frames_enter(d, f);
   mlz_frames_put(d, f, top, (f->words[top] & ~UINT64_C(0xffffffff)) | offset);
   f->stack = d->symbols.stack_of[f->windows[top]];
