@@ -107,13 +107,15 @@ static inline struct mlz_ring *mlz_arena_ring(struct mlz_control *c, uint32_t i)
   return (struct mlz_ring *)((uint8_t *)c + c->ring_offset + (uint64_t)i * c->ring_stride);
 }
 static inline uint64_t mlz_clock_ns(uint64_t word) { return word >> MLZ_CLOCK_SHIFT; }
-/* Raises the published time to `ns` and says that somebody is awake. Returns the time that is published then. */
-static inline uint64_t mlz_clock_raise(struct mlz_control *c, uint64_t ns) {
+/* Raises the published time to `ns` and says that somebody is awake; *asleep: nobody was, and who said so now must wake the recorder. Returns the
+ * time that is published then. */
+static inline uint64_t mlz_clock_raise(struct mlz_control *c, uint64_t ns, bool *asleep) {
   uint64_t seen = atomic_load_explicit(&c->clock, memory_order_relaxed), next;
   do {
     uint64_t now = mlz_clock_ns(seen) > ns ? mlz_clock_ns(seen) : ns;
     next = now << MLZ_CLOCK_SHIFT | (seen & MLZ_CLOCK_SETTINGS);
   } while (next != seen && !atomic_compare_exchange_weak_explicit(&c->clock, &seen, next, memory_order_relaxed, memory_order_relaxed));
+  *asleep = seen & MLZ_CLOCK_ASLEEP;
   return mlz_clock_ns(next);
 }
 /* The recorder's, before it sleeps for long. */

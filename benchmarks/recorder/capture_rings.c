@@ -39,7 +39,8 @@ static void give_room(struct mlz_ring *r, uint64_t head, uint64_t side) {
 static uint64_t take_round(FILE *out, struct mlz_control *c, uint32_t round) {
   uint64_t taken = 0;
   uint32_t high = atomic_load(&c->ring_high);
-  mlz_clock_raise(c, mlz_arena_clock(c));
+  bool asleep;
+  mlz_clock_raise(c, mlz_arena_clock(c), &asleep);
   for (uint32_t i = 0; i < high; i++) {
     struct mlz_ring *r = mlz_arena_ring(c, i);
     if (atomic_load_explicit(&r->state, memory_order_acquire) != MLZ_RING_LIVE) continue;

@@ -88,10 +88,8 @@ static struct mlz_thread *thread_memory(void) {
   for (struct mlz_thread *th = atomic_load_explicit(&mlz_agent.threads, memory_order_acquire); th; th = th->next) {
     uint32_t ended = 1;
     if (thread_gone(th) && atomic_compare_exchange_strong(&th->ended, &ended, 2)) {
-      struct mlz_thread *next = th->next;
       if (th->out.ring) mlz_session_unmap(th->out.ring);
-      memset(th, 0, offsetof(struct mlz_thread, words));
-      th->next = next;
+      memset(th, 0, offsetof(struct mlz_thread, ended));
       return th;
     }
   }
@@ -152,6 +150,7 @@ static bool thread_begin(struct mlz_tls *t) {
   th->name_hash = 0;
   th->tstate_slot = MLZ_SLOT_UNKNOWN;
   th->number = atomic_fetch_add_explicit(&mlz_agent.thread_next, 1, memory_order_relaxed);
+  th->sample_key = ((uint64_t)th->number | (uint64_t)(mlz_agent.image_parent ? mlz_agent.last_image : 0) << 12) << 40;
   mlz_thread_forget(th);
   th->depth = UINT32_MAX; /* obey_settings sees a change */
   r->tid = mlz_agent.peer_pid == mlz_agent.pid ? th->tid : number_in_proc("/proc/thread-self", th->tid);
@@ -213,9 +212,10 @@ static void thread_end(void *arg) {
     pthread_setspecific(end_key, arg);
     return;
   }
-  if (t->busy || t->thread != th) return;
+  /* A fork's child whose only thread ends without having done anything needs no image for that. */
+  if (t->busy || t->thread != th || t->image != atomic_load_explicit(&mlz_wiped_get()->image, memory_order_relaxed)) return;
   t->busy = MLZ_BUSY_EVENT;
-  if (mlz_agent_enter(t)) {
+  if (mlz_agent_enter(t) && t->thread == th) {
     mlz_gate_publish(t);
     if (!th->name_hash) send_name(th, MLZ_K_NAME);
     mlz_event_rare(th, MLZ_K_THREAD_END, 0, 0, mlz_peer_clock(&mlz_agent.peer), NULL, 0, false);
@@ -230,7 +230,7 @@ static void thread_end(void *arg) {
 static void forked_child(void) {
   if (!mlz_agent.no_wipe) return;
   atomic_store_explicit(&mlz_wiped_get()->image, 0, memory_order_relaxed);
-  memset(mlz_tls.thread, 0, offsetof(struct mlz_thread, words)); /* the child's only one */
+  memset(mlz_tls.thread, 0, offsetof(struct mlz_thread, ended)); /* the child's only one */
 }
 
 __attribute__((constructor)) static void agent_start(void) {

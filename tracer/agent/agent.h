@@ -68,12 +68,11 @@ struct mlz_thread {
   uint32_t tid;
   unsigned long self;             /* pthread_self(), which threading calls ident */
   uint64_t name_hash;             /* of the name that threading gave it; 0: none was sent */
-  _Atomic uint32_t ended;         /* the thread's last destructor ran: may be reused once its tid is gone */
-  struct mlz_thread *next;        /* list of all, newest first */
   uint64_t lost_alloc, lost_free; /* not yet told by LOST */
 
   /* Sampling (gate.h). */
   uint64_t sample_window; /* number of the next window */
+  uint64_t sample_key;    /* which thread of which fork's child it is: their choices must not be alike */
   uint64_t sample_begun;  /* how much of it belongs to an allocation that began in the window before; 2^32 is all of it */
   uint64_t sample_ahead;  /* from the last choice to the first allocation that begins in it */
   bool sample_taken;      /* that allocation across the boundary is the last choice */
@@ -84,7 +83,12 @@ struct mlz_thread {
   uint32_t pop;
   uint32_t push;
   bool reset;
-  bool below;                              /* as of the last reset: frames lie below the outermost remembered one */
+  bool below; /* as of the last reset: frames lie below the outermost remembered one */
+
+  /* Not cleared when the memory is used again: others walk the list meanwhile. */
+  _Atomic uint32_t ended;  /* the thread's last destructor ran: may be reused once its tid is gone */
+  struct mlz_thread *next; /* list of all, newest first */
+
   uint64_t words[MLZ_STACK_DEPTH_MAX + 8]; /* pushed frames, outermost first */
   struct mlz_known_id ids[MLZ_IDS];        /* by a hash of the address */
   uint8_t scratch[16384];                  /* code.c */

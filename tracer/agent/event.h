@@ -76,6 +76,7 @@ MLZ_INLINE bool mlz_event_free(struct mlz_tls *t, unsigned kind, unsigned domain
   if (MLZ_UNLIKELY(i < 0)) return false;
   *mlz_event_slot(th, i++) = (struct mlz_slot){mlz_event_block_word(kind, 0, domain, block), (uintptr_t)t->last_block};
   mlz_event_close(th, i);
+  if (t->last_block == block) t->last_block = NULL;
   return true;
 }
 

@@ -17,7 +17,7 @@ static uint64_t share(uint64_t h, uint64_t n) { return (uint64_t)((unsigned __in
 static uint64_t draw(struct mlz_thread *th, uint32_t rate) {
   const uint64_t window = UINT64_C(1) << 32, length = (uint64_t)rate + 1;
   uint64_t begun = th->sample_begun, rest = window - begun;
-  uint64_t h = hash((uint64_t)th->number << 40 ^ th->sample_window++);
+  uint64_t h = hash(th->sample_key ^ th->sample_window++);
   bool across = false;
   if (begun && !th->sample_taken) {
     unsigned __int128 drawn = (unsigned __int128)h * (window - (length - begun));

@@ -237,6 +237,7 @@ EXPORT int munmap(void *address, size_t bytes) {
   if (!reports(t) || !mlz_agent.trace_malloc) return next.munmap(address, bytes);
   busy(t, MLZ_BUSY_EVENT);
   record_munmap(t, address, bytes);
+  busy(t, MLZ_BUSY_INNER);
   int r = next.munmap(address, bytes);
   busy(t, MLZ_BUSY_NOT);
   return r;
@@ -256,7 +257,9 @@ EXPORT void *mremap(void *address, size_t old_bytes, size_t bytes, int flags, ..
   busy(t, MLZ_BUSY_EVENT);
   bool may_move = flags & (MREMAP_MAYMOVE | MREMAP_FIXED), keeps_old = old_bytes == 0 || (flags & 4 /* MREMAP_DONTUNMAP */);
   if (may_move && !keeps_old) record_munmap(t, address, old_bytes); /* before another thread can be given the range */
+  busy(t, MLZ_BUSY_INNER);
   void *m = next.mremap(address, old_bytes, bytes, flags, to);
+  busy(t, MLZ_BUSY_EVENT);
   if (m == MAP_FAILED) {
     int saved = errno;
     if (may_move && !keeps_old) record_mmap(t, address, old_bytes);

@@ -19,13 +19,17 @@ static __attribute__((noinline)) void *FN(_turned)(void *block, size_t size, uin
   struct mlz_tls *t = &mlz_tls;
   struct mlz_thread *th = t->thread;
   const char *tstate = *(const char *const *)th->tstate_slot;
-  if (MLZ_UNLIKELY(atomic_load_explicit(&mlz_python.state, memory_order_relaxed) != MLZ_PY_READY) ||
-      MLZ_UNLIKELY(!*mlz_python.initialized) || MLZ_UNLIKELY(!mlz_marks_set(block, MLZ_MARKS_PLAIN)))
+  if (MLZ_UNLIKELY(atomic_load_explicit(&mlz_python.state, memory_order_relaxed) != MLZ_PY_READY) || MLZ_UNLIKELY(!*mlz_python.initialized))
     return FN(_any)(block, size, head, old);
-  unsigned flags = MLZ_LIKELY(th->depth != 0) ? WALK_NAME(th, tstate) : MLZ_F_NOSTACK;
+  unsigned flags = mlz_python_stack(t, tstate); /* before the mark: it notices another interpreter */
+  if (MLZ_UNLIKELY(!mlz_marks_set(block, MLZ_MARKS_PLAIN))) {
+    mlz_thread_forget(th);
+    return FN(_any)(block, size, head, old);
+  }
   if (MLZ_LIKELY(mlz_event_alloc(t, mlz_word_kind(head), flags, mlz_word_domain(head), block, size, true))) {
     t->last_block = block;
   } else {
+    t->last_block = NULL;
     mlz_marks_take(block, MLZ_MARKS_PLAIN);
     if (mlz_word_kind(head) == MLZ_K_REALLOC_END) mlz_record_realloc_close(t, mlz_word_domain(head), old, MLZ_F_ZERO);
   }

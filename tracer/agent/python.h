@@ -30,6 +30,8 @@ const struct mlz_py_layout *mlz_python_layout_for(const char *version);
 /* Does it agree with the offsets that the interpreter itself publishes (3.13 and later, in _PyRuntime)? Earlier versions: true. */
 bool mlz_python_layout_published(const struct mlz_py_layout *l, const char *runtime);
 
+#define MLZ_TSTATE_INTERP 16 /* PyThreadState.interp, in every version */
+
 enum mlz_py_state {
   MLZ_PY_NONE = 0,    /* no interpreter in this process */
   MLZ_PY_NEW = 1,     /* hooks are in, nothing was checked yet */
@@ -177,6 +179,8 @@ static inline __attribute__((always_inline)) unsigned mlz_python_stack(struct ml
   if (MLZ_UNLIKELY(!tstate || th->depth == 0)) {
     if (tstate) {
       if (*mlz_python.initialized) mlz_python.seen_initialized = true; /* else mlz_code_register does it */
+      const void *interp = *(const void *const *)(const void *)(tstate + MLZ_TSTATE_INTERP);
+      if (MLZ_UNLIKELY(interp != th->interp) && mlz_python.main_interp) mlz_python_interp(th, interp); /* else the walk does it */
       if (MLZ_UNLIKELY(atomic_load_explicit(&mlz_python.state, memory_order_relaxed) == MLZ_PY_NEW)) mlz_python_check(t, tstate);
     }
     return MLZ_F_NOSTACK;

@@ -41,6 +41,7 @@ MLZ_INLINE bool mlz_record_alloc(struct mlz_tls *t, unsigned kind, unsigned doma
     return false;
   }
   if (MLZ_UNLIKELY(!mlz_event_alloc(t, kind, flags, domain, block, size, ts != NULL))) {
+    t->last_block = NULL;
     mlz_marks_take(block, mlz_domain_map(domain));
     return false;
   }
@@ -94,6 +95,7 @@ MLZ_INLINE enum mlz_free mlz_record_free_quick(void *block, uint64_t head) {
     atomic_store_explicit(word, old & ~mlz_marks_bit((uintptr_t)block), memory_order_relaxed);
     *th->out.cursor = (struct mlz_slot){mlz_event_block_word(0, 0, 0, block) | head, (uintptr_t)t->last_block};
     mlz_producer_advance(&th->out, 1);
+    t->last_block = t->last_block == block ? NULL : t->last_block; /* another thread's block at its address is not temporary */
   }
   atomic_signal_fence(memory_order_seq_cst);
   t->busy = MLZ_BUSY_NOT;

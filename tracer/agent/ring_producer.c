@@ -23,8 +23,8 @@ void mlz_producer_init(struct mlz_producer *p, struct mlz_peer *peer, struct mlz
 
 uint64_t mlz_peer_clock(struct mlz_peer *peer) {
   struct mlz_control *c = peer->control;
-  bool asleep = atomic_load_explicit(&c->clock, memory_order_relaxed) & MLZ_CLOCK_ASLEEP;
-  uint64_t now = mlz_clock_raise(c, mlz_sys_monotonic() - c->base_ns);
+  bool asleep;
+  uint64_t now = mlz_clock_raise(c, mlz_sys_monotonic() - c->base_ns, &asleep);
   if (asleep) mlz_peer_wake(peer);
   return now;
 }

@@ -3,8 +3,6 @@
 
 #include <string.h>
 
-#define TSTATE_INTERP 16 /* in every version */
-
 /* CPython 3.8, 3.9: Include/frameobject.h, f_lasti in bytes. */
 #define WALK_NAME capture_38
 #define TSTATE_FRAME 24

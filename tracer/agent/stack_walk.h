@@ -6,8 +6,6 @@
  *   CODE_START, TRACEABLE, EXTRA   of the code object
  *   CODE_MASK        tag bits to clear (3.14), default none
  *
- * TSTATE_INTERP is the same for all.
- *
  * The caller holds the GIL; frames do not change under us. Remembered addresses are dereferenced only after a live frame's
  * `previous` was found equal to them, so a frame that is gone is never read. Predicted branches let the processor load
  * all frames at once instead of following pointer after pointer. */
@@ -331,7 +329,7 @@ static bool FN(_turn)(struct mlz_thread *th, const char *top) {
 
 /* What seldom is: a new interpreter, dead code objects, something lost. */
 static MLZ_COLD unsigned FN(_odd)(struct mlz_thread *th, const char *tstate, const char *top) {
-  const void *interp = FN(_ptr)(tstate, TSTATE_INTERP);
+  const void *interp = FN(_ptr)(tstate, MLZ_TSTATE_INTERP);
   if (interp != th->interp) mlz_python_interp(th, interp);
   th->seen_epoch = atomic_load_explicit(&mlz_agent.code_epoch, memory_order_relaxed) & 0x7fffffff;
   th->stale_n = 0;
@@ -346,7 +344,7 @@ static MLZ_COLD unsigned FN(_odd)(struct mlz_thread *th, const char *tstate, con
 
 static unsigned WALK_NAME(struct mlz_thread *th, const char *tstate) {
   const char *top = FN(_top)(tstate);
-  if (MLZ_UNLIKELY((FN(_ptr)(tstate, TSTATE_INTERP) != th->interp) |
+  if (MLZ_UNLIKELY((FN(_ptr)(tstate, MLZ_TSTATE_INTERP) != th->interp) |
                    ((atomic_load_explicit(&mlz_agent.code_epoch, memory_order_relaxed) & 0x7fffffff) != th->seen_epoch)))
     return FN(_odd)(th, tstate, top);
   if (MLZ_UNLIKELY(!top)) {

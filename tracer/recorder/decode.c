@@ -43,13 +43,14 @@ static inline uint32_t stack_slots(const struct mlz_feed *f, uint64_t b, uint32_
 /* ---- waiting for other feeds (rules 12, 13) ---- */
 
 /* Should the feed wait for others before it takes the event? */
-static bool block(struct mlz_feed *f, unsigned kind, uint64_t granule) {
+static bool block(struct mlz_drain *d, struct mlz_feed *f, unsigned kind, uint64_t granule) {
   struct mlz_image *m = f->image;
   if (m->n_feeds == 1) return false;
   if (f->force) {
     f->force = false;
     return false;
   }
+  if (kind != MLZ_K_MMAP && !mlz_coming(d, f, granule)) return false;
   f->blocked = true;
   f->blocked_kind = (uint8_t)kind;
   f->blocked_granule = granule;
@@ -106,7 +107,7 @@ static __attribute__((noinline, cold)) struct mlz_place cleared(struct mlz_drain
 static inline bool vacant(struct mlz_drain *d, struct mlz_feed *f, uint64_t a, struct mlz_place *place) {
   *place = mlz_heap_place(&f->image->heap, mlz_word_value(a));
   if (__builtin_expect(place->at && *place->at == 0, 1)) return true;
-  if (place->at && block(f, MLZ_K_FREE, mlz_word_value(a))) return false;
+  if (place->at && block(d, f, MLZ_K_FREE, mlz_word_value(a))) return false;
   *place = cleared(d, f, a);
   return true;
 }
@@ -144,16 +145,17 @@ static inline enum verdict take_free(struct mlz_drain *d, struct mlz_feed *f, ui
   if (__builtin_expect(!mlz_account_free(d, f, granule, temporary(a, b)), 0)) {
     /* Inherited by fork, surely so under the GIL; else its allocation may lie in another ring. */
     bool inherited = m->origin == MLZ_ORIGIN_FORK && under_gil(mlz_word_domain(a));
-    if (!inherited && block(f, MLZ_K_ALLOC, granule)) return STOPPED;
+    if (!inherited && block(d, f, MLZ_K_ALLOC, granule)) return STOPPED;
     free_nothing(d, f, granule, mlz_word_domain(a));
   }
   f->pos++;
   return taken(d, f, MLZ_K_FREE, granule);
 }
 
-static __attribute__((noinline)) enum verdict take_realloc_begin(struct mlz_feed *f, uint64_t a, uint64_t b) {
+static __attribute__((noinline)) enum verdict take_realloc_begin(struct mlz_drain *d, struct mlz_feed *f, uint64_t a, uint64_t b) {
   uint64_t granule = mlz_word_value(a);
-  if (!mlz_heap_find(&f->image->heap, granule) && block(f, MLZ_K_ALLOC, granule)) return STOPPED;
+  bool inherited = f->image->origin == MLZ_ORIGIN_FORK && under_gil(mlz_word_domain(a)); /* surely so, if it is not known */
+  if (!mlz_heap_find(&f->image->heap, granule) && !inherited && block(d, f, MLZ_K_ALLOC, granule)) return STOPPED;
   f->realloc_open = true;
   f->realloc_freed = false;
   f->realloc_temp = temporary(a, b);
@@ -198,7 +200,7 @@ static enum verdict take_map(struct mlz_drain *d, struct mlz_feed *f, uint64_t a
   if (slots == UINT32_MAX) return BROKEN;
   unsigned flags = mlz_word_flags(a);
   uint64_t start = mlz_word_value(a), granules = (b & MLZ_SIZE_MASK) >> MLZ_GRANULE_SHIFT;
-  if (mapped(f->image, start, granules) && block(f, MLZ_K_MMAP, start)) return STOPPED;
+  if (mapped(f->image, start, granules) && block(d, f, MLZ_K_MMAP, start)) return STOPPED;
   if ((b >> 48 || flags & MLZ_F_RESET) && !mlz_frames_change(d, f, flags, b, push, f->pos + 1 + slots)) return BROKEN;
   f->maps++;
   mlz_account_map(d, f, start, granules, mlz_frames_stack(d, f, flags), flags & MLZ_F_CERTAIN ? 0 : f->weight);
@@ -208,7 +210,7 @@ static enum verdict take_map(struct mlz_drain *d, struct mlz_feed *f, uint64_t a
 
 static enum verdict take_unmap(struct mlz_drain *d, struct mlz_feed *f, uint64_t a, uint64_t b) {
   uint64_t start = mlz_word_value(a), granules = (b & MLZ_SIZE_MASK) >> MLZ_GRANULE_SHIFT;
-  if (!mapped(f->image, start, granules) && block(f, MLZ_K_MMAP, start)) return STOPPED;
+  if (!mapped(f->image, start, granules) && block(d, f, MLZ_K_MMAP, start)) return STOPPED;
   mlz_account_unmap(d, f, start, granules); /* of what was never recorded: nothing */
   f->pos++;
   return taken(d, f, MLZ_K_MMAP, start);
@@ -275,7 +277,7 @@ static enum verdict take_one(struct mlz_drain *d, struct mlz_feed *f, uint64_t s
   case MLZ_K_FREE:
     return take_free(d, f, a, b);
   case MLZ_K_REALLOC_BEGIN:
-    return take_realloc_begin(f, a, b);
+    return take_realloc_begin(d, f, a, b);
   case MLZ_K_REALLOC_END:
     return take_realloc_end(d, f, a, b);
   case MLZ_K_TIME:

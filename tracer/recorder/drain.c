@@ -51,6 +51,7 @@ void mlz_drain_deinit(struct mlz_drain *d) {
   free(d->weights);
   mlz_changes_deinit(&d->changes);
   free(d->scratch);
+  mlz_coming_free(&d->coming);
   free(d->process_of);
   *d = (struct mlz_drain){0};
 }
@@ -58,7 +59,8 @@ void mlz_drain_deinit(struct mlz_drain *d) {
 /* Rule 14: producers that read a real clock raise the word too. */
 static void publish_time(struct mlz_drain *d) {
   uint64_t now = mlz_arena_clock(d->control);
-  mlz_clock_raise(d->control, now);
+  bool asleep;
+  mlz_clock_raise(d->control, now, &asleep);
   if (d->slots_taken && now - d->now_ns > d->gap_ns) d->gap_ns = now - d->now_ns;
   d->now_ns = now;
   d->clock_ns = now;

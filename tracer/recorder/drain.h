@@ -17,6 +17,7 @@
 
 #include "shm/control.h"
 #include "tracer/recorder/changes.h"
+#include "tracer/recorder/coming.h"
 #include "tracer/recorder/emit.h"
 #include "tracer/recorder/extents.h"
 #include "tracer/recorder/heap.h"
@@ -158,6 +159,7 @@ struct mlz_drain {
   long nap_ns;
   bool group_wanted;   /* a snapshot was asked for */
   uint64_t code_round; /* round in which unread messages were last searched for a code */
+  struct mlz_coming coming;
   struct mlz_counters total;
 };
 

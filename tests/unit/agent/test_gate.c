@@ -11,9 +11,9 @@ static struct mlz_tls *fresh(double rate, uint32_t number) {
   static struct mlz_tls t;
   static struct mlz_thread th;
   t = (struct mlz_tls){.thread = &th, .over = UINT64_MAX};
-  memset(&th, 0, offsetof(struct mlz_thread, words));
+  memset(&th, 0, offsetof(struct mlz_thread, ended));
   th.out.ring = &ring;
-  th.number = number;
+  th.sample_key = (uint64_t)number << 40;
   t.settings = (uint64_t)(rate * 4294967296.0) - 1;
   mlz_gate_reset(&t);
   return &t;

@@ -1,0 +1,38 @@
+#include "tracer/recorder/coming.h"
+#include "tracer/recorder/drain.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define PLACES (1u << 18)
+#define SEVERAL UINT16_MAX
+
+static uint32_t place(uint64_t granule) { return (uint32_t)(granule * UINT64_C(0x9e3779b97f4a7c15) >> 46); }
+_Static_assert(UINT64_MAX >> 46 == PLACES - 1, "place() gives every place");
+
+static void fill(struct mlz_drain *d, const struct mlz_image *m) {
+  struct mlz_coming *c = &d->coming;
+  memset(c->owners, 0, PLACES * sizeof *c->owners);
+  for (const struct mlz_feed *f = m->feeds; f; f = f->next) {
+    uint16_t self = f->index + 1 < SEVERAL ? (uint16_t)(f->index + 1) : SEVERAL;
+    for (uint64_t pos = f->pos; pos < f->h2; pos++) {
+      uint16_t *owner = &c->owners[place(mlz_word_value(f->slots[pos & (d->control->ring_slots - 1)].a))];
+      *owner = *owner == 0 || *owner == self ? self : SEVERAL;
+    }
+  }
+  c->round = d->round;
+  c->image = m;
+}
+
+bool mlz_coming(struct mlz_drain *d, const struct mlz_feed *f, uint64_t granule) {
+  struct mlz_coming *c = &d->coming;
+  if (!c->owners && !(c->owners = malloc(PLACES * sizeof *c->owners))) return true;
+  if (c->round != d->round || c->image != f->image) fill(d, f->image);
+  uint16_t owner = c->owners[place(granule)];
+  return owner == SEVERAL || (owner != 0 && owner != f->index + 1);
+}
+
+void mlz_coming_free(struct mlz_coming *c) {
+  free(c->owners);
+  *c = (struct mlz_coming){0};
+}
