@@ -26,7 +26,6 @@ MODE, OUT, SEED, FUEL = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv
 PARTS = sys.argv[5].split(',')
 TRUTH = MODE == 'truth'
 QUALIFIED = sys.version_info >= (3, 11)
-CALL_LINES = QUALIFIED  # is the traced function's own line right while its `call` event is handled? Not in our traces of 3.10 and earlier
 REACH = 48  # frames of a stack that are looked at
 UNIT, LETTER = b'x', 'x'
 STOPS = 6  # for each draw, at most
@@ -678,8 +677,6 @@ def local_tracer(frame, event, arg):
 def tracer(frame, event, arg):
     if frame.f_code.co_name in HELPERS:
         return None
-    if not CALL_LINES:
-        return local_tracer
     w = walks[0]
     if w.draw() & 3 == 0:
         leaf(w)
@@ -687,7 +684,7 @@ def tracer(frame, event, arg):
 
 
 def profiler(frame, event, arg):
-    if event not in ('call', 'return') or frame.f_code.co_name in HELPERS or event == 'call' and not CALL_LINES:
+    if event not in ('call', 'return') or frame.f_code.co_name in HELPERS:
         return
     w = walks[0]
     if w.draw() & 7 == 0:
