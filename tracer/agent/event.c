@@ -34,9 +34,9 @@ bool mlz_event_alloc_changed(struct mlz_tls *t, unsigned kind, unsigned flags, u
   uint32_t push = th->push, payload = (push + 1) / 2;
   if (MLZ_LIKELY(gil && payload < MLZ_QUICK && !th->reset && mlz_event_quick(th))) {
     struct mlz_slot *s = th->out.cursor;
-    s[0] = (struct mlz_slot){mlz_event_block_word(kind, flags, domain, block), mlz_size_word(size, th->pop, push)};
-    s[1] = (struct mlz_slot){th->words[0], th->words[1]};
-    for (uint32_t k = 1; k < payload; k++) s[1 + k] = (struct mlz_slot){th->words[2 * k], th->words[2 * k + 1]};
+    s->a = mlz_event_block_word(kind, flags, domain, block);
+    s->b = mlz_size_word(size, th->pop, push);
+    for (uint32_t k = 0; k < push; k++) (&s[1].a)[k] = th->words[k];
     mlz_producer_advance(&th->out, 1 + payload);
     return true;
   }

@@ -75,29 +75,36 @@ static __attribute__((noinline)) void *FN(_called)(void *block, size_t size, uin
   if (MLZ_UNLIKELY(at < low) || MLZ_UNLIKELY(n < th->depth && th->below) || MLZ_UNLIKELY(window > MLZ_WINDOW_QUICK) ||
       MLZ_UNLIKELY(n > MLZ_SEEN_MAX) || !FN(_window_holds)(low, (uint64_t)(at - low) + 1, f))
     return FN(_turned)(block, size, head, old);
-  uint64_t instr = FN(_instr)(f), words[4] = {0};
-  uint32_t push = 0;
-  if (FN(_differs)(at, f)) { /* of the same code? */
-    if (MLZ_UNLIKELY(FN(_code)(f) != at->code) || MLZ_UNLIKELY(instr < at->instr && FN(_incomplete)(f, at->code, instr)))
-      return FN(_turned)(block, size, head, old);
-    words[push++] = MLZ_FRAME(at->id, FN(_offset)(at->code, instr));
-  }
+  uint64_t instr = FN(_instr)(f);
+  bool moved = FN(_differs)(at, f);
+  if (moved && (MLZ_UNLIKELY(FN(_code)(f) != at->code) || /* of the same code? */
+                MLZ_UNLIKELY(instr < at->instr && FN(_incomplete)(f, at->code, instr))))
+    return FN(_turned)(block, size, head, old);
   struct mlz_marks_piece *piece = mlz_marks_find((uintptr_t)block);
   if (MLZ_UNLIKELY(!piece)) return FN(_turned)(block, size, head, old);
-  struct mlz_seen added[3];
+  uint32_t ids[3];
   for (uint32_t k = 0; k < called; k++) {
-    const char *frame = fresh[called - 1 - k], *code = FN(_code)(frame);
-    uint64_t frame_instr = FN(_instr)(frame);
     /* The entry left there by the last call at this depth often is of the same code: its id is still true. */
     const struct mlz_seen *e = at + 1 + k;
-    uint32_t id = MLZ_LIKELY(e->code == code && (uint32_t)(e - th->seen) < th->stale_n) ? e->id : FN(_id_known)(th, code);
-    if (MLZ_UNLIKELY(id == 0) || MLZ_UNLIKELY(id == MLZ_SEEN_HIDDEN)) return FN(_turned)(block, size, head, old); /* unknown, or hidden */
-    words[push++] = MLZ_FRAME(id, FN(_offset)(code, frame_instr));
-    added[k] = (struct mlz_seen){frame, code, frame_instr, id, FN(_floor)(frame, code)};
+    const char *code = FN(_code)(fresh[called - 1 - k]);
+    ids[k] = MLZ_LIKELY(e->code == code && (uint32_t)(e - th->seen) < th->stale_n) ? e->id : FN(_id_known)(th, code);
+    if (MLZ_UNLIKELY(ids[k] == 0) || MLZ_UNLIKELY(ids[k] == MLZ_SEEN_HIDDEN)) return FN(_turned)(block, size, head, old); /* not known */
   }
-  uint32_t pop = returned + (push > called);
+  /* Field by field into their places: a copy through the stack would wait for its own stores. */
+  struct mlz_slot *s = th->out.cursor;
+  uint64_t *words = &s[1].a;
+  uint32_t pop = returned + moved, push = moved + called;
+  if (moved) *words++ = MLZ_FRAME(at->id, FN(_offset)(at->code, instr));
   at->instr = instr;
-  for (uint32_t k = 0; k < called; k++) *++at = added[k];
+  for (uint32_t k = 0; k < called; k++) {
+    at++;
+    at->frame = fresh[called - 1 - k];
+    at->code = FN(_code)(at->frame);
+    at->instr = FN(_instr)(at->frame);
+    at->id = ids[k];
+    at->floor = FN(_floor)(at->frame, at->code);
+    *words++ = MLZ_FRAME(at->id, FN(_offset)(at->code, at->instr));
+  }
   if (n > th->stale_n) th->stale_n = n;
   th->seen_n = n;
   th->last = at;
@@ -106,10 +113,8 @@ static __attribute__((noinline)) void *FN(_called)(void *block, size_t size, uin
   th->lowest = low;
   th->window = window;
   mlz_marks_set_plain(piece, block, MLZ_MARKS_PLAIN);
-  struct mlz_slot *s = th->out.cursor;
-  s[0] = (struct mlz_slot){mlz_event_block_word(0, 0, 0, block) | head, mlz_size_word(size, pop, push)};
-  s[1] = (struct mlz_slot){words[0], words[1]};
-  s[2] = (struct mlz_slot){words[2], words[3]};
+  s->a = mlz_event_block_word(0, 0, 0, block) | head;
+  s->b = mlz_size_word(size, pop, push);
   mlz_producer_advance(&th->out, 1 + (push + 1) / 2);
   t->last_block = block;
   atomic_signal_fence(memory_order_seq_cst);
