@@ -30,8 +30,9 @@
 byte slot_id[SLOTS];   /* number of the message in this slot */
 byte slot_part[SLOTS]; /* 0: single, 1: first of two, 2: second of two; 3 + n: single, with a side byte that holds n */
 byte side[SIDE];
-byte head, tail, side_head, side_tail, limit;
+byte head, tail, side_head, side_tail;
 bit waiting, sleeping, room_added, wake_added;
+bit asleep; /* the clock word's bit: only ever changed by locked instructions, so it is in no store buffer */
 
 /* P's store buffer. */
 #ifdef LATE_SLOTS
@@ -41,13 +42,11 @@ byte pend_slot_at[SLOTS], pend_slot_id[SLOTS], pend_slot_part[SLOTS];
 bit pend_head; byte pend_head_value;
 bit pend_side_head; byte pend_side_head_value;
 bit pend_waiting, pend_waiting_value;
-bit pend_limit; byte pend_limit_value;
 
 /* R's store buffer. */
 bit pend_tail; byte pend_tail_value;
 bit pend_side_tail; byte pend_side_tail_value;
 bit pend_sleeping, pend_sleeping_value;
-bit pend_r_limit;
 
 /* The kernel's part. */
 bit p_asleep, r_asleep;
@@ -70,8 +69,8 @@ bit begun_asleep; /* R slept when P began this message, and has slept on since *
 #else
 #define HEAD_MAY_DRAIN (SLOTS_BEFORE_HEAD_STORED && !pend_side_head)
 #endif
-#define P_BUFFER_EMPTY (SLOTS_STORED && !pend_head && !pend_side_head && !pend_waiting && !pend_limit)
-#define R_BUFFER_EMPTY (!pend_tail && !pend_side_tail && !pend_sleeping && !pend_r_limit)
+#define P_BUFFER_EMPTY (SLOTS_STORED && !pend_head && !pend_side_head && !pend_waiting)
+#define R_BUFFER_EMPTY (!pend_tail && !pend_side_tail && !pend_sleeping)
 #define P_GONE ((p_ended || !p_alive) && P_BUFFER_EMPTY)
 
 #ifdef LATE_SLOTS
@@ -107,11 +106,9 @@ active proctype Drain() {
   :: d_step { pend_side_head -> side_head = pend_side_head_value; pend_side_head = 0; pend_side_head_value = 0 }
   :: d_step { pend_head && HEAD_MAY_DRAIN -> head = pend_head_value; pend_head = 0; pend_head_value = 0 }
   :: d_step { pend_waiting -> waiting = pend_waiting_value; pend_waiting = 0; pend_waiting_value = 0 }
-  :: d_step { pend_limit -> limit = pend_limit_value; pend_limit = 0; pend_limit_value = 0 }
   :: d_step { pend_tail -> tail = pend_tail_value; pend_tail = 0; pend_tail_value = 0 }
   :: d_step { pend_side_tail -> side_tail = pend_side_tail_value; pend_side_tail = 0; pend_side_tail_value = 0 }
   :: d_step { pend_sleeping -> sleeping = pend_sleeping_value; pend_sleeping = 0; pend_sleeping_value = 0 }
-  :: d_step { pend_r_limit && !pend_sleeping -> limit = 0; pend_r_limit = 0 }
   od
 }
 
@@ -216,7 +213,7 @@ inline p_full(room) {
 #define SIDE_ROOM (my_side + 1 <= seen_side + SIDE)
 
 active proctype P() provided (p_alive) {
-  byte my_head, my_side, seen_tail, seen_side, length, full_tail, left = MESSAGES;
+  byte my_head, my_side, my_limit, seen_tail, seen_side, length, full_tail, left = MESSAGES;
   bit uses_side, may_drop, stalled, ok;
   do
   :: left == 0 -> break
@@ -250,9 +247,9 @@ active proctype P() provided (p_alive) {
       d_step { my_side++; pend_side_head = 1; pend_side_head_value = my_side }
     :: else
     fi;
-    /* The fast path looks at `limit` only: at its own store if that is still buffered. */
+    /* The fast path looks at its own limit and at the clock word. */
     if
-    :: atomic { my_head + length <= (pend_limit -> pend_limit_value : limit) -> begun_asleep = r_asleep; goto write }
+    :: atomic { my_head + length <= my_limit -> begun_asleep = r_asleep; goto clock }
     :: atomic { else -> begun_asleep = r_asleep }
     fi;
     LOOK;
@@ -267,15 +264,26 @@ active proctype P() provided (p_alive) {
       fi
     fi;
     atomic { /* come back after this message, or where the reserve begins */
-      pend_limit = 1;
-      pend_limit_value = my_head + length;
+      my_limit = my_head + length;
       if
-      :: seen_tail + SLOTS - RESERVE > pend_limit_value -> pend_limit_value = seen_tail + SLOTS - RESERVE
+      :: seen_tail + SLOTS - RESERVE > my_limit -> my_limit = seen_tail + SLOTS - RESERVE
       :: true
       fi
     };
     p_wake_recorder();
-write:
+clock:
+    if
+    :: asleep ->
+      P_BUFFER_EMPTY; /* the compare-and-swap that takes the bit off */
+      if
+      :: d_step { asleep -> asleep = 0 };
+#ifndef BUG_BIT_OFF_WITHOUT_WAKE
+        p_wake_recorder()
+#endif
+      :: else
+      fi
+    :: else
+    fi;
 #ifdef BUG_HEAD_FIRST
     p_store_head(my_head + length);
     P_BUFFER_EMPTY; /* so that no release rule of Drain can mend it */
@@ -379,8 +387,10 @@ active proctype R() provided (r_runs) {
       /* rule 7 */
       wake_added = 0;
       d_step { pend_sleeping = 1; pend_sleeping_value = 1 };
-      pend_r_limit = 1;
       FENCE_SLEEPING
+#ifndef BUG_NO_BIT
+      asleep = 1;
+#endif
 #ifdef BUG_NO_LOOK_BEFORE_SLEEP
       if
       :: true ->

@@ -150,7 +150,7 @@ static bool thread_begin(struct mlz_tls *t) {
   th->name_hash = 0;
   th->tstate_slot = MLZ_SLOT_UNKNOWN;
   th->number = atomic_fetch_add_explicit(&mlz_agent.thread_next, 1, memory_order_relaxed);
-  th->sample_key = ((uint64_t)th->number | (uint64_t)(mlz_agent.image_parent ? mlz_agent.last_image : 0) << 12) << 40;
+  th->sample_key = ((uint64_t)th->number | (uint64_t)(mlz_agent.last_image - 1) << 12) << 40;
   mlz_thread_forget(th);
   th->depth = UINT32_MAX; /* obey_settings sees a change */
   r->tid = mlz_agent.peer_pid == mlz_agent.pid ? th->tid : number_in_proc("/proc/thread-self", th->tid);

@@ -4,11 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PLACES (1u << 18)
+#define PLACES (1u << 16)
 #define SEVERAL UINT16_MAX
 
-static uint32_t place(uint64_t granule) { return (uint32_t)(granule * UINT64_C(0x9e3779b97f4a7c15) >> 46); }
-_Static_assert(UINT64_MAX >> 46 == PLACES - 1, "place() gives every place");
+static uint32_t place(uint64_t granule) { return (uint32_t)(granule * UINT64_C(0x9e3779b97f4a7c15) >> 48); }
+_Static_assert(UINT64_MAX >> 48 == PLACES - 1, "place() gives every place");
 
 static void fill(struct mlz_drain *d, const struct mlz_image *m) {
   struct mlz_coming *c = &d->coming;
