@@ -38,9 +38,10 @@ static __attribute__((noinline)) void *FN(_turned)(void *block, size_t size, uin
   return block;
 }
 
-/* Up to four frames returned, up to three were called; the one between may have moved on; no hidden frames are about. All else: FN(_turned).
+/* Up to six frames returned, up to three were called; the one below may have moved on; no hidden frames are about. All else: FN(_turned).
  * Nothing is changed before everything is known. */
 static __attribute__((noinline)) void *FN(_called)(void *block, size_t size, uint64_t head, void *old) {
+  enum { LOOK = 4 };
   struct mlz_tls *t = &mlz_tls;
   struct mlz_thread *th = t->thread;
   struct mlz_seen *at = th->last;
@@ -60,16 +61,26 @@ static __attribute__((noinline)) void *FN(_called)(void *block, size_t size, uin
     f = FN(_ptr)(f, PREVIOUS);
   }
   at -= returned;
-  if (FN(_differs)(at, f) &&
-      at > th->seen) { /* and its caller, too? Then it is another call, whose frame took the place of the last one's. */
-    const char *caller = FN(_ptr)(f, PREVIOUS);
-    if (caller == at[-1].frame && FN(_differs)(at - 1, caller) && !FN(_incomplete)(f, FN(_code)(f), FN(_instr)(f))) {
-      fresh[called++] = f;
-      f = caller;
-      at--;
-      returned++;
-    }
+  /* From there on the frames lie where they lay. The outermost that differs has moved on; those inside of it, if it is not the first, are other
+   * calls, whose frames took the places of the last ones'. So is the outermost itself, where it is of another code. */
+  if (MLZ_UNLIKELY(at < th->seen)) return FN(_turned)(block, size, head, old);
+  const char *frames[LOOK];
+  uint32_t depth = 0, replaced = 0;
+  for (;; depth++, f = FN(_ptr)(f, PREVIOUS)) {
+    if (MLZ_UNLIKELY(f != at[-(int)depth].frame)) return FN(_turned)(block, size, head, old);
+    frames[depth] = f;
+    if (FN(_differs)(at - depth, f)) replaced = depth;
+    if (depth == LOOK - 1 || at - depth == th->seen) break;
   }
+  replaced += FN(_code)(frames[replaced]) != at[-(int)replaced].code;
+  if (MLZ_UNLIKELY(replaced > depth) || MLZ_UNLIKELY(called + replaced > 3)) return FN(_turned)(block, size, head, old);
+  for (uint32_t r = 0; r < replaced; r++) {
+    if (MLZ_UNLIKELY(FN(_incomplete)(frames[r], FN(_code)(frames[r]), FN(_instr)(frames[r])))) return FN(_turned)(block, size, head, old);
+    fresh[called++] = frames[r];
+  }
+  f = frames[replaced];
+  at -= replaced;
+  returned += replaced;
   uint32_t n = th->seen_n + called - returned, window = n < th->depth ? n : th->depth;
   struct mlz_seen *low = &th->seen[n - window];
   if (MLZ_UNLIKELY(at < low) || MLZ_UNLIKELY(n < th->depth && th->below) || MLZ_UNLIKELY(window > MLZ_WINDOW_QUICK) ||
