@@ -39,7 +39,7 @@ def describe():
     except OSError:
         pass
     memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
-    return {'cpu': model, 'cpus': len(os.sched_getaffinity(0)), 'memory': memory, 'kernel': platform.release(), 'date': time.strftime('%Y-%m-%d %H:%M')}
+    return {'cpu': model, 'cpus': len(os.sched_getaffinity(0)), 'memory': memory, 'kernel': platform.release().split('-')[0], 'date': time.strftime('%Y-%m-%d %H:%M')}
 
 
 def busy_seconds():

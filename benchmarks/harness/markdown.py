@@ -11,7 +11,7 @@ SETTINGS = [  # mode, what it is called in the document
     ('ultra-low', '`--sample-rate 0.1 --max-stack-depth 5 --no-track-gc`'),
     ('rate-0.01', '`--sample-rate 0.01`'),
 ]
-RATES = [('1.0', 'full', 'Every allocation', 'Default, development'), ('0.5', 'rate-0.5', 'One of each two', 'Reduces overhead slightly'),
+RATES = [('1.0', 'full', 'Every allocation', 'Default, development'), ('0.5', 'rate-0.5', 'One of each two', 'A smaller trace'),
          ('0.1', 'rate-0.1', 'One of each ten', 'Production monitoring'), ('0.01', 'rate-0.01', 'One of each hundred', 'Always-on profiling')]
 NONE = '-'
 
