@@ -144,11 +144,8 @@ active proctype Env() {
 #else
 #define FENCE_WAITING P_BUFFER_EMPTY;
 #endif
-#ifdef BUG_NO_FENCE_WAKE
-#define FENCE_WAKE
-#else
+/* Not needed for the bit of the clock word, whose taking off is a locked instruction; only for naps, which have a time-out. */
 #define FENCE_WAKE P_BUFFER_EMPTY;
-#endif
 
 inline p_store_head(value) { d_step { pend_head = 1; pend_head_value = value } }
 inline p_store_side_head(value) { d_step { pend_side_head = 1; pend_side_head_value = value } }

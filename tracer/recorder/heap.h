@@ -135,7 +135,7 @@ static inline __attribute__((always_inline)) void mlz_heap_fetch_place(struct ml
   const struct mlz_region_slot *c = &h->cache[number % MLZ_REGION_CACHE];
   if (c->number != number + 1) return;
   const struct mlz_leaf *leaf = mlz_page_leaf(&c->region->pages[granule >> MLZ_LEAF_SHIFT & (MLZ_REGION_PAGES - 1)]);
-  __builtin_prefetch(&leaf->at[granule & 255], 1);
+  if (leaf) __builtin_prefetch(&leaf->at[granule & 255], 1);
 }
 static inline __attribute__((always_inline)) void mlz_heap_fetch_block(struct mlz_heap *h, uint64_t granule) {
   uint64_t number = granule >> MLZ_REGION_SHIFT;
