@@ -74,6 +74,28 @@ def every_frame_of_the_stack(python, depth):
     same('stops found', len(checked), len(stops))
 
 
+CELLS = '''
+import _thread, time
+done = []
+def f():
+    cell = 1
+    def inner():
+        return cell
+    done.append(inner())
+for n in range(50):
+    _thread.start_new_thread(f, ())
+while len(done) < 50:
+    time.sleep(0.001)
+print(sum(done))
+'''
+
+
+@case(each=[('%s, rate %s' % (label, rate), python, rate) for label, python in PYTHONS for rate in ('1', '0.3')])
+def a_threads_only_frame_has_not_begun(python, rate):
+    """The frame makes its cells first: what is allocated then has no stack at all."""
+    same('output', record([python, '-c', CELLS], '--sample-rate', rate).stdout, '50\n')
+
+
 @case
 def without_frames():
     record([PYTHON, os.path.join(PROGRAMS, 'lines.py'), '2'], '--max-stack-depth', 0)

@@ -138,7 +138,7 @@ static inline const char *FN(_remembered)(const struct mlz_seen *e) {
 /* Hands the remembered stack to the quick way. */
 static inline void FN(_aim)(struct mlz_thread *th) {
   uint32_t n = th->seen_n, reach = th->depth + th->hidden, window = n < reach ? n : reach;
-  th->last = &th->seen[n - 1];
+  th->last = &th->seen[n] - 1; /* of no entries: the root, whose fields may be read */
   th->lowest = &th->seen[n - window];
   th->window = window;
   /* Not where the window reaches below what is remembered. */
