@@ -43,6 +43,9 @@
 #define MLZ_SET_NATIVE (UINT64_C(1) << 47)
 #define MLZ_SET_PAUSED (UINT64_C(1) << 48)
 #define MLZ_SET_GENERATION_SHIFT 56
+#define MLZ_SET_RATE_MASK UINT64_C(0xffffffff)
+#define MLZ_SET_DEPTH_MASK (UINT64_C(0x7ff) << MLZ_SET_DEPTH_SHIFT)
+#define MLZ_SET_CHANGEABLE (MLZ_SET_RATE_MASK | MLZ_SET_DEPTH_MASK | MLZ_SET_PAUSED) /* while a session runs */
 static inline uint32_t mlz_settings_rate(uint64_t s) { return (uint32_t)s; }
 static inline unsigned mlz_settings_depth(uint64_t s) { return (unsigned)(s >> MLZ_SET_DEPTH_SHIFT & 0x7ff); }
 

@@ -59,7 +59,4 @@ static inline struct mlz_mailbox *mlz_arena_mailbox(struct mlz_control *c) {
 }
 static inline unsigned mlz_mailbox_state_of(uint32_t state) { return state & 3; }
 
-#define MLZ_SET_RATE_MASK UINT64_C(0xffffffff)
-#define MLZ_SET_DEPTH_MASK (UINT64_C(0x7ff) << MLZ_SET_DEPTH_SHIFT)
-
 #endif

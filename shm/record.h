@@ -50,8 +50,8 @@ enum mlz_kind {
   MLZ_K_SETTINGS = 19, /* b = settings word (control.h) that the following allocations obey; payload: a = sample_over bytes or 0, b = 0 */
   MLZ_K_LOST = 20,     /* payload: a = allocations lost, b = frees lost since the last LOST of this ring; head b = ns */
   MLZ_K_NAME = 21,     /* b = ns: the thread of payload.b (of this image) has a new name; payload as THREAD */
-  MLZ_K_ALLOC_STEP =
-      22, /* as ALLOC where of the stack only the innermost frame has moved on: | 63..32 its new byte offset | 31..0 size | */
+  /* As ALLOC where of the stack at most the innermost frame has moved on, in the same code; b = | 63..32 its byte offset | 31..0 size | */
+  MLZ_K_ALLOC_STEP = 22,
   MLZ_K_COUNT
 };
 
@@ -80,7 +80,6 @@ enum mlz_mark { MLZ_MARK_MARK = 0, MLZ_MARK_SNAPSHOT = 1 };
 /* Word b of ALLOC, REALLOC_END, MMAP, STACK: | 63..56 push | 55..48 pop | 47..0 size |
  * push frames follow, two in each payload slot, outermost of them first: slot.a, slot.b, slot.a, ...
  * push == MLZ_PUSH_LONG: one more payload slot comes first, whose a is the real number. */
-#define MLZ_STEP(size, offset) ((uint64_t)(offset) << 32 | (uint32_t)(size)) /* word b of ALLOC_STEP */
 #define MLZ_PUSH_LONG 255u
 #define MLZ_POP_MAX 255u
 #define MLZ_SIZE_BITS 48
@@ -101,6 +100,8 @@ static inline unsigned mlz_word_kind(uint64_t a) { return (unsigned)(a & 0xff); 
 static inline unsigned mlz_word_flags(uint64_t a) { return (unsigned)(a >> 8 & 0xff); }
 static inline unsigned mlz_word_domain(uint64_t a) { return (unsigned)(a >> 16 & 0xf); }
 static inline uint64_t mlz_word_value(uint64_t a) { return a >> 20; }
+/* Word b of ALLOC_STEP. */
+static inline uint64_t mlz_step_word(uint32_t size, uint32_t offset) { return (uint64_t)offset << 32 | size; }
 static inline uint64_t mlz_size_word(uint64_t size, unsigned pop, unsigned push) {
   return (size & MLZ_SIZE_MASK) | (uint64_t)pop << 48 | (uint64_t)push << 56;
 }

@@ -33,8 +33,7 @@ struct mlz_ring {
   /* Line 1: the producer's. */
   _Alignas(64) _Atomic uint64_t head;
   _Atomic uint64_t side_head;
-  _Atomic uint64_t
-      allocs_passed; /* allocations that sampling passed over or that could not be recorded; exact whenever a record is published */
+  _Atomic uint64_t allocs_passed; /* passed over by sampling, or not recordable; exact whenever a record is published */
   _Atomic uint64_t dropped_alloc; /* messages not written because the ring was full */
   _Atomic uint64_t dropped_free;
   _Atomic uint64_t blocked_ns; /* time the thread waited for room */

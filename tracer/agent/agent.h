@@ -45,7 +45,7 @@ struct mlz_known_id {
  * (MADV_WIPEONFORK): in the child nothing in it says that an event may be written. */
 struct mlz_thread {
   struct mlz_producer out;
-  /* What an event with an unchanged stack looks at (quick.h). */
+  /* What an event with an unchanged stack looks at (hooks_quick.h). */
   uint64_t clock_seen;      /* clock word as of the ring's last message; bits of the settings: as of those obeyed */
   void *const *tstate_slot; /* where the state of this thread's interpreter is found; or MLZ_SLOT_... */
   const char *top;          /* frame of the innermost remembered entry; MLZ_NO_FRAME: there is none that may be believed at first sight */
@@ -61,6 +61,7 @@ struct mlz_thread {
   uint32_t hidden;     /* of them, those with MLZ_SEEN_HIDDEN */
   uint32_t stale_n;    /* entries below this index were filled in this epoch, also those above seen_n */
   uint32_t seen_epoch; /* code epoch that they are of */
+  uint32_t ids_epoch;  /* code epoch of `ids` */
   bool stack_reset;    /* the recorder's frame array is not what we remember: send RESET (mlz_thread_forget) */
   bool interp_known;   /* `interp` is one whose co_extra index is ours */
   const void *interp;  /* for which interp_known was decided */

@@ -42,9 +42,8 @@ bool mlz_event_alloc_changed(struct mlz_tls *t, unsigned kind, unsigned flags, u
   }
   int32_t i = mlz_event_open(th, 1 + mlz_event_stack_slots(th), gil, mlz_event_mode(t), false);
   if (MLZ_UNLIKELY(i < 0)) return false;
-  *mlz_event_slot(th, i++) =
-      (struct mlz_slot){mlz_head_word(kind, flags | mlz_event_reset(th), domain, (uintptr_t)block >> MLZ_GRANULE_SHIFT),
-                        mlz_size_word(size, th->pop, mlz_event_push(th))};
+  *mlz_event_slot(th, i++) = (struct mlz_slot){mlz_event_block_word(kind, flags | mlz_event_reset(th), domain, block),
+                                               mlz_size_word(size, th->pop, mlz_event_push(th))};
   if (th->push) i = mlz_event_stack(th, i);
   mlz_event_close(th, i);
   return true;

@@ -48,6 +48,12 @@ MLZ_INLINE unsigned mlz_event_reset(const struct mlz_thread *th) {
   return !th->reset ? 0 : th->below ? MLZ_F_RESET | MLZ_F_BELOW : MLZ_F_RESET;
 }
 
+/* The head word of a message about a block. */
+MLZ_INLINE uint64_t mlz_event_block_word(unsigned kind, unsigned flags, unsigned domain, const void *block) {
+  /* The block is 16-byte aligned and below 2^47: the same as mlz_head_word(..., granule). */
+  return (uint64_t)(uintptr_t)block << (20 - MLZ_GRANULE_SHIFT) | mlz_head_word(kind, flags, domain, 0);
+}
+
 /* As mlz_event_alloc, where the stack has changed. */
 bool mlz_event_alloc_changed(struct mlz_tls *t, unsigned kind, unsigned flags, unsigned domain, const void *block, uint64_t size, bool gil);
 
@@ -58,15 +64,9 @@ MLZ_INLINE bool mlz_event_alloc(struct mlz_tls *t, unsigned kind, unsigned flags
   struct mlz_thread *th = t->thread;
   int32_t i = mlz_event_open(th, 1, gil, mlz_event_mode(t), false);
   if (MLZ_UNLIKELY(i < 0)) return false;
-  *mlz_event_slot(th, i++) =
-      (struct mlz_slot){mlz_head_word(kind, flags, domain, (uintptr_t)block >> MLZ_GRANULE_SHIFT), size & MLZ_SIZE_MASK};
+  *mlz_event_slot(th, i++) = (struct mlz_slot){mlz_event_block_word(kind, flags, domain, block), size & MLZ_SIZE_MASK};
   mlz_event_close(th, i);
   return true;
-}
-
-MLZ_INLINE uint64_t mlz_event_block_word(unsigned kind, unsigned flags, unsigned domain, const void *block) {
-  /* The block is 16-byte aligned and below 2^47: the same as mlz_head_word(..., granule). */
-  return (uint64_t)(uintptr_t)block << (20 - MLZ_GRANULE_SHIFT) | mlz_head_word(kind, flags, domain, 0);
 }
 
 /* FREE or REALLOC_BEGIN. False: lost. */

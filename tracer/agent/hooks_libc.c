@@ -207,8 +207,7 @@ static void record_munmap(struct mlz_tls *t, void *address, size_t bytes) {
   struct mlz_thread *th = t->thread;
   int32_t i = mlz_event_open(th, 1, mlz_record_gil(th, MLZ_D_MMAP), MLZ_ROOM_BLOCK, true);
   if (i < 0) return;
-  *mlz_event_slot(th, i++) =
-      (struct mlz_slot){mlz_head_word(MLZ_K_MUNMAP, 0, MLZ_D_MMAP, (uintptr_t)address >> MLZ_GRANULE_SHIFT), pages(bytes)};
+  *mlz_event_slot(th, i++) = (struct mlz_slot){mlz_event_block_word(MLZ_K_MUNMAP, 0, MLZ_D_MMAP, address), pages(bytes)};
   mlz_event_close(th, i);
 }
 

@@ -89,14 +89,20 @@ MLZ_INLINE enum choice choose(struct mlz_tls *t, size_t size) {
   return answer == MLZ_GATE_PASS ? PASSED : CHOSEN;
 }
 
-/* `call` gives the block, `after` tells of it. */
-#define SAMPLED(call, after)                                                                                                               \
+/* Tells of a block of mem or obj that was chosen. */
+static void tell(void *block, size_t size, unsigned domain) {
+  const struct mlz_stack_reader *reader = mlz_python.reader; /* its hooks alone lead here */
+  (domain == MLZ_D_OBJ ? reader->obj_after : reader->mem_after)(block, size);
+}
+
+/* `call` gives the block. */
+#define SAMPLED(call, bytes, domain)                                                                                                       \
   t->busy = MLZ_BUSY_INNER;                                                                                                                \
   atomic_signal_fence(memory_order_seq_cst);                                                                                               \
   void *block = call;                                                                                                                      \
   atomic_signal_fence(memory_order_seq_cst);                                                                                               \
   if (MLZ_UNLIKELY(choice == CHOSEN)) {                                                                                                    \
-    after;                                                                                                                                 \
+    tell(block, bytes, domain);                                                                                                            \
     t->chosen = MLZ_GATE_PASS;                                                                                                             \
   } else {                                                                                                                                 \
     t->busy = MLZ_BUSY_NOT;                                                                                                                \
@@ -107,14 +113,14 @@ void *mlz_python_malloc_sampled(struct mlz_py_allocator *in, size_t size, unsign
   struct mlz_tls *t = &mlz_tls;
   enum choice choice = choose(t, size);
   if (MLZ_UNLIKELY(choice == ODD)) return mlz_python_malloc_any(in, size, domain);
-  SAMPLED(in->malloc(in->ctx, size), (domain == MLZ_D_OBJ ? mlz_python.reader->obj_after : mlz_python.reader->mem_after)(block, size));
+  SAMPLED(in->malloc(in->ctx, size), size, domain);
 }
 
 void *mlz_python_calloc_sampled(struct mlz_py_allocator *in, size_t n, size_t size) {
   struct mlz_tls *t = &mlz_tls;
   enum choice choice = choose(t, n * size);
   if (MLZ_UNLIKELY(choice == ODD)) return mlz_python_calloc_any(in, n, size, MLZ_D_MEM);
-  SAMPLED(in->calloc(in->ctx, n, size), mlz_python.reader->mem_after(block, n * size));
+  SAMPLED(in->calloc(in->ctx, n, size), n * size, MLZ_D_MEM);
 }
 
 /* A block that was passed over becomes another one; a recorded one goes the general way. */
@@ -122,8 +128,7 @@ void *mlz_python_realloc_sampled(struct mlz_py_allocator *in, void *old, size_t 
   struct mlz_tls *t = &mlz_tls;
   enum choice choice = mlz_record_marked(old, domain) ? ODD : choose(t, size);
   if (MLZ_UNLIKELY(choice == ODD)) return mlz_python_realloc_whole(in, old, size, domain);
-  SAMPLED(in->realloc(in->ctx, old, size),
-          (domain == MLZ_D_OBJ ? mlz_python.reader->obj_after : mlz_python.reader->mem_after)(block, size));
+  SAMPLED(in->realloc(in->ctx, old, size), size, domain);
 }
 
 static __attribute__((noinline)) void free_any(struct mlz_py_allocator *in, void *block, unsigned domain) {
@@ -193,26 +198,29 @@ static void install(unsigned generation) {
 
 static struct mlz_py_arenas arenas;
 
+/* Says that an allocator is at work, if nobody has; returns what is to be put back. */
+static uint32_t arena_begin(void) {
+  uint32_t busy = mlz_tls.busy;
+  if (busy == MLZ_BUSY_NOT) mlz_tls.busy = MLZ_BUSY_INNER;
+  atomic_signal_fence(memory_order_seq_cst);
+  return busy;
+}
+static void arena_end(uint32_t busy) {
+  atomic_signal_fence(memory_order_seq_cst);
+  mlz_tls.busy = busy;
+}
 static void *arena_alloc(void *ctx, size_t size) {
   (void)ctx;
-  struct mlz_tls *t = &mlz_tls;
-  uint32_t busy = t->busy;
-  if (busy == MLZ_BUSY_NOT) t->busy = MLZ_BUSY_INNER;
-  atomic_signal_fence(memory_order_seq_cst);
+  uint32_t busy = arena_begin();
   void *arena = arenas.alloc(arenas.ctx, size);
-  atomic_signal_fence(memory_order_seq_cst);
-  t->busy = busy;
+  arena_end(busy);
   return arena;
 }
 static void arena_free(void *ctx, void *arena, size_t size) {
   (void)ctx;
-  struct mlz_tls *t = &mlz_tls;
-  uint32_t busy = t->busy;
-  if (busy == MLZ_BUSY_NOT) t->busy = MLZ_BUSY_INNER;
-  atomic_signal_fence(memory_order_seq_cst);
+  uint32_t busy = arena_begin();
   arenas.free(arenas.ctx, arena, size);
-  atomic_signal_fence(memory_order_seq_cst);
-  t->busy = busy;
+  arena_end(busy);
 }
 
 void mlz_python_arenas(void) {

@@ -116,13 +116,7 @@ static __attribute__((noinline)) void *FN(_called)(void *block, size_t size, uin
     at->floor = FN(_floor)(at->frame, at->code);
     *words++ = MLZ_FRAME(at->id, FN(_offset)(at->code, at->instr));
   }
-  if (n > th->stale_n) th->stale_n = n;
-  th->seen_n = n;
-  th->last = at;
-  th->top = at->frame;
-  th->floor = FN(_begun_from)(at);
-  th->lowest = low;
-  th->window = window;
+  FN(_aim_at)(th, n, at, window);
   mlz_marks_set_plain(piece, block, MLZ_MARKS_PLAIN);
   s->a = mlz_event_block_word(0, 0, 0, block) | head;
   s->b = mlz_size_word(size, pop, push);
@@ -156,7 +150,7 @@ MLZ_INLINE void *FN(_after)(void *block, size_t size, uint64_t head, void *old) 
       return FN(_called)(block, size, head, old);
     e->instr = instr;
     a += MLZ_K_ALLOC_STEP - MLZ_K_ALLOC;
-    b = MLZ_STEP(size, FN(_offset)(e->code, instr));
+    b = mlz_step_word((uint32_t)size, FN(_offset)(e->code, instr));
   } else if (FN(_differs)(e, top)) {
     return FN(_called)(block, size, head, old);
   }

@@ -53,18 +53,6 @@ static inline bool FN(_shim)(const char *frame) {
 #endif
 }
 
-/* Not yet begun: its arguments are being set up. It is no frame of the program yet. */
-static inline bool FN(_incomplete)(const char *frame, const char *code, uint64_t instr) {
-#ifdef OWNER
-  int32_t traceable;
-  memcpy(&traceable, code + TRACEABLE, sizeof(traceable));
-  return frame[OWNER] != 1 && instr < (uint64_t)(uintptr_t)(code + CODE_START) + 2u * (uint32_t)traceable;
-#else
-  (void)frame, (void)code, (void)instr;
-  return false;
-#endif
-}
-
 /* mlz_seen.floor of a frame, and what it means as an instruction pointer. */
 static inline uint32_t FN(_floor)(const char *frame, const char *code) {
 #ifdef OWNER
@@ -76,7 +64,7 @@ static inline uint32_t FN(_floor)(const char *frame, const char *code) {
   return 0;
 #endif
 }
-static inline uint64_t FN(_begun_from)(const struct mlz_seen *e) { return (uint64_t)(uintptr_t)(e->code + CODE_START) + e->floor; }
+static inline uint64_t FN(_begun_from)(const char *code, uint32_t floor) { return (uint64_t)(uintptr_t)(code + CODE_START) + floor; }
 static inline bool FN(_below)(uint64_t instr, uint64_t floor) {
 #ifdef OWNER
   return instr < floor;
@@ -84,6 +72,10 @@ static inline bool FN(_below)(uint64_t instr, uint64_t floor) {
   (void)instr, (void)floor;
   return false;
 #endif
+}
+/* Not yet begun: its arguments are being set up. It is no frame of the program yet. */
+static inline bool FN(_incomplete)(const char *frame, const char *code, uint64_t instr) {
+  return FN(_below)(instr, FN(_begun_from)(code, FN(_floor)(frame, code)));
 }
 
 static inline uint32_t FN(_offset)(const char *code, uint64_t instr) {
@@ -135,20 +127,20 @@ static inline const char *FN(_remembered)(const struct mlz_seen *e) {
   return frame;
 }
 
-/* Hands the remembered stack to the quick way. */
-static inline void FN(_aim)(struct mlz_thread *th) {
-  uint32_t n = th->seen_n, reach = th->depth + th->hidden, window = n < reach ? n : reach;
-  th->last = &th->seen[n] - 1; /* of no entries: the root, whose fields may be read */
-  th->lowest = &th->seen[n - window];
+/* Hands the remembered stack, `n` entries that end with `last`, to the quick way. */
+static inline void FN(_aim_at)(struct mlz_thread *th, uint32_t n, struct mlz_seen *last, uint32_t window) {
+  th->seen_n = n;
+  if (n > th->stale_n) th->stale_n = n;
+  th->last = last;
+  th->top = last->frame;
+  th->floor = FN(_begun_from)(last->code, last->floor);
+  th->lowest = last + 1 - window;
   th->window = window;
-  /* Not where the window reaches below what is remembered. */
-  bool good = n && th->last->id != MLZ_SEEN_HIDDEN && window <= MLZ_WINDOW_QUICK && !(n < reach && th->below);
-  th->top = good ? th->last->frame : MLZ_NO_FRAME;
-  th->floor = FN(_begun_from)(th->last);
 }
 
-/* Is everything under the entry of `frame`, which is live, as it was, `window` entries (1 to MLZ_WINDOW_QUICK) down to `low`? From the top down, so that a remembered address is
- * read only after the frame above was found to point there; one straight run of comparisons, entered where the window begins. */
+/* Is everything under the entry of `frame`, which is live, as it was, `window` entries (1 to MLZ_WINDOW_QUICK) down to `low`? From the top
+ * down, so that a remembered address is read only after the frame above was found to point there; one straight run of comparisons, entered
+ * where the window begins. */
 #define WALK_STEP(k)                                                                                                                       \
   case (k) + 1:                                                                                                                            \
     if (FN(_ptr)(frame, PREVIOUS) != low[(k)-1].frame) return false;                                                                       \
@@ -189,11 +181,14 @@ static inline __attribute__((always_inline)) bool FN(_window_holds)(const struct
   }
 }
 
-/* Ends a capture: `n` entries are remembered, `pop` and `push` go to the recorder. */
-static inline void FN(_done)(struct mlz_thread *th, uint32_t n, uint32_t pop, uint32_t push) {
-  th->seen_n = n;
+/* Ends a capture: `n` entries are remembered, `hidden` of them hidden; `pop` and `push` go to the recorder. */
+static inline void FN(_done)(struct mlz_thread *th, uint32_t n, uint32_t hidden, uint32_t pop, uint32_t push) {
+  uint32_t reach = th->depth + hidden, window = n < reach ? n : reach;
+  FN(_aim_at)(th, n, &th->seen[n] - 1, window);
+  /* Not to be believed at first sight where the window reaches below what is remembered. */
+  if (n == 0 || th->last->id == MLZ_SEEN_HIDDEN || window > MLZ_WINDOW_QUICK || (n < reach && th->below)) th->top = MLZ_NO_FRAME;
+  th->hidden = hidden;
   th->reset = false;
-  if (n > th->stale_n) th->stale_n = n;
   th->pop = pop;
   th->push = push;
 }
@@ -260,11 +255,9 @@ static __attribute__((noinline)) void FN(_rewalk)(struct mlz_thread *th, const c
     }
     th->words[push++] = FN(_enter)(th, &th->seen[keep], from->frame, from->code, from->instr, false);
   }
-  FN(_done)(th, keep, pop, push);
-  th->hidden = hidden;
+  FN(_done)(th, keep, hidden, pop, push);
   th->reset = reset;
   th->stack_reset = false;
-  FN(_aim)(th);
 }
 
 /* Calls and returns: the remembered stack is another, but not by much. Three parts, from the top: up to NEW frames that were not there, whose
@@ -321,19 +314,18 @@ static bool FN(_turn)(struct mlz_thread *th, const char *top) {
     /* The entry left here by the last call at this depth often is of the same code: its id is still true. */
     th->words[push++] = FN(_enter)(th, e, f, FN(_code)(f), FN(_instr)(f), (uint32_t)(e - seen) < th->stale_n);
   }
-  th->hidden = hidden;
-  FN(_done)(th, n, pop, push);
-  FN(_aim)(th);
+  FN(_done)(th, n, hidden, pop, push);
   return true;
 }
 
 /* What seldom is: a new interpreter, dead code objects, something lost. */
 static MLZ_COLD unsigned FN(_odd)(struct mlz_thread *th, const char *tstate, const char *top) {
   const void *interp = FN(_ptr)(tstate, MLZ_TSTATE_INTERP);
+  uint32_t epoch = atomic_load_explicit(&mlz_agent.code_epoch, memory_order_relaxed) & 0x7fffffff;
+  if (interp != th->interp || epoch != th->ids_epoch) memset(th->ids, 0, sizeof(th->ids)); /* not for every stack that is forgotten */
   if (interp != th->interp) mlz_python_interp(th, interp);
-  th->seen_epoch = atomic_load_explicit(&mlz_agent.code_epoch, memory_order_relaxed) & 0x7fffffff;
+  th->seen_epoch = th->ids_epoch = epoch;
   th->stale_n = 0;
-  memset(th->ids, 0, sizeof(th->ids));
   th->stack_reset = true;
   if (top) FN(_rewalk)(th, top);
   if (top && th->seen_n) return MLZ_STACK_CHANGED;

@@ -93,7 +93,7 @@ static inline void fake_free_after(struct fake_ring *x, uint64_t granule, uint64
   fake_publish(x);
 }
 static inline void fake_step(struct fake_ring *x, unsigned flags, uint64_t granule, uint64_t size, uint32_t offset) {
-  fake_put(x, mlz_head_word(MLZ_K_ALLOC_STEP, flags, fake_domain, granule), MLZ_STEP(size, offset));
+  fake_put(x, mlz_head_word(MLZ_K_ALLOC_STEP, flags, fake_domain, granule), mlz_step_word(size, offset));
   fake_publish(x);
 }
 static inline void fake_order(struct fake_ring *x, uint64_t n) {
