@@ -20,14 +20,17 @@ static inline uint64_t mlz_append_key(struct mlz_builder *b, uint64_t size, unsi
   return size | (uint64_t)domain << 48 | (uint64_t)b->weight_index << 52;
 }
 
-/* size below 2^48, domain below 16 */
-static inline uint32_t mlz_append_class(struct mlz_builder *b, uint32_t stack, uint64_t size, unsigned domain, double weight) {
-  uint64_t key = mlz_append_key(b, size, domain, weight);
+static inline uint32_t mlz_append_class_of(struct mlz_builder *b, uint32_t stack, uint64_t key) {
   for (uint64_t h = mlz_append_hash(key, stack);; h++) {
     const struct mlz_builder_class *k = &b->hash[h & b->hash_mask];
     if (__builtin_expect(k->key == key && k->stack == stack, 1)) return k->class;
     if (k->key == MLZ_BUILDER_EMPTY) return mlz_builder_class_add(b, key, stack);
   }
+}
+
+/* size below 2^48, domain below 16 */
+static inline uint32_t mlz_append_class(struct mlz_builder *b, uint32_t stack, uint64_t size, unsigned domain, double weight) {
+  return mlz_append_class_of(b, stack, mlz_append_key(b, size, domain, weight));
 }
 
 static inline void mlz_append_event(struct mlz_builder *b, uint8_t op) {

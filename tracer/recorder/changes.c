@@ -5,7 +5,6 @@
 #include <stdlib.h>
 
 #define TYPED_MAX 1024u
-#define LOOKED_AT (MLZ_SET_PAUSED | UINT64_C(0xffffffff) | UINT64_C(0x7ff) << MLZ_SET_DEPTH_SHIFT)
 
 void mlz_changes_init(struct mlz_changes *c, uint64_t word, double rate) {
   *c = (struct mlz_changes){.word = word};
@@ -40,7 +39,7 @@ static double rate_of(const struct mlz_changes *c, uint64_t word) {
 double mlz_changes_weight(const struct mlz_changes *c, uint64_t word) { return 1 / rate_of(c, word); }
 
 void mlz_changes_look(struct mlz_changes *c, uint64_t word, uint64_t ns) {
-  uint64_t changed = (c->word ^ word) & LOOKED_AT;
+  uint64_t changed = (c->word ^ word) & MLZ_SET_CHANGEABLE;
   c->word = word;
   if (!changed) return;
   struct mlz_change *grown = c->n < MLZ_CHANGES_MAX ? reallocarray(c->list, c->n + 1, sizeof *grown) : NULL;

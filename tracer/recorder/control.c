@@ -1,10 +1,9 @@
 /* memlyze control: changes a running session, from outside. */
 #include "tracer/recorder/marking.h"
+#include "tracer/recorder/option_rows.h"
 #include "tracer/recorder/rate.h"
 #include "tracer/recorder/reach.h"
 
-#include <errno.h>
-#include <getopt.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,10 +13,7 @@
 
 enum id { ID_PID = 'p', ID_QUIET = 'q', ID_HELP = 'h', ID_RATE = 256, ID_DEPTH, ID_PAUSE, ID_RESUME, ID_MARK, ID_SNAPSHOT, ID_VERSION };
 
-static const struct option_row {
-  int id;
-  const char *name, *argument, *help;
-} rows[] = {
+static const struct mlz_option_row rows[] = {
     {ID_PID, "pid", "P", "the traced process, any one of the session, or its recorder"},
     {ID_RATE, "sample-rate", "R", "from now on trace this part of all allocations, 0 < R <= 1"},
     {ID_DEPTH, "max-stack-depth", "N", "from now on keep N frames of each stack, 0 to 1024"},
@@ -42,12 +38,7 @@ static void help(FILE *to) {
         "Changes a session of memlyze record while it runs, without a restart: all of its processes obey from their next allocation on.\n\n"
         "options:\n",
         to);
-  for (unsigned i = 0; i < ROWS; i++) {
-    char left[64], letter[8] = "    ";
-    if (rows[i].id < 256) snprintf(letter, sizeof letter, "-%c, ", rows[i].id);
-    snprintf(left, sizeof left, "%s--%s%s%s", letter, rows[i].name, rows[i].argument ? " " : "", rows[i].argument ? rows[i].argument : "");
-    fprintf(to, "  %-27s %s\n", left, rows[i].help);
-  }
+  mlz_option_rows_help(rows, ROWS, to);
   fputs("\nReturns once the recorder has obeyed; marks and snapshots are in the trace file then. They come before the changes.\n"
         "The exit status is 0; 2: wrong usage, no such session, or a recorder that does not answer. Then nothing was changed.\n",
         to);
@@ -56,16 +47,6 @@ static void help(FILE *to) {
 static int fail(const char *text) {
   fprintf(stderr, "memlyze-control: %s\n", text);
   return WRONG;
-}
-
-static bool whole_number(const char *text, unsigned long high, uint32_t *out) {
-  char *end;
-  errno = 0;
-  if (*text < '0' || *text > '9') return false;
-  unsigned long n = strtoul(text, &end, 10);
-  if (*end || errno || n > high) return false;
-  *out = (uint32_t)n;
-  return true;
 }
 
 static const char *take_name(const char *name, char *into, uint32_t *bytes) {
@@ -81,13 +62,13 @@ static const char *take(struct wish *w, int id, const char *value) {
   struct mlz_request *q = &w->request;
   switch (id) {
   case ID_PID:
-    return whole_number(value, INT32_MAX, &w->pid) && w->pid ? NULL : "must be the number of a process";
+    return mlz_option_count(value, 1, INT32_MAX, &w->pid) ? NULL : "must be the number of a process";
   case ID_RATE:
     q->mask |= MLZ_SET_RATE_MASK;
     return mlz_rate_parse(value, &q->sample_rate) ? NULL : "must be a number above 0 and at most 1";
   case ID_DEPTH:
     q->mask |= MLZ_SET_DEPTH_MASK;
-    return whole_number(value, MLZ_STACK_DEPTH_MAX, &q->depth) ? NULL : "must be a whole number from 0 to 1024";
+    return mlz_option_count(value, 0, MLZ_STACK_DEPTH_MAX, &q->depth) ? NULL : "must be a whole number from 0 to 1024";
   case ID_PAUSE:
     q->mask |= MLZ_SET_PAUSED;
     q->bits |= MLZ_SET_PAUSED;
@@ -108,28 +89,18 @@ static const char *take(struct wish *w, int id, const char *value) {
 
 enum outcome { RUN, DONE, BAD };
 
-static enum outcome wrong(int unknown, char **argv) {
-  if (optopt >= 1000 && optopt < 1000 + ROWS) {
-    const struct option_row *row = &rows[optopt - 1000];
-    fprintf(stderr, "memlyze-control: --%s %s\n", row->name, row->argument ? "needs a value" : "takes no value");
-  } else if (unknown == ':') {
-    fprintf(stderr, "memlyze-control: -%c needs a value\n", optopt);
-  } else if (optopt) {
-    fprintf(stderr, "memlyze-control: unknown option -%c; memlyze control --help lists the options\n", optopt);
-  } else {
-    fprintf(stderr, "memlyze-control: unknown or ambiguous option %s; memlyze control --help lists the options\n", argv[optind - 1]);
-  }
-  return BAD;
-}
-
 static enum outcome parse(struct wish *w, int argc, char **argv) {
-  struct option names[ROWS + 1] = {{0}};
-  for (unsigned i = 0; i < ROWS; i++)
-    names[i] = (struct option){.name = rows[i].name, .has_arg = rows[i].argument ? required_argument : no_argument, .val = (int)i + 1000};
+  struct option names[ROWS + 1];
+  mlz_option_rows_names(rows, ROWS, names);
   opterr = 0;
   for (int c; (c = getopt_long(argc, argv, ":p:qh", names, NULL)) != -1;) {
-    if (c == '?' || c == ':') return wrong(c, argv);
-    int id = c >= 1000 ? rows[c - 1000].id : c;
+    if (c == '?' || c == ':') {
+      char err[512];
+      mlz_option_rows_wrong(rows, ROWS, "memlyze control", c, argv, err, sizeof err);
+      fail(err);
+      return BAD;
+    }
+    int id = c >= MLZ_OPTION_ROW ? rows[c - MLZ_OPTION_ROW].id : c;
     if (id == ID_HELP) {
       help(stdout);
       return DONE;
@@ -138,7 +109,7 @@ static enum outcome parse(struct wish *w, int argc, char **argv) {
       puts("memlyze-control " MLZ_VERSION);
       return DONE;
     }
-    const char *name = c >= 1000 ? rows[c - 1000].name : "pid", *problem = take(w, id, optarg);
+    const char *name = c >= MLZ_OPTION_ROW ? rows[c - MLZ_OPTION_ROW].name : "pid", *problem = take(w, id, optarg);
     if (!problem) continue;
     bool named = id == ID_MARK || id == ID_SNAPSHOT; /* the name may be what must not reach a terminal */
     fprintf(stderr, "memlyze-control: --%s%s%s %s\n", name, named ? ":" : " ", named ? " the name" : optarg, problem);

@@ -96,6 +96,14 @@ static void free_nothing(struct mlz_drain *d, struct mlz_feed *f, uint64_t granu
 
 /* ---- messages ---- */
 
+/* Index of the weight that an allocation with these flags has. */
+static inline uint32_t weight_of(const struct mlz_feed *f, unsigned flags) { return flags & MLZ_F_CERTAIN ? 0 : f->weight; }
+
+/* The stack difference of a message, if it has one. false: it is none. */
+static inline bool restack(struct mlz_drain *d, struct mlz_feed *f, unsigned flags, uint64_t b, uint32_t push, uint32_t slots) {
+  return !(b >> 48 || flags & MLZ_F_RESET) || mlz_frames_change(d, f, flags, b, push, f->pos + 1 + slots);
+}
+
 /* Where an allocation's block goes. What lives there is closed. */
 static __attribute__((noinline, cold)) struct mlz_place cleared(struct mlz_drain *d, struct mlz_feed *f, uint64_t a) {
   uint64_t granule = mlz_word_value(a);
@@ -118,9 +126,8 @@ static inline enum verdict take_alloc(struct mlz_drain *d, struct mlz_feed *f, u
   unsigned flags = mlz_word_flags(a);
   struct mlz_place place;
   if (!vacant(d, f, a, &place)) return STOPPED;
-  if ((b >> 48 || flags & MLZ_F_RESET) && !mlz_frames_change(d, f, flags, b, push, f->pos + 1 + slots)) return BROKEN;
-  mlz_account_alloc(d, f, place, b & MLZ_SIZE_MASK, mlz_word_domain(a), mlz_frames_stack(d, f, flags),
-                    flags & MLZ_F_CERTAIN ? 0 : f->weight);
+  if (!restack(d, f, flags, b, push, slots)) return BROKEN;
+  mlz_account_alloc(d, f, place, b & MLZ_SIZE_MASK, mlz_word_domain(a), mlz_frames_stack(d, f, flags), weight_of(f, flags));
   f->pos += 1 + slots;
   return taken(d, f, MLZ_K_ALLOC, mlz_word_value(a));
 }
@@ -131,7 +138,7 @@ static inline enum verdict take_alloc_step(struct mlz_drain *d, struct mlz_feed 
   if (__builtin_expect(f->count == 0 || flags & MLZ_F_RESET, 0)) return BROKEN;
   if (!vacant(d, f, a, &place)) return STOPPED;
   mlz_frames_step(d, f, (uint32_t)(b >> 32));
-  mlz_account_alloc(d, f, place, (uint32_t)b, mlz_word_domain(a), mlz_frames_stack(d, f, flags), flags & MLZ_F_CERTAIN ? 0 : f->weight);
+  mlz_account_alloc(d, f, place, (uint32_t)b, mlz_word_domain(a), mlz_frames_stack(d, f, flags), weight_of(f, flags));
   f->pos++;
   return taken(d, f, MLZ_K_ALLOC, mlz_word_value(a));
 }
@@ -179,11 +186,10 @@ static __attribute__((noinline)) enum verdict take_realloc_end(struct mlz_drain 
     v = taken(d, f, MLZ_K_FREE, old);
   }
   f->realloc_open = false;
-  if ((b >> 48 || flags & MLZ_F_RESET) && !mlz_frames_change(d, f, flags, b, push, f->pos + 1 + slots)) return BROKEN;
+  if (!restack(d, f, flags, b, push, slots)) return BROKEN;
   if (allocates) {
     place = cleared(d, f, a);
-    mlz_account_alloc(d, f, place, b & MLZ_SIZE_MASK, mlz_word_domain(a), mlz_frames_stack(d, f, flags),
-                      flags & MLZ_F_CERTAIN ? 0 : f->weight);
+    mlz_account_alloc(d, f, place, b & MLZ_SIZE_MASK, mlz_word_domain(a), mlz_frames_stack(d, f, flags), weight_of(f, flags));
     if (taken(d, f, MLZ_K_ALLOC, granule) == RELEASED) v = RELEASED;
   }
   f->pos += 1 + slots;
@@ -201,9 +207,9 @@ static enum verdict take_map(struct mlz_drain *d, struct mlz_feed *f, uint64_t a
   unsigned flags = mlz_word_flags(a);
   uint64_t start = mlz_word_value(a), granules = (b & MLZ_SIZE_MASK) >> MLZ_GRANULE_SHIFT;
   if (mapped(f->image, start, granules) && block(d, f, MLZ_K_MMAP, start)) return STOPPED;
-  if ((b >> 48 || flags & MLZ_F_RESET) && !mlz_frames_change(d, f, flags, b, push, f->pos + 1 + slots)) return BROKEN;
+  if (!restack(d, f, flags, b, push, slots)) return BROKEN;
   f->maps++;
-  mlz_account_map(d, f, start, granules, mlz_frames_stack(d, f, flags), flags & MLZ_F_CERTAIN ? 0 : f->weight);
+  mlz_account_map(d, f, start, granules, mlz_frames_stack(d, f, flags), weight_of(f, flags));
   f->pos += 1 + slots;
   return taken(d, f, MLZ_K_MMAP, start);
 }

@@ -27,16 +27,6 @@ static __attribute__((noinline)) uint32_t old_class(struct mlz_drain *d, struct 
   return mlz_append_class(b, block->stack, mlz_live_size(block), mlz_live_domain(block), d->weights[block->weight]);
 }
 
-/* As mlz_append_class; `weight`: the weight's index in place. */
-static inline uint32_t class_of(struct mlz_builder *b, uint32_t stack, uint64_t size_domain, uint64_t weight) {
-  uint64_t key = size_domain | weight;
-  for (uint64_t i = mlz_append_hash(key, stack);; i++) {
-    const struct mlz_builder_class *k = &b->hash[i & b->hash_mask];
-    if (__builtin_expect(k->key == key && k->stack == stack, 1)) return k->class;
-    if (k->key == MLZ_BUILDER_EMPTY) return mlz_builder_class_add(b, key, stack);
-  }
-}
-
 static inline __attribute__((always_inline)) void take(struct mlz_drain *d, struct mlz_feed *f, uint64_t end, const bool writes,
                                                        const bool deep) {
   struct mlz_image *m = f->image;
@@ -87,8 +77,9 @@ static inline __attribute__((always_inline)) void take(struct mlz_drain *d, stru
         bool temporary = what == granule << MLZ_GRANULE_SHIFT;
         if (__builtin_expect(no < first, 0)) {
           b->ops[n++] = temporary ? MLZ_OP_FREE_OLD_TEMP : MLZ_OP_FREE_OLD;
-          b->old_class[b->olds] = __builtin_expect(block->weight == weight, 1) ? class_of(b, block->stack, block->size_domain, weight_bits)
-                                                                               : old_class(d, b, block);
+          b->old_class[b->olds] = __builtin_expect(block->weight == weight, 1)
+                                      ? mlz_append_class_of(b, block->stack, block->size_domain | weight_bits)
+                                      : old_class(d, b, block);
           b->old_ref[b->olds++] = first - 1 - no;
         } else {
           uint32_t a = (uint32_t)(no - first);
@@ -131,7 +122,7 @@ static inline __attribute__((always_inline)) void take(struct mlz_drain *d, stru
     if (writes) {
       b->ops[n++] = MLZ_OP_ALLOC;
       latest = (uint32_t)(next - first);
-      b->alloc_class[latest++] = class_of(b, stack, size_domain, weight_bits);
+      b->alloc_class[latest++] = mlz_append_class_of(b, stack, size_domain | weight_bits);
     }
     if (__builtin_expect(number != 0, 1)) {
       spare = blocks[number].stack;

@@ -10,8 +10,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define CHANGEABLE (MLZ_SET_RATE_MASK | MLZ_SET_DEPTH_MASK | MLZ_SET_PAUSED)
-
 void mlz_desk_init(struct mlz_desk *desk, struct mlz_control *control, uint32_t command_pid) {
   *desk = (struct mlz_desk){.box = mlz_arena_mailbox(control), .command_pid = command_pid};
 }
@@ -34,7 +32,7 @@ static bool name_valid(const char *name, uint32_t bytes) {
 
 /* Nothing is done yet. */
 static uint32_t check(const struct mlz_drain *d, const struct mlz_request *q) {
-  if ((q->mask & ~CHANGEABLE) || !name_valid(q->mark, q->mark_bytes) || !name_valid(q->snapshot, q->snapshot_bytes))
+  if ((q->mask & ~MLZ_SET_CHANGEABLE) || !name_valid(q->mark, q->mark_bytes) || !name_valid(q->snapshot, q->snapshot_bytes))
     return MLZ_ANSWER_WRONG;
   if ((q->mask & MLZ_SET_RATE_MASK) && !mlz_rate_valid(q->sample_rate)) return MLZ_ANSWER_WRONG;
   if (q->mask & MLZ_SET_DEPTH_MASK) {

@@ -127,21 +127,22 @@ static inline bool mlz_heap_take(struct mlz_heap *h, uint64_t granule, struct ml
   return true;
 }
 
+/* The granule's leaf, where its region is in the cache; NULL: not, or there is none. */
+static inline __attribute__((always_inline)) const struct mlz_leaf *mlz_heap_leaf_cached(const struct mlz_heap *h, uint64_t granule) {
+  uint64_t number = granule >> MLZ_REGION_SHIFT;
+  const struct mlz_region_slot *c = &h->cache[number % MLZ_REGION_CACHE];
+  return c->number == number + 1 ? mlz_page_leaf(&c->region->pages[granule >> MLZ_LEAF_SHIFT & (MLZ_REGION_PAGES - 1)]) : NULL;
+}
+
 /* Two steps of looking ahead, so that the misses of several blocks overlap: fetches the line of a granule's block number, then, some events
  * later, that of its block. Any granule is good, whether it was ever seen or not. (gcc 12 takes a function that only prefetches for one without effect, and
  * drops the calls that it has not inlined by then.) */
-static inline __attribute__((always_inline)) void mlz_heap_fetch_place(struct mlz_heap *h, uint64_t granule) {
-  uint64_t number = granule >> MLZ_REGION_SHIFT;
-  const struct mlz_region_slot *c = &h->cache[number % MLZ_REGION_CACHE];
-  if (c->number != number + 1) return;
-  const struct mlz_leaf *leaf = mlz_page_leaf(&c->region->pages[granule >> MLZ_LEAF_SHIFT & (MLZ_REGION_PAGES - 1)]);
+static inline __attribute__((always_inline)) void mlz_heap_fetch_place(const struct mlz_heap *h, uint64_t granule) {
+  const struct mlz_leaf *leaf = mlz_heap_leaf_cached(h, granule);
   if (leaf) __builtin_prefetch(&leaf->at[granule & 255], 1);
 }
-static inline __attribute__((always_inline)) void mlz_heap_fetch_block(struct mlz_heap *h, uint64_t granule) {
-  uint64_t number = granule >> MLZ_REGION_SHIFT;
-  const struct mlz_region_slot *c = &h->cache[number % MLZ_REGION_CACHE];
-  if (c->number != number + 1) return;
-  const struct mlz_leaf *leaf = mlz_page_leaf(&c->region->pages[granule >> MLZ_LEAF_SHIFT & (MLZ_REGION_PAGES - 1)]);
+static inline __attribute__((always_inline)) void mlz_heap_fetch_block(const struct mlz_heap *h, uint64_t granule) {
+  const struct mlz_leaf *leaf = mlz_heap_leaf_cached(h, granule);
   if (leaf) __builtin_prefetch(&h->blocks[leaf->at[granule & 255]], 1);
 }
 

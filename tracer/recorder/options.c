@@ -1,10 +1,10 @@
 #include "tracer/recorder/options.h"
 
 #include "shm/control.h"
+#include "tracer/recorder/option_rows.h"
 #include "tracer/recorder/rate.h"
 
 #include <errno.h>
-#include <getopt.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,10 +34,7 @@ enum id {
   ID_LATER, /* of the contract, not in this version */
 };
 
-static const struct option_row {
-  int id;
-  const char *name, *argument, *help;
-} rows[] = {
+static const struct mlz_option_row rows[] = {
     {ID_OUTPUT, "output", "FILE", "write the trace to FILE (default trace.mlyze); an existing FILE is kept as FILE.old"},
     {ID_FORCE, "force", NULL, "replace an existing FILE"},
     {ID_RATE, "sample-rate", "R", "trace this part of all allocations, 0 < R <= 1 (default 1.0)"},
@@ -70,13 +67,7 @@ void mlz_options_help(FILE *to) {
   fputs("usage: memlyze record [options] [--] COMMAND [ARG...]\n"
         "Runs COMMAND and records its memory into a trace, for memlyze stats, top, leaks, flame and gc.\n\noptions:\n",
         to);
-  for (unsigned i = 0; i < ROWS; i++) {
-    if (!rows[i].help) continue;
-    char left[64], letter[8] = "    ";
-    if (rows[i].id < 256) snprintf(letter, sizeof letter, "-%c, ", rows[i].id);
-    snprintf(left, sizeof left, "%s--%s%s%s", letter, rows[i].name, rows[i].argument ? " " : "", rows[i].argument ? rows[i].argument : "");
-    fprintf(to, "  %-27s %s\n", left, rows[i].help);
-  }
+  mlz_option_rows_help(rows, ROWS, to);
   fputs("\nSIZE is bytes, or like 24 MB (10^6) or 12.3 MiB (2^20).\n"
         "The exit status is COMMAND's (128+N on signal N); 125: the recorder failed, 126: COMMAND cannot be executed, 127: it was not\n"
         "found, 2: wrong usage.\n",
@@ -115,16 +106,6 @@ bool mlz_options_size(const char *text, uint64_t *bytes) {
   return false;
 }
 
-static bool count_of(const char *text, uint64_t low, uint64_t high, uint32_t *out) {
-  char *end;
-  errno = 0;
-  if (*text < '0' || *text > '9') return false;
-  unsigned long long n = strtoull(text, &end, 10);
-  if (*end || errno || n < low || n > high) return false;
-  *out = (uint32_t)n;
-  return true;
-}
-
 static bool word_of(const char *text, const char *no, const char *yes, bool *out) {
   *out = strcmp(text, yes) == 0;
   return *out || strcmp(text, no) == 0;
@@ -144,7 +125,7 @@ static const char *take(struct mlz_options *o, int id, const char *value) {
   case ID_OVER:
     return mlz_options_size(value, &o->sample_over) && o->sample_over ? NULL : "must be a size above 0, like 4096, 64 KiB or 1.5 MB";
   case ID_DEPTH:
-    return count_of(value, 0, MLZ_STACK_DEPTH_MAX, &o->max_stack_depth) ? NULL : "must be a whole number from 0 to 1024";
+    return mlz_option_count(value, 0, MLZ_STACK_DEPTH_MAX, &o->max_stack_depth) ? NULL : "must be a whole number from 0 to 1024";
   case ID_GC:
     o->track_gc = true;
     return NULL;
@@ -152,7 +133,7 @@ static const char *take(struct mlz_options *o, int id, const char *value) {
     o->track_gc = false;
     return NULL;
   case ID_EVENTS:
-    return count_of(value, 1, EVENTS_MAX, &o->max_events) ? NULL : "must be a whole number from 1 to 67108864";
+    return mlz_option_count(value, 1, EVENTS_MAX, &o->max_events) ? NULL : "must be a whole number from 1 to 67108864";
   case ID_FULL:
     return word_of(value, "block", "drop", &o->drop) ? NULL : "must be block or drop";
   case ID_NO_PYTHON:
@@ -180,27 +161,6 @@ static const char *take(struct mlz_options *o, int id, const char *value) {
   }
 }
 
-static void long_options(struct option *out) {
-  for (unsigned i = 0; i < ROWS; i++) {
-    out[i] = (struct option){.name = rows[i].name, .has_arg = rows[i].argument ? required_argument : no_argument, .val = (int)i + 1000};
-  }
-  out[ROWS] = (struct option){0};
-}
-
-static int wrong(char *err, size_t size, int unknown, char **argv) {
-  if (optopt >= 1000 && optopt < 1000 + ROWS) {
-    const struct option_row *row = &rows[optopt - 1000];
-    snprintf(err, size, row->argument ? "--%s needs a value" : "--%s takes no value", row->name);
-  } else if (unknown == ':') {
-    snprintf(err, size, "-%c needs a value", optopt);
-  } else if (optopt) {
-    snprintf(err, size, "unknown option -%c; memlyze record --help lists the options", optopt);
-  } else {
-    snprintf(err, size, "unknown or ambiguous option %s; memlyze record --help lists the options", argv[optind - 1]);
-  }
-  return -EINVAL;
-}
-
 int mlz_options_parse(struct mlz_options *o, int argc, char **argv, char *err, size_t err_size) {
   *o = (struct mlz_options){.output = "trace.mlyze",
                             .sample_rate = 1,
@@ -211,18 +171,21 @@ int mlz_options_parse(struct mlz_options *o, int argc, char **argv, char *err, s
                             .malloc = true,
                             .follow = true};
   struct option names[ROWS + 1];
-  long_options(names);
+  mlz_option_rows_names(rows, ROWS, names);
   optind = 0; /* glibc: begin anew */
   opterr = 0;
   for (int c; (c = getopt_long(argc, argv, "+:o:fvh", names, NULL)) != -1;) {
-    if (c == '?' || c == ':') return wrong(err, err_size, c, argv);
-    int id = c >= 1000 ? rows[c - 1000].id : c;
+    if (c == '?' || c == ':') {
+      mlz_option_rows_wrong(rows, ROWS, "memlyze record", c, argv, err, err_size);
+      return -EINVAL;
+    }
+    int id = c >= MLZ_OPTION_ROW ? rows[c - MLZ_OPTION_ROW].id : c;
     if (id == ID_HELP) return MLZ_OPTIONS_HELP;
     if (id == ID_VERSION) return MLZ_OPTIONS_VERSION;
     const char *problem = take(o, id, optarg);
     if (!problem) continue;
-    if (c >= 1000) {
-      snprintf(err, err_size, "--%s%s%s %s", rows[c - 1000].name, optarg ? " " : "", optarg ? optarg : "", problem);
+    if (c >= MLZ_OPTION_ROW) {
+      snprintf(err, err_size, "--%s%s%s %s", rows[c - MLZ_OPTION_ROW].name, optarg ? " " : "", optarg ? optarg : "", problem);
     } else {
       snprintf(err, err_size, "-%c %s", c, problem);
     }

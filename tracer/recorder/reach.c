@@ -1,5 +1,6 @@
 #include "tracer/recorder/reach.h"
 
+#include "tracer/recorder/arena.h"
 #include "tracer/recorder/session.h"
 
 #include <errno.h>
@@ -20,12 +21,6 @@
 #define SILENT_NS UINT64_C(3000000000) /* a recorder that lives looks at its mailbox many times in it */
 #define BUSY_NS UINT64_C(30000000000)  /* others ask too, or the disk is slow */
 #define SLICE_NS 50000000
-
-static uint64_t now_ns(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
-}
 
 /* ---- finding it ---- */
 
@@ -184,14 +179,14 @@ static int silent(const struct mlz_reach *r, char *err, size_t size) {
 
 /* One asker at a time; the lock goes with its holder. */
 static int lock(const struct mlz_reach *r, char *err, size_t size) {
-  for (uint64_t began = now_ns(); flock(r->fd, LOCK_EX | LOCK_NB) < 0;) {
+  for (uint64_t began = mlz_arena_clock(r->control); flock(r->fd, LOCK_EX | LOCK_NB) < 0;) {
     if (errno != EWOULDBLOCK && errno != EINTR) {
       int e = errno;
       snprintf(err, size, "the session cannot be locked: %s", strerror(e));
       return -e;
     }
     if (recorder_gone(r)) return gone(r, err, size);
-    if (now_ns() - began > BUSY_NS) {
+    if (mlz_arena_clock(r->control) - began > BUSY_NS) {
       snprintf(err, size, "another memlyze control has held the session for 30 s; nothing was changed");
       return -ETIMEDOUT;
     }
@@ -205,9 +200,9 @@ static int post(struct mlz_reach *r, const struct mlz_request *request, uint32_t
   struct mlz_mailbox *box = mlz_arena_mailbox(r->control);
   uint32_t state = atomic_load_explicit(&box->state, memory_order_acquire);
   if (mlz_mailbox_state_of(state) == MLZ_MAILBOX_POSTED) atomic_compare_exchange_strong(&box->state, &state, state & ~3u);
-  for (uint64_t began = now_ns(); mlz_mailbox_state_of(state = atomic_load(&box->state)) == MLZ_MAILBOX_TAKEN;) {
+  for (uint64_t began = mlz_arena_clock(r->control); mlz_mailbox_state_of(state = atomic_load(&box->state)) == MLZ_MAILBOX_TAKEN;) {
     if (recorder_gone(r)) return gone(r, err, size);
-    if (now_ns() - began > BUSY_NS) return silent(r, err, size);
+    if (mlz_arena_clock(r->control) - began > BUSY_NS) return silent(r, err, size);
     clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){.tv_nsec = 2000000}, NULL);
   }
   box->request = *request;
@@ -221,7 +216,7 @@ static int post(struct mlz_reach *r, const struct mlz_request *request, uint32_t
 /* Waits for the answer as long as the recorder makes progress. */
 static int wait_done(struct mlz_reach *r, uint32_t number, char *err, size_t size) {
   struct mlz_mailbox *box = mlz_arena_mailbox(r->control);
-  uint64_t beat = atomic_load(&r->control->heartbeat), since = now_ns(), began = since;
+  uint64_t beat = atomic_load(&r->control->heartbeat), since = mlz_arena_clock(r->control), began = since;
   for (uint32_t state; (state = atomic_load_explicit(&box->state, memory_order_acquire)) != (number | MLZ_MAILBOX_DONE);) {
     struct timespec slice = {.tv_nsec = SLICE_NS};
     syscall(SYS_futex, &box->state, FUTEX_WAIT, state, &slice, NULL, 0);
@@ -229,7 +224,7 @@ static int wait_done(struct mlz_reach *r, uint32_t number, char *err, size_t siz
       if (atomic_load(&box->state) == (number | MLZ_MAILBOX_DONE)) return 0;
       return gone(r, err, size);
     }
-    uint64_t now = now_ns(), next = atomic_load(&r->control->heartbeat);
+    uint64_t now = mlz_arena_clock(r->control), next = atomic_load(&r->control->heartbeat);
     if (next != beat) beat = next, since = now;
     bool posted = mlz_mailbox_state_of(state) == MLZ_MAILBOX_POSTED;
     if (now - since < (posted ? SILENT_NS : BUSY_NS) && now - began < BUSY_NS) continue;

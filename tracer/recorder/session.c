@@ -38,9 +38,12 @@ static const char *directory_of(const char *variable, const char *otherwise) {
   return dir && dir[0] == '/' && !strpbrk(dir, ": \t\n") && strlen(dir) < 120 ? dir : otherwise;
 }
 
+/* Where sessions lie below `parent`. */
+static void user_base(char *path, size_t size, const char *parent) { snprintf(path, size, "%s/memlyze-%u", parent, (unsigned)geteuid()); }
+
 /* $TMPDIR or /tmp, which every user can pass; $XDG_RUNTIME_DIR, which only its owner can, where somebody else took our name there. */
 static int open_base(char *path, size_t size, char *err, size_t err_size) {
-  snprintf(path, size, "%s/memlyze-%u", directory_of("TMPDIR", "/tmp"), (unsigned)geteuid());
+  user_base(path, size, directory_of("TMPDIR", "/tmp"));
   int fd = own_directory(AT_FDCWD, path);
   if (fd >= 0) return fd;
   snprintf(err, err_size, "%s: %s; it must be a directory of your own: choose its parent with TMPDIR", path,
@@ -68,8 +71,8 @@ static bool each_in(const char *base, bool (*each)(void *context, const char *pa
 
 void mlz_session_each(bool (*each)(void *context, const char *path), void *context) {
   char base[200], otherwise[64];
-  snprintf(base, sizeof base, "%s/memlyze-%u", directory_of("TMPDIR", "/tmp"), (unsigned)geteuid());
-  snprintf(otherwise, sizeof otherwise, "/tmp/memlyze-%u", (unsigned)geteuid());
+  user_base(base, sizeof base, directory_of("TMPDIR", "/tmp"));
+  user_base(otherwise, sizeof otherwise, "/tmp");
   if (!each_in(base, each, context)) return;
   if (strcmp(base, otherwise) != 0 && !each_in(otherwise, each, context)) return;
   const char *runtime = directory_of("XDG_RUNTIME_DIR", NULL);
