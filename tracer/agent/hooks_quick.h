@@ -1,6 +1,6 @@
 /* The allocation hooks of mem and obj, for one layout of frames, with the stack walk in them: a template, included by stack_walk.h.
  *
- * One allocation of four in five or more finds nothing new: the sampling takes everything, no other ring wrote, time stands, the stack is the
+ * Most allocations find nothing new: the sampling takes everything, no other ring wrote, time stands, the stack is the
  * last event's or its innermost frame has moved on. That is done here, in one slot. All else is handed over: to FN(_called) where only the
  * stack is another, from there to FN(_turned) where it is not just a call or return, and to FN(_any), which asks every question anew.
  *

@@ -202,7 +202,7 @@ static inline uint64_t FN(_enter)(struct mlz_thread *th, struct mlz_seen *e, con
   return MLZ_FRAME(id, FN(_offset)(code, instr));
 }
 
-/* Takes up the stack from the top anew and finds what the recorder can keep. The slow path: 20-60 ns. */
+/* Takes up the stack from the top anew and finds what the recorder can keep. The slow path: 40-100 ns. */
 static __attribute__((noinline)) void FN(_rewalk)(struct mlz_thread *th, const char *top) {
   struct mlz_seen *fresh = th->fresh;
   uint32_t n = 0, real = 0;
