@@ -149,10 +149,20 @@ static void read_meta(struct mlz_input *in) {
   in->gap_ns = mlz_input_uint(summary, "largest_time_gap_ns", 0);
 }
 
-/* trace.mlyze@NAME, unless a file of that very name exists. */
+static bool is_file(const char *path, size_t length) {
+  char *text = mlz_text_format("%.*s", (int)length, path);
+  bool found = !access(text, F_OK);
+  free(text);
+  return found;
+}
+
+/* trace.mlyze@NAME, unless a file of that very name exists. Both may hold an @, and the name a slash: the longest file that exists is the trace. */
 static void split_path(struct mlz_input *in, const char *given) {
-  const char *at = strrchr(given, '@');
-  if (!at || !at[1] || at == given || strchr(at, '/') || !access(given, F_OK)) {
+  const char *last = strrchr(given, '@'), *at = NULL;
+  for (const char *p = strchr(given, '@'); p; p = strchr(p + 1, '@'))
+    if (p > given && p[1] && is_file(given, (size_t)(p - given))) at = p;
+  if (!at && last && last > given && last[1] && !strchr(last, '/')) at = last;
+  if (!at || !access(given, F_OK)) {
     in->path = mlz_text_format("%s", given);
     return;
   }

@@ -32,8 +32,7 @@ static const struct mlz_tool tool = {
     .has_json = false,
     .notes = "In the picture: a click zooms, Ctrl-F or / searches (a regular expression), i\n"
              "ignores case, arrows and Enter move and zoom, Escape and r go back; the address\n"
-             "keeps the state. Inner frames are functions, the allocating ones are lines.\n"
-             "TIME: 1.5s, 200ms, 90%, peak, end, or the name of a mark or snapshot.\n",
+             "keeps the state. Inner frames are functions, the allocating ones are lines.\n" MLZ_TIME_NOTE,
 };
 
 /* Narrower boxes could not be seen at twice the usual width, and would make the file large. */

@@ -28,8 +28,7 @@ static const struct mlz_tool tool = {
     .has_json = true,
     .notes = "A pause is the time from the start to the stop of one collection. Quantiles are\n"
              "exact up to 100,000 pauses of a generation and within 1 % beyond. A trigger is\n"
-             "the stack whose allocation started the collection.\n"
-             "TIME: 1.5s, 200ms, 90%, peak, end, or the name of a mark or snapshot.\n",
+             "the stack whose allocation started the collection.\n" MLZ_TIME_NOTE,
 };
 
 /* The JSON document lists so many pauses; "pauses_total" says how many there were. */

@@ -51,8 +51,7 @@ static const struct mlz_tool tool = {
              "A terminal of 120 columns shows the reason of each grade; --json always does.\n"
              "The end of a process is the instant at which its interpreter begins to\n"
              "finalise, after its atexit callbacks. A run is measured in allocations, from\n"
-             "the first that a frame of __main__ made behind its first imports.\n"
-             "TIME: 1.5s, 200ms, 90%, peak, end, or the name of a mark or snapshot.\n",
+             "the first that a frame of __main__ made behind its first imports.\n" MLZ_TIME_NOTE,
 };
 
 static void suppress(struct mlz_input *in, const struct settings *s, struct mlz_leaks *leaks, struct mlz_leak_entry *hidden) {

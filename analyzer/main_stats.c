@@ -26,8 +26,7 @@ static const struct mlz_tool tool = {
     .notes = "Event counts are raw counts of everything in the file. Bytes, sizes and\n"
              "lifetimes are those of the chosen processes up to their end: the instant at\n"
              "which the interpreter begins to finalise. Several processes: what is live at\n"
-             "the end is the sum of each at its own end, the peak is of one instant.\n"
-             "TIME: 1.5s, 200ms, 90%, peak, end, or the name of a mark or snapshot.\n",
+             "the end is the sum of each at its own end, the peak is of one instant.\n" MLZ_TIME_NOTE,
 };
 
 static const char *const domain_names[] = {"raw", "mem", "obj", "malloc", "mmap"};

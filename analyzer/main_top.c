@@ -36,8 +36,7 @@ static const struct mlz_tool tool = {
     .notes = "alloc-bytes, alloc-count   everything that was allocated\n"
              "live-bytes                 allocated and not freed at the end (or at --at)\n"
              "peak-bytes                 live at the instant of the highest total\n"
-             "temporary                  blocks freed before the thread's next allocation\n"
-             "TIME: 1.5s, 200ms, 90%, peak, end, or the name of a mark or snapshot.\n",
+             "temporary                  blocks freed before the thread's next allocation\n" MLZ_TIME_NOTE,
 };
 
 struct results {

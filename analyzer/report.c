@@ -178,17 +178,18 @@ void mlz_report_no_stacks(const struct mlz_input *in, FILE *out) {
                            : "No block has a stack: a native program ran no Python, and only Python's frames are recorded.");
 }
 
-static const struct mlz_cut *resolve(struct mlz_input *in, const char *text, bool include_mmap, struct mlz_cut *cut, bool *at_peak) {
-  struct mlz_when when = mlz_when_parse(text);
+static const struct mlz_cut *resolve(struct mlz_input *in, struct mlz_when when, bool include_mmap, struct mlz_cut *cut, uint64_t *ns) {
+  *ns = UINT64_MAX;
   if (when.kind == MLZ_WHEN_NONE) return NULL;
   if (when.kind == MLZ_WHEN_PEAK) {
     struct mlz_peak peak;
     mlz_peak_find(in, include_mmap, NULL, &peak);
     *cut = peak.cut;
-    if (at_peak) *at_peak = true;
+    *ns = peak.time_ns;
     return cut;
   }
   mlz_when_resolve(in, &when, cut);
+  if (cut->all.mode == MLZ_CUT_TIME) *ns = cut->all.value;
   return cut;
 }
 
@@ -198,16 +199,11 @@ void mlz_window_resolve(struct mlz_input *in, const char *at, const char *from, 
   if (at && to) mlz_input_fail(in, "--at and --to both set the upper limit: give one of them");
   if (!at) at = to;
   if (at && in->mark) mlz_input_fail(in, "@%s and --at or --to both set the upper limit: give one of them", in->mark);
-  if (in->mark) { /* always a name, even if it reads like a time */
-    struct mlz_when when = {MLZ_WHEN_NAME, 0, 0, in->mark};
-    mlz_when_resolve(in, &when, &window->to_cut);
-    window->to = &window->to_cut;
-  } else {
-    window->to = resolve(in, at, include_mmap, &window->to_cut, &window->at_peak);
-  }
-  window->from = resolve(in, from, include_mmap, &window->from_cut, NULL);
-  if (window->from && window->to && window->from->all.mode == MLZ_CUT_TIME && window->to->all.mode == MLZ_CUT_TIME &&
-      window->from->all.value > window->to->all.value)
+  struct mlz_when until = in->mark ? mlz_when_parse_at(in, in->mark) : mlz_when_parse(at), since = mlz_when_parse(from);
+  uint64_t from_ns, to_ns;
+  window->to = resolve(in, until, include_mmap, &window->to_cut, &to_ns);
+  window->from = resolve(in, since, include_mmap, &window->from_cut, &from_ns);
+  if (window->from && window->to && from_ns != UINT64_MAX && from_ns > to_ns)
     mlz_input_fail(in, "--from lies after the upper limit: nothing is between them");
 }
 

@@ -3,6 +3,7 @@
 #define MLZ_ANALYZER_REPORT_H
 
 #include "analyzer/input.h"
+#include "analyzer/instants.h"
 #include "analyzer/peak.h"
 
 /* First thing in every main: character set, SIGPIPE. */
@@ -43,7 +44,6 @@ void mlz_report_no_stacks(const struct mlz_input *in, FILE *out);
 struct mlz_window {
   const struct mlz_cut *from, *to; /* NULL: unlimited */
   struct mlz_cut from_cut, to_cut;
-  bool at_peak;
 };
 /* Texts may be NULL. --at and --to are two names of the upper limit; both given, or an empty window, is an error. */
 void mlz_window_resolve(struct mlz_input *in, const char *at, const char *from, const char *to, bool include_mmap,

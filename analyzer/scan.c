@@ -1,7 +1,6 @@
 #include "analyzer/scan.h"
 
 #include "analyzer/text.h"
-#include "analyzer/units.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -156,105 +155,6 @@ void mlz_scan_run(struct mlz_input *in, const struct mlz_scan *scan) {
   if (rc < 0) mlz_input_fail(in, "out of memory while reading");
   for (size_t i = 0; i < n_walks; i++) end_process(scan, in->processes[i], &walks[i], false);
   free(walks);
-}
-
-/* ---- instants ---- */
-
-struct mlz_when mlz_when_parse(const char *text) {
-  struct mlz_when when = {MLZ_WHEN_NONE, 0, 0, text};
-  if (!text) return when;
-  if (!strcmp(text, "end"))
-    when.kind = MLZ_WHEN_END;
-  else if (!strcmp(text, "peak"))
-    when.kind = MLZ_WHEN_PEAK;
-  else if (mlz_units_parse_percent(text, &when.percent))
-    when.kind = MLZ_WHEN_PERCENT;
-  else if (mlz_units_parse_duration(text, &when.ns))
-    when.kind = MLZ_WHEN_TIME;
-  else
-    when.kind = MLZ_WHEN_NAME;
-  return when;
-}
-
-struct mark_search {
-  struct mlz_input *in;
-  const char *name;
-  uint64_t *ordinals; /* by process index: events in earlier chunks */
-  size_t n;
-  bool found;
-  uint32_t process;
-  uint64_t ordinal, ns;
-  char *names; /* of the marks seen, for the message */
-  unsigned n_names;
-};
-
-static void remember_name(struct mark_search *s, const char *name) {
-  if (++s->n_names > 20) return;
-  char *clean = mlz_text_clean(name, true);
-  char *longer = mlz_text_format("%s%s%s", s->names ? s->names : "", s->names ? ", " : "", s->n_names == 20 ? "..." : clean);
-  free(clean);
-  free(s->names);
-  s->names = longer;
-}
-
-static void search_block(void *context, const struct mlz_block *b, struct mlz_process *p) {
-  struct mark_search *s = context;
-  if (p->index >= s->n) {
-    s->ordinals = mlz_text_realloc(s->ordinals, p->index + 1, sizeof *s->ordinals);
-    while (s->n <= p->index) s->ordinals[s->n++] = 0;
-  }
-  for (uint32_t i = 0, rare = 0; b->n_rares && rare < b->n_rares && i < b->n; i++) {
-    if (b->ops[i] < MLZ_OP_RARE) continue;
-    const struct mlz_rare *r = &b->rares[rare++];
-    if (r->op != MLZ_OP_MARK && r->op != MLZ_OP_SNAPSHOT) continue;
-    const char *name = mlz_trace_string(s->in->trace, r->name);
-    if (!s->found && !strcmp(name, s->name)) {
-      s->found = true;
-      s->process = p->index;
-      s->ordinal = s->ordinals[p->index] + i + 1;
-      s->ns = r->start_ns;
-    }
-    remember_name(s, name);
-  }
-  s->ordinals[p->index] += b->n;
-}
-
-static void resolve_name(struct mlz_input *in, const char *name, struct mlz_cut *cut) {
-  struct mark_search s = {.in = in, .name = name};
-  mlz_scan_run(in, &(struct mlz_scan){.on_block = search_block, .context = &s});
-  free(s.ordinals);
-  const char *names = s.names ? s.names : "none";
-  if (!s.found && in->mark) mlz_input_fail(in, "no mark '%s' in this trace; its marks: %s; a time goes to --at or --to", name, names);
-  if (!s.found)
-    mlz_input_fail(in, "'%s' is neither a time (like 1.5s, 200ms, 90%%, peak, end) nor a mark of this trace; its marks: %s", name, names);
-  free(s.names);
-  /* Exact in the process that set it; the others by time. */
-  cut->n_limits = in->n_processes;
-  cut->limits = mlz_text_calloc(in->n_processes, sizeof *cut->limits);
-  cut->all = (struct mlz_cut_limit){MLZ_CUT_TIME, s.ns};
-  for (size_t i = 0; i < cut->n_limits; i++) cut->limits[i] = cut->all;
-  cut->limits[s.process] = (struct mlz_cut_limit){MLZ_CUT_ORDINAL, s.ordinal};
-}
-
-bool mlz_when_resolve(struct mlz_input *in, const struct mlz_when *when, struct mlz_cut *cut) {
-  switch (when->kind) {
-  case MLZ_WHEN_NONE:
-  case MLZ_WHEN_PEAK:
-    return false;
-  case MLZ_WHEN_END:
-    cut->all = (struct mlz_cut_limit){MLZ_CUT_END, 0};
-    return true;
-  case MLZ_WHEN_TIME:
-    cut->all = (struct mlz_cut_limit){MLZ_CUT_TIME, when->ns};
-    return true;
-  case MLZ_WHEN_PERCENT:
-    cut->all = (struct mlz_cut_limit){MLZ_CUT_TIME, (uint64_t)((double)mlz_input_duration(in) * when->percent / 100)};
-    return true;
-  case MLZ_WHEN_NAME:
-    resolve_name(in, when->name, cut);
-    return true;
-  }
-  return false;
 }
 
 void mlz_cut_clear(struct mlz_cut *cut) {

@@ -27,6 +27,8 @@ static inline struct mlz_cut_limit mlz_cut_limit_of(const struct mlz_cut *cut, s
   return cut->limits && process_index < cut->n_limits ? cut->limits[process_index] : cut->all;
 }
 
+void mlz_cut_clear(struct mlz_cut *cut);
+
 struct mlz_slice {
   const struct mlz_block *block;
   struct mlz_process *process;
@@ -62,20 +64,5 @@ void mlz_slice_rares(const struct mlz_slice *slice, uint32_t *first, uint32_t *e
 
 /* How many of n ops are `op`. */
 uint64_t mlz_scan_count(const uint8_t *ops, size_t n, enum mlz_op op);
-
-/* ---- instants as people write them ---- */
-
-enum mlz_when_kind { MLZ_WHEN_NONE, MLZ_WHEN_END, MLZ_WHEN_PEAK, MLZ_WHEN_TIME, MLZ_WHEN_PERCENT, MLZ_WHEN_NAME };
-struct mlz_when {
-  enum mlz_when_kind kind;
-  uint64_t ns;
-  double percent;
-  const char *name;
-};
-/* NULL: MLZ_WHEN_NONE. Everything that is not a time is a name. */
-struct mlz_when mlz_when_parse(const char *text);
-/* false: PEAK (the caller runs mlz_peak_find) and NONE, cut untouched. A name that the trace does not have ends the program with the list of those it has. */
-bool mlz_when_resolve(struct mlz_input *in, const struct mlz_when *when, struct mlz_cut *cut);
-void mlz_cut_clear(struct mlz_cut *cut);
 
 #endif

@@ -6,7 +6,9 @@
 
 int main(int argc, char **argv) {
   if (argc < 3) {
-    fputs("usage: make_trace service|constant|processes|names|sampled|lost|empty|histories|children|bulk FILE [EVENTS]\n", stderr);
+    fputs("usage: make_trace service|constant|processes|names|sampled|lost|empty|histories|children|append|handover|marks|bulk FILE "
+          "[EVENTS]\n",
+          stderr);
     return 2;
   }
   if (mlz_scenario_write(argv[1], argv[2], argc > 3 ? strtoull(argv[3], NULL, 10) : 10000000)) return 0;

@@ -512,6 +512,33 @@ static void make_handover(struct maker *m, const char *path) {
   mlz_builder_free(p.builder);
 }
 
+static void make_marks(struct maker *m, const char *path) {
+  struct process p[2];
+  begin(m, path, 1.0);
+  uint32_t of[2] = {STACK(m, frame(m, "parent", "/srv/m.py", "__main__", 3)), STACK(m, frame(m, "child", "/srv/m.py", "__main__", 9))};
+  for (uint32_t i = 0; i < 2; i++) {
+    start(m, &p[i], i + 1);
+    on_thread(&p[i], i + 1);
+  }
+  for (unsigned ms = 1; ms <= 6; ms++) {
+    m->now = ms * 1000000;
+    for (unsigned i = 0; i < 2; i++) {
+      mlz_builder_time(p[i].builder, m->now);
+      allocate(m, &p[i], of[i], 100, 1, 1);
+    }
+    if (ms <= 4) rare(m, &p[(ms + 1) % 2], MLZ_OP_MARK, "warm");
+    if (ms == 5) rare(m, &p[0], MLZ_OP_SNAPSHOT, "last");
+    if (ms == 3) flush(m, p, 2);
+  }
+  describe(m, 1, 1, 0, "python3 m.py", "3.11.2", 0, m->now);
+  describe(m, 2, 2, 1, "python3 m.py", "3.11.2", 0, m->now);
+  describe_thread(m, 1, 1, 1, "MainThread");
+  describe_thread(m, 2, 2, 2, "MainThread");
+  flush(m, p, 2);
+  finish(m, NULL);
+  for (unsigned i = 0; i < 2; i++) mlz_builder_free(p[i].builder);
+}
+
 bool mlz_scenario_write(const char *name, const char *path, uint64_t events) {
   struct maker m = {0};
   if (!strcmp(name, "service") || !strcmp(name, "constant")) {
@@ -535,6 +562,8 @@ bool mlz_scenario_write(const char *name, const char *path, uint64_t events) {
     make_append(&m, path, events);
   } else if (!strcmp(name, "handover")) {
     make_handover(&m, path);
+  } else if (!strcmp(name, "marks")) {
+    make_marks(&m, path);
   } else if (!strcmp(name, "bulk")) {
     make_bulk(&m, path, events);
   } else {

@@ -11,6 +11,8 @@
  *   append      start-up, then a list to which `events` blocks are added at once, in one chunk; its buffer is reallocated on the same line;
  *               killed. Beside it a buffer of 50 blocks that is filled and emptied
  *   handover    four threads, one after the other, add to one list by callers of their own; and four that fill the same cache anew
+ *   marks       two Python processes that keep 100 bytes each millisecond and set a mark "warm" at 1 and 3 ms (parent), 2 and 4 ms (child);
+ *               the parent a snapshot "last" at 5 ms
  *   bulk        `events` events, for speed */
 #ifndef MLZ_TESTS_SCENARIOS_H
 #define MLZ_TESTS_SCENARIOS_H

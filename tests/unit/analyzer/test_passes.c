@@ -86,15 +86,6 @@ Test(passes, a_time_is_a_limit) {
   mlz_input_close(in);
 }
 
-Test(passes, times_are_told_from_names) {
-  cr_assert_eq(mlz_when_parse(NULL).kind, MLZ_WHEN_NONE);
-  cr_assert_eq(mlz_when_parse("end").kind, MLZ_WHEN_END);
-  cr_assert_eq(mlz_when_parse("peak").kind, MLZ_WHEN_PEAK);
-  cr_assert_eq(mlz_when_parse("90%").kind, MLZ_WHEN_PERCENT);
-  cr_assert_eq(mlz_when_parse("1.5s").ns, UINT64_C(1500000000));
-  cr_assert_eq(mlz_when_parse("1.5x").kind, MLZ_WHEN_NAME);
-}
-
 Test(passes, threads_processes_and_domains) {
   struct mlz_input *in = open_scenario("service", NULL, NULL);
   struct mlz_tally_run run;
