@@ -155,7 +155,7 @@ def _version_of(path):
 
 
 def pythons():
-    """[(label, path)]: CPython 3.8 to 3.13, by MEMLYZE_TEST_PYTHONS, else from PATH, /usr/bin and pyenv's root."""
+    """[(label, path)]: CPython 3.8 to 3.14, by MEMLYZE_TEST_PYTHONS, else from PATH, /usr/bin and pyenv's root."""
     given = os.environ.get('MEMLYZE_TEST_PYTHONS')
     if given:
         candidates = given.split(':')
@@ -179,14 +179,14 @@ def pythons():
         if real in seen:
             continue
         seen.add(real)
-        if kind != 'cpython' or not (3, 8) <= version <= (3, 13):
+        if kind != 'cpython' or not (3, 8) <= version <= (3, 14):
             _skipped_pythons.append('%s: %s %d.%d' % (path, kind, *version))
             continue
         label = 'CPython %d.%d%s' % (version + (' of the system' if real.startswith('/usr/bin/') else '',))
         found.append((label, real))
     if not found:
-        raise SystemExit('no CPython 3.8 to 3.13 found; name one in MEMLYZE_TEST_PYTHONS')
-    missing = [v for v in range(8, 14) if not any(label.startswith('CPython 3.%d' % v) for label, _ in found)]
+        raise SystemExit('no CPython 3.8 to 3.14 found; name one in MEMLYZE_TEST_PYTHONS')
+    missing = [v for v in range(8, 15) if not any(label.startswith('CPython 3.%d' % v) for label, _ in found)]
     _skipped_pythons.extend('CPython 3.%d: not found' % v for v in missing)
     return sorted(found, key=lambda f: [int(x) for x in re.findall(r'\d+', f[0])[:2]])
 
