@@ -135,15 +135,15 @@ static bool layout_holds(const char *tstate) {
   return true;
 }
 
-/* Asked at each of the thousands of events before the first frame, so it looks directly where that is safe: the
- * thread state is some hundred bytes long in every version, and a first cframe lies inside it. */
+/* Asked at each of the thousands of events before the first frame, so it looks directly where that is safe: a first cframe lies
+ * inside the thread state, at its end (3.11: 360 bytes). */
 static bool has_frame(const char *tstate) {
   const struct mlz_py_layout *l = mlz_python.layout;
   const char *f;
   memcpy(&f, tstate + l->tstate_frame, sizeof(f));
   if (!f || l->cframe_frame < 0) return f != NULL;
   const char *field = f + l->cframe_frame;
-  if (field < tstate || field > tstate + 256) return peek_pointer(field) != NULL;
+  if (field < tstate || field > tstate + 512) return peek_pointer(field) != NULL;
   memcpy(&f, field, sizeof(f));
   return f != NULL;
 }
