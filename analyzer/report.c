@@ -171,11 +171,13 @@ void mlz_report_no_stacks(const struct mlz_input *in, FILE *out) {
   bool python = false;
   for (size_t i = 0; i < in->n_processes; i++) python |= in->processes[i]->chosen && *in->processes[i]->python;
   bool none = !mlz_input_uint(json_object_get(mlz_trace_meta(in->trace), "settings"), "max_stack_depth", 1);
+  bool refused = mlz_input_uint(json_object_get(mlz_trace_summary(in->trace), "counters"), "images_refused", 0);
   fputc('\n', out);
   mlz_report_wrap(out, mlz_term_width(out), 0, 0,
-                  none     ? "No block has a stack: it was recorded with --max-stack-depth 0."
-                  : python ? "No block has a stack: no Python frame was running when they were allocated."
-                           : "No block has a stack: a native program ran no Python, and only Python's frames are recorded.");
+                  none      ? "No block has a stack: it was recorded with --max-stack-depth 0."
+                  : refused ? "No block has a stack: the interpreter is of a kind whose frames are not known."
+                  : python  ? "No block has a stack: no Python frame was running when they were allocated."
+                            : "No block has a stack: a native program ran no Python, and only Python's frames are recorded.");
 }
 
 static const struct mlz_cut *resolve(struct mlz_input *in, struct mlz_when when, bool include_mmap, struct mlz_cut *cut, uint64_t *ns) {

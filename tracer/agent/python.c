@@ -89,6 +89,8 @@ void mlz_python_start(void) {
                   py->dict_get && py->intern && py->err_fetch && py->err_restore && py->type_code && py->type_unicode && py->type_bytes &&
                   (py->layout->minor > 11 || py->tstate_global);
   py->reader = walkable ? mlz_stack_reader_for(py->layout->minor) : NULL;
+  /* Free-threaded: there is no GIL that mem and obj events are under. Marks are changed atomically, nobody takes the quick way. */
+  if (strstr(version, "free-threading")) mlz_marks_atomic[MLZ_MARKS_PLAIN] = true;
   atomic_store(&py->state, MLZ_PY_NEW);
   /* Without its allocators the interpreter still gives stacks, collections and the end of the process. */
   if (mlz_agent.trace_python && !mlz_python_install()) atomic_store(&py->state, MLZ_PY_NONE);
@@ -165,6 +167,7 @@ static void refuse(struct mlz_thread *th) {
 
 void mlz_python_check(struct mlz_tls *t, const char *tstate) {
   static _Atomic uint32_t told; /* image that was told about the interpreter: a fork's child says it again */
+  if (*mlz_python.initialized) mlz_python.seen_initialized = true; /* where no walk is, nobody else says it */
   if (atomic_load(&mlz_python.state) != MLZ_PY_NEW) return;
   if (!mlz_python.reader) {
     if (atomic_exchange(&told, mlz_agent.last_image) != mlz_agent.last_image) refuse(t->thread);
