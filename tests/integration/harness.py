@@ -24,6 +24,7 @@ TIMEOUT = 60 * SLOW
 
 _cases = []
 _skipped_pythons = []
+FREE_THREADED = []  # (label, path), from MEMLYZE_TEST_PYTHONS: traced without stacks, so in no other test
 
 
 class Skip(Exception):
@@ -147,7 +148,8 @@ def same(what, got, wanted):
 def _version_of(path):
     try:
         out = subprocess.run([path, '-I', '-S', '-c',
-                              'import sys; print("%d.%d" % sys.version_info[:2], sys.implementation.name, sys.executable)'],
+                              'import sys, sysconfig; print("%d.%d" % sys.version_info[:2], sys.implementation.name + '
+                              '("t" if sysconfig.get_config_var("Py_GIL_DISABLED") else ""), sys.executable)'],
                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=20, universal_newlines=True).stdout.split(None, 2)
         return tuple(int(x) for x in out[0].split('.')), out[1], out[2].strip()
     except (OSError, subprocess.SubprocessError, IndexError, ValueError):
@@ -179,12 +181,15 @@ def pythons():
         if real in seen:
             continue
         seen.add(real)
+        if kind == 'cpythont':
+            FREE_THREADED.append(('CPython %d.%d free-threaded' % version, real))
+            continue
         if kind != 'cpython' or not (3, 8) <= version <= (3, 14):
             _skipped_pythons.append('%s: %s %d.%d' % (path, kind, *version))
             continue
         label = 'CPython %d.%d%s' % (version + (' of the system' if real.startswith('/usr/bin/') else '',))
         found.append((label, real))
-    if not found:
+    if not found and not FREE_THREADED:
         raise SystemExit('no CPython 3.8 to 3.14 found; name one in MEMLYZE_TEST_PYTHONS')
     missing = [v for v in range(8, 15) if not any(label.startswith('CPython 3.%d' % v) for label, _ in found)]
     _skipped_pythons.extend('CPython 3.%d: not found' % v for v in missing)
@@ -192,4 +197,4 @@ def pythons():
 
 
 PYTHONS = pythons()
-PYTHON = next((path for label, path in PYTHONS if 'of the system' in label), PYTHONS[-1][1])
+PYTHON = next((path for label, path in PYTHONS if 'of the system' in label), (PYTHONS or FREE_THREADED)[-1][1])
