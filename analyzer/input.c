@@ -234,6 +234,14 @@ static void warn_damage(const struct mlz_input *in, const struct mlz_damage *d) 
                    d->bytes_bad, d->chunks_bad, d->events_bad ? "; with at least this many events: " : "", d->events_bad, in->events_read);
 }
 
+static void warn_filtered(const struct mlz_input *in) {
+  const json_t *counters = json_object_get(mlz_trace_summary(in->trace), "counters");
+  uint64_t n = mlz_input_uint(counters, "allocations_filtered", 0);
+  if (n && !mlz_input_uint(counters, "allocations_traced", 1))
+    mlz_input_warn(
+        in, "this trace holds no allocation: all %" PRIu64 " of them were filtered out; look at record's --include and --exclude", n);
+}
+
 static void warn_empty(const struct mlz_input *in) {
   const json_t *summary = mlz_trace_summary(in->trace);
   const char *cause = mlz_input_text(summary, "untraced_cause");
@@ -273,6 +281,7 @@ int mlz_input_finish(struct mlz_input *in) {
     return 2;
   }
   if (!in->events_read || *mlz_input_text(mlz_trace_summary(in->trace), "untraced_cause")) warn_empty(in);
+  warn_filtered(in);
   uint64_t dropped = mlz_input_dropped(in);
   if (dropped)
     mlz_input_warn(

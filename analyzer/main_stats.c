@@ -222,6 +222,25 @@ static void print_rate(const struct mlz_input *in, FILE *out) {
   free(text);
 }
 
+/* "include json.*, app; exclude app.log: 1,234 allocations were filtered out" */
+static void print_filter(const struct mlz_input *in, FILE *out) {
+  static const char *const keys[] = {"include", "exclude"};
+  char a[MLZ_UNITS_MAX], *text = mlz_text_format("%s", "");
+  const json_t *settings = json_object_get(mlz_trace_meta(in->trace), "settings"), *pattern;
+  for (size_t k = 0, i; k < 2; k++) {
+    json_array_foreach(json_object_get(settings, keys[k]), i, pattern) {
+      char *clean = mlz_text_clean(json_is_string(pattern) ? json_string_value(pattern) : "?", true);
+      char *longer = mlz_text_format("%s%s%s%s", text, i ? ", " : *text ? "; " : "", i ? "" : k ? "exclude " : "include ", clean);
+      free(clean);
+      free(text);
+      text = longer;
+    }
+  }
+  uint64_t n = mlz_input_uint(json_object_get(mlz_trace_summary(in->trace), "counters"), "allocations_filtered", 0);
+  if (*text) line(out, "filter", "%s: %s allocations were filtered out", text, mlz_units_count(a, (double)n));
+  free(text);
+}
+
 /* " (+- 1.2 MiB)"; "" where nothing is estimated. */
 static const char *error_text(char out[MLZ_UNITS_MAX + 8], bool estimated, bool bytes, double error) {
   char a[MLZ_UNITS_MAX];
@@ -251,6 +270,7 @@ static void print_head(struct mlz_input *in, const struct mlz_stats *s, bool at,
   }
   line(out, "duration", "%s%s", mlz_units_time(a, (double)mlz_input_duration(in)), mlz_trace_complete(in->trace) ? "" : " (incomplete)");
   if (in->estimated || in->rate_changes) print_rate(in, out);
+  print_filter(in, out);
   fputc('\n', out);
   line(out, "allocated", "%s%s in %s%s blocks", mlz_units_size(a, s->total.alloc_bytes),
        error_text(c, guess, true, mlz_spread_alloc_bytes_error(&s->spread)), mlz_units_count(b, s->total.alloc_count),

@@ -33,6 +33,10 @@ void mlz_account_rare(struct mlz_drain *d, struct mlz_feed *f, const struct mlz_
 
 static void extent_free(struct mlz_drain *d, struct mlz_feed *f, const struct mlz_live *block) {
   struct mlz_image *m = f->image;
+  if (block->stack == MLZ_STACK_FILTERED) {
+    d->total.frees_filtered++;
+    return;
+  }
   if (m->room-- == 0) mlz_account_room(d, m, f);
   if (m->builder)
     mlz_builder_free_block(m->builder, block->alloc_no, block->stack, mlz_live_size(block), MLZ_D_MMAP, d->weights[block->weight], false);
@@ -43,11 +47,16 @@ static void extent_free(struct mlz_drain *d, struct mlz_feed *f, const struct ml
 static void extent_alloc(struct mlz_drain *d, struct mlz_feed *f, uint64_t start, uint64_t end, uint32_t stack, uint32_t weight) {
   struct mlz_image *m = f->image;
   uint64_t size = (end - start) << MLZ_GRANULE_SHIFT;
-  if (m->room-- == 0) mlz_account_room(d, m, f);
-  if (m->builder) mlz_builder_alloc(m->builder, stack, size, MLZ_D_MMAP, d->weights[weight]);
-  struct mlz_live block = {.alloc_no = m->next_alloc++, .size_domain = (uint64_t)MLZ_D_MMAP << 48 | size, .stack = stack, .weight = weight};
-  m->allocs++;
-  f->others++;
+  struct mlz_live block = {.size_domain = (uint64_t)MLZ_D_MMAP << 48 | size, .stack = stack, .weight = weight};
+  if (stack == MLZ_STACK_FILTERED) {
+    d->total.filtered++;
+  } else {
+    if (m->room-- == 0) mlz_account_room(d, m, f);
+    if (m->builder) mlz_builder_alloc(m->builder, stack, size, MLZ_D_MMAP, d->weights[weight]);
+    block.alloc_no = m->next_alloc++;
+    m->allocs++;
+    f->others++;
+  }
   mlz_extents_add(&m->extents, (struct mlz_range){.start = start, .end = end, .block = block});
 }
 
@@ -56,7 +65,8 @@ void mlz_account_unmap(struct mlz_drain *d, struct mlz_feed *f, uint64_t start, 
   struct mlz_range x;
   while (mlz_extents_take(&f->image->extents, start, end, &x)) {
     extent_free(d, f, &x.block);
-    d->total.pieces += (x.start < start) + (x.end > end);
+    unsigned pieces = (x.start < start) + (x.end > end); /* the program allocated none of them */
+    *(x.block.stack == MLZ_STACK_FILTERED ? &d->total.filtered_pieces : &d->total.pieces) += pieces;
     if (x.start < start) extent_alloc(d, f, x.start, start, x.block.stack, x.block.weight);
     if (x.end > end) extent_alloc(d, f, end, x.end, x.block.stack, x.block.weight);
   }

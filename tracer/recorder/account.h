@@ -21,6 +21,10 @@ static inline uint64_t mlz_account_bytes(const struct mlz_drain *d, uint64_t siz
 
 static inline void mlz_account_freed(struct mlz_drain *d, struct mlz_feed *f, const struct mlz_live *block, bool temporary) {
   struct mlz_image *m = f->image;
+  if (__builtin_expect(block->stack == MLZ_STACK_FILTERED, 0)) {
+    d->total.frees_filtered++;
+    return;
+  }
   if (__builtin_expect(m->room-- == 0, 0)) mlz_account_room(d, m, f);
   uint64_t size = mlz_live_size(block), bytes = mlz_account_bytes(d, size, block->weight);
   if (m->builder)
@@ -40,6 +44,10 @@ static inline bool mlz_account_free(struct mlz_drain *d, struct mlz_feed *f, uin
 
 static inline void mlz_account_foreign(struct mlz_drain *d, struct mlz_feed *f) {
   struct mlz_image *m = f->image;
+  if (d->symbols.filter) { /* nobody knows its stack: it may well be of a block that was filtered */
+    d->total.frees_filtered++;
+    return;
+  }
   if (m->room-- == 0) mlz_account_room(d, m, f);
   if (m->builder) mlz_builder_free_foreign(m->builder);
   f->frees++;
@@ -50,6 +58,12 @@ static inline void mlz_account_foreign(struct mlz_drain *d, struct mlz_feed *f) 
 static inline void mlz_account_alloc(struct mlz_drain *d, struct mlz_feed *f, struct mlz_place at, uint64_t size, unsigned domain,
                                      uint32_t stack, uint32_t weight) {
   struct mlz_image *m = f->image;
+  if (__builtin_expect(stack == MLZ_STACK_FILTERED, 0)) {
+    struct mlz_live block = {.alloc_no = 0, .size_domain = (uint64_t)domain << 48 | size, .stack = stack, .weight = weight};
+    if (at.at) mlz_heap_put(&m->heap, at, block);
+    f->filtered++;
+    return;
+  }
   if (__builtin_expect(m->room-- == 0, 0)) mlz_account_room(d, m, f);
   if (m->builder) mlz_append_alloc(m->builder, stack, size, domain, d->weights[weight]);
   struct mlz_live block = {.alloc_no = m->next_alloc++, .size_domain = (uint64_t)domain << 48 | size, .stack = stack, .weight = weight};

@@ -243,6 +243,7 @@ static enum verdict take_gc_start(struct mlz_drain *d, struct mlz_feed *f, uint6
   f->gc_generation = (uint32_t)mlz_word_value(a);
   f->gc_start = b;
   f->gc_stack = mlz_frames_stack(d, f, mlz_word_flags(a));
+  if (f->gc_stack == MLZ_STACK_FILTERED) f->gc_stack = mlz_word_flags(a) & MLZ_F_NOSTACK ? 0 : mlz_frames_any_stack(d, f);
   f->pos++;
   return TAKEN;
 }

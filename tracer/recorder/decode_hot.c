@@ -37,6 +37,7 @@ static inline __attribute__((always_inline)) void take(struct mlz_drain *d, stru
   const uint64_t mask = f->mask, start = f->pos, first = writes ? b->first_alloc : 0;
   const uint32_t weight = f->weight;
   uint64_t pos = start, live = m->live_bytes, top = 0, next = m->next_alloc, look = pos, took = 0, freed = 0, aged = 0;
+  uint64_t filtered = 0, filtered_frees = 0;
   uint32_t n = 0, refs = 0, latest = 0, spare = h->blocks_free, used = h->blocks_used;
   uint64_t weight_bits = 0;
   if (writes) {
@@ -72,7 +73,12 @@ static inline __attribute__((always_inline)) void take(struct mlz_drain *d, stru
       if (__builtin_expect(number == 0, 0)) break;
       struct mlz_live *block = &blocks[number];
       uint64_t size = mlz_live_size(block), no = block->alloc_no;
+      if (__builtin_expect(block->stack == MLZ_STACK_FILTERED, 0)) {
+        filtered_frees++;
+        goto gone;
+      }
       aged += next - no > AGED;
+      freed++;
       if (writes) {
         bool temporary = what == granule << MLZ_GRANULE_SHIFT;
         if (__builtin_expect(no < first, 0)) {
@@ -91,10 +97,10 @@ static inline __attribute__((always_inline)) void take(struct mlz_drain *d, stru
         }
       }
       live -= mlz_account_bytes(d, size, block->weight);
+    gone:
       block->stack = spare;
       spare = number;
       *at = 0;
-      freed++;
       pos++;
       if (__builtin_expect(--page->count == 0, 0)) mlz_heap_leaf_drop(h, granule);
       continue;
@@ -119,7 +125,8 @@ static inline __attribute__((always_inline)) void take(struct mlz_drain *d, stru
       break;
     }
     uint32_t stack = mlz_frames_stack(d, f, flags), number = spare;
-    if (writes) {
+    const bool kept = stack != MLZ_STACK_FILTERED;
+    if (writes && __builtin_expect(kept, 1)) {
       b->ops[n++] = MLZ_OP_ALLOC;
       latest = (uint32_t)(next - first);
       b->alloc_class[latest++] = mlz_append_class_of(b, stack, size_domain | weight_bits);
@@ -129,13 +136,18 @@ static inline __attribute__((always_inline)) void take(struct mlz_drain *d, stru
     } else {
       number = used++;
     }
-    blocks[number] = (struct mlz_live){.alloc_no = next++, .size_domain = size_domain, .stack = stack, .weight = weight};
+    blocks[number] = (struct mlz_live){.alloc_no = next, .size_domain = size_domain, .stack = stack, .weight = weight};
     *at = number;
     page->count++;
+    pos += slots_taken;
+    if (__builtin_expect(!kept, 0)) {
+      filtered++;
+      continue;
+    }
+    next++;
     live += mlz_account_bytes(d, size_domain & MLZ_SIZE_MASK, weight);
     if (live > top) top = live;
     took++;
-    pos += slots_taken;
   }
 
   if (writes) {
@@ -151,11 +163,13 @@ static inline __attribute__((always_inline)) void take(struct mlz_drain *d, stru
   f->pos = pos;
   f->allocs += took;
   f->frees += freed;
+  f->filtered += filtered;
+  d->total.frees_filtered += filtered_frees;
   m->next_alloc = next;
   if (freed) f->deep = aged * 4 > freed;
   h->blocks_free = spare;
   h->blocks_used = used;
-  h->live += took - freed;
+  h->live += took + filtered - freed - filtered_frees;
   uint64_t others = d->live_bytes - m->live_bytes; /* of the other images */
   d->live_bytes = others + live;
   m->live_bytes = live;

@@ -70,7 +70,8 @@ struct mlz_feed {
   size_t code_bytes;
 
   uint64_t start_ns, end_ns;
-  uint64_t allocs, frees; /* of blocks */
+  uint64_t allocs, frees; /* of blocks, in the file */
+  uint64_t filtered;      /* allocations of blocks that are not, because of their stack */
   uint64_t others;        /* events that are not: of mappings, collections, marks */
   uint64_t maps;          /* mappings: never sampled */
   uint64_t lost_told;     /* losses that the thread's last row shows */
@@ -128,8 +129,10 @@ struct mlz_counters {
   uint64_t dropped_alloc, dropped_free, blocked_ns, blocked_count, nested;
   uint64_t frees_inferred; /* closed because the address was allocated again: their free was lost or came too late */
   uint64_t frees_foreign;
-  uint64_t pieces; /* allocations that are what remained of a mapping (extents.h) */
-  uint64_t broken; /* rings given up: their content was no message */
+  uint64_t filtered, frees_filtered; /* allocations and frees that --include and --exclude keep out of the file */
+  uint64_t pieces;                   /* allocations that are what remained of a mapping (extents.h) */
+  uint64_t filtered_pieces;          /* such that were filtered */
+  uint64_t broken;                   /* rings given up: their content was no message */
   uint64_t threads;
 };
 

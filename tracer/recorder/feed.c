@@ -78,13 +78,14 @@ static void ring_reset(struct mlz_ring *r) {
 
 uint64_t mlz_feed_seen(const struct mlz_feed *f) {
   const struct mlz_ring *r = f->ring;
-  return f->allocs + f->maps + atomic_load_explicit(&r->allocs_passed, memory_order_relaxed) +
+  return f->allocs + f->filtered + f->maps + atomic_load_explicit(&r->allocs_passed, memory_order_relaxed) +
          atomic_load_explicit(&r->dropped_alloc, memory_order_relaxed);
 }
 
 static void counters_add(struct mlz_counters *t, const struct mlz_feed *f) {
   const struct mlz_ring *r = f->ring;
   t->seen += mlz_feed_seen(f);
+  t->filtered += f->filtered;
   t->dropped_alloc += atomic_load_explicit(&r->dropped_alloc, memory_order_relaxed);
   t->dropped_free += atomic_load_explicit(&r->dropped_free, memory_order_relaxed);
   t->blocked_ns += atomic_load_explicit(&r->blocked_ns, memory_order_relaxed);

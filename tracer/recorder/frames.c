@@ -45,9 +45,16 @@ __attribute__((cold)) void mlz_frames_enter(struct mlz_drain *d, struct mlz_feed
 }
 
 __attribute__((cold)) uint32_t mlz_frames_resolve(struct mlz_drain *d, struct mlz_feed *f) {
-  if (f->count == 0) return 0;
+  if (f->count == 0) return d->symbols.no_stack;
   if (f->stale) mlz_frames_enter(d, f);
   struct mlz_window w;
   const uint64_t *words = window_of(f, f->count, &w);
   return f->stack = mlz_symbols_window_stack(&d->symbols, f->windows[f->count - 1], words, w);
+}
+
+uint32_t mlz_frames_any_stack(struct mlz_drain *d, struct mlz_feed *f) {
+  if (f->count == 0) return 0;
+  struct mlz_window w;
+  const uint64_t *words = window_of(f, f->count, &w);
+  return mlz_symbols_any_stack(&d->symbols, words, w);
 }

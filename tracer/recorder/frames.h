@@ -13,6 +13,7 @@ uint32_t mlz_frames_content(struct mlz_drain *d, uint32_t code); /* of a code th
 uint32_t mlz_frames_window(struct mlz_drain *d, struct mlz_feed *f, uint32_t n); /* of the first n frames, n > 0; 0: out of memory */
 void mlz_frames_enter(struct mlz_drain *d, struct mlz_feed *f);                  /* all windows anew: the depth has changed */
 uint32_t mlz_frames_resolve(struct mlz_drain *d, struct mlz_feed *f);            /* id of a stack that was not asked for yet */
+uint32_t mlz_frames_any_stack(struct mlz_drain *d, struct mlz_feed *f);          /* the same whatever the filter says */
 
 /* Frame n is `word`. */
 static inline void mlz_frames_put(struct mlz_drain *d, struct mlz_feed *f, uint32_t n, uint64_t word) {
@@ -60,9 +61,9 @@ static inline void mlz_frames_step(struct mlz_drain *d, struct mlz_feed *f, uint
   f->stack = d->symbols.stack_of[f->windows[top]];
 }
 
-/* Id of the event's stack. */
+/* Id of the event's stack, or MLZ_STACK_FILTERED. */
 static inline uint32_t mlz_frames_stack(struct mlz_drain *d, struct mlz_feed *f, unsigned flags) {
-  if (__builtin_expect(flags & MLZ_F_NOSTACK, 0)) return 0;
+  if (__builtin_expect(flags & MLZ_F_NOSTACK, 0)) return d->symbols.no_stack;
   if (__builtin_expect(f->stack == 0, 0)) return mlz_frames_resolve(d, f);
   return f->stack;
 }

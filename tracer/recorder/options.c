@@ -29,6 +29,8 @@ enum id {
   ID_FOLLOW,
   ID_NO_FOLLOW,
   ID_WAIT,
+  ID_INCLUDE,
+  ID_EXCLUDE,
   ID_QUIET,
   ID_VERSION,
   ID_LATER, /* of the contract, not in this version */
@@ -46,6 +48,9 @@ static const struct mlz_option_row rows[] = {
     {ID_FULL, "on-full", "block|drop", "when a ring is full: wait, or count the loss and go on (default block)"},
     {ID_NO_PYTHON, "no-python", NULL, "do not trace the interpreter's allocators (raw, mem, obj)"},
     {ID_NO_MALLOC, "no-malloc", NULL, "do not trace the C library's malloc and mmap families"},
+    {ID_INCLUDE, "include", "PAT",
+     "record only what has a frame of this module or function on its stack: json.*, app.main; may be repeated"},
+    {ID_EXCLUDE, "exclude", "PAT", "do not record what such a frame itself allocates; may be repeated, and wins over --include"},
     {ID_FOLLOW, "follow", NULL, "trace children too, into the same file (default)"},
     {ID_NO_FOLLOW, "no-follow", NULL, "do not"},
     {ID_WAIT, "wait", "command|all", "return when COMMAND exits (default), or when all traced processes have"},
@@ -54,8 +59,6 @@ static const struct mlz_option_row rows[] = {
     {ID_HELP, "help", NULL, "this text"},
     {ID_VERSION, "version", NULL, "the version"},
     {ID_LATER, "native", NULL, NULL},
-    {ID_LATER, "include", "PAT", NULL},
-    {ID_LATER, "exclude", "PAT", NULL},
     {ID_LATER, "snapshot-every", "T", NULL},
     {ID_LATER, "snapshots-only", NULL, NULL},
     {ID_LATER, "max-size", "SIZE", NULL},
@@ -69,6 +72,7 @@ void mlz_options_help(FILE *to) {
         to);
   mlz_option_rows_help(rows, ROWS, to);
   fputs("\nSIZE is bytes, or like 24 MB (10^6) or 12.3 MiB (2^20).\n"
+        "PAT is a glob (* ? [abc]) against a frame's module and against module.qualified_name; X.* matches X itself, too.\n"
         "The exit status is COMMAND's (128+N on signal N); 125: the recorder failed, 126: COMMAND cannot be executed, 127: it was not\n"
         "found, 2: wrong usage.\n",
         to);
@@ -150,6 +154,10 @@ static const char *take(struct mlz_options *o, int id, const char *value) {
     return NULL;
   case ID_WAIT:
     return word_of(value, "command", "all", &o->wait_all) ? NULL : "must be command or all";
+  case ID_INCLUDE:
+    return mlz_patterns_add(&o->filter.include, value);
+  case ID_EXCLUDE:
+    return mlz_patterns_add(&o->filter.exclude, value);
   case ID_QUIET:
     o->quiet = true;
     return NULL;
@@ -185,14 +193,21 @@ int mlz_options_parse(struct mlz_options *o, int argc, char **argv, char *err, s
     const char *problem = take(o, id, optarg);
     if (!problem) continue;
     if (c >= MLZ_OPTION_ROW) {
-      snprintf(err, err_size, "--%s%s%s %s", rows[c - MLZ_OPTION_ROW].name, optarg ? " " : "", optarg ? optarg : "", problem);
+      snprintf(err, err_size, "--%s%s%s %s", rows[c - MLZ_OPTION_ROW].name, optarg && *optarg ? " " : "", optarg ? optarg : "", problem);
     } else {
       snprintf(err, err_size, "-%c %s", c, problem);
+    }
+    for (char *p = err; *p; p++) {
+      if ((unsigned char)*p < 0x20) *p = '?'; /* one line, whatever was typed */
     }
     return -EINVAL;
   }
   if (!o->python && !o->malloc) {
     snprintf(err, err_size, "--no-python and --no-malloc together leave nothing to trace; drop one of them");
+    return -EINVAL;
+  }
+  if (mlz_filter_any(&o->filter) && o->max_stack_depth == 0) {
+    snprintf(err, err_size, "--include and --exclude look at the stacks, of which --max-stack-depth 0 keeps nothing; drop one of them");
     return -EINVAL;
   }
   if (optind >= argc) {

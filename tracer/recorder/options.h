@@ -2,6 +2,8 @@
 #ifndef MLZ_RECORDER_OPTIONS_H
 #define MLZ_RECORDER_OPTIONS_H
 
+#include "tracer/recorder/filter.h"
+
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -13,7 +15,8 @@ struct mlz_options {
   uint64_t sample_over; /* 0: off */
   uint32_t max_stack_depth;
   bool track_gc;
-  uint32_t max_events; /* as given; mlz_options_slots rounds it */
+  uint32_t max_events;      /* as given; mlz_options_slots rounds it */
+  struct mlz_filter filter; /* pointers into argv */
   bool drop, python, malloc, follow, wait_all, quiet, verbose;
   char **command; /* in argv; NULL-terminated */
 };

@@ -38,6 +38,8 @@ json_t *mlz_report_state(const struct mlz_drain *d) {
       {"free_foreign", t.frees_foreign},
       {"free_inferred", t.frees_inferred},
       {"map_pieces", t.pieces},
+      {"allocations_filtered", t.filtered - t.filtered_pieces},
+      {"frees_filtered", t.frees_filtered},
       {"threads_denied", load(&c->threads_denied)},
       {"unaligned", load(&c->unaligned)},
       {"unmarked", load(&c->unmarked)},
@@ -127,6 +129,7 @@ void mlz_report_print(const struct mlz_drain *d, const struct mlz_outcome *o, co
   fprintf(stderr, "memlyze: %s\n", file);
   fprintf(stderr, "  allocations_seen    %" PRIu64 "\n", t.seen);
   fprintf(stderr, "  allocations_traced  %" PRIu64 "\n", t.allocs - t.pieces);
+  if (d->symbols.filter) fprintf(stderr, "  allocations_filtered %" PRIu64 "\n", t.filtered - t.filtered_pieces);
   fprintf(stderr, "  events_written      %" PRIu64 "\n", written(&t));
   fprintf(stderr, "  events_dropped      %" PRIu64 "\n", t.dropped_alloc + t.dropped_free);
   fprintf(stderr, "  blocked             %s\n", time_text(a, sizeof a, t.blocked_ns));
@@ -134,6 +137,9 @@ void mlz_report_print(const struct mlz_drain *d, const struct mlz_outcome *o, co
   fprintf(stderr, "  peak                %s at %s\n", size_text(a, sizeof a, d->peak_bytes), time_text(b, sizeof b, d->peak_ns));
   fprintf(stderr, "  duration            %s\n", time_text(a, sizeof a, o->duration_ns));
   fprintf(stderr, "  recorder CPU        %s\n", time_text(a, sizeof a, cpu_ns()));
+  if (t.filtered && t.allocs == 0)
+    fputs("memlyze: warning: there were allocations, but all of them were filtered out: no stack is what --include and --exclude ask for\n",
+          stderr);
   print_losses(d, &t);
   if (o->cut)
     fprintf(stderr, "memlyze: warning: %u process%s still running and cut in the trace (--wait all waits for them)\n", o->cut,

@@ -12,6 +12,7 @@
 struct mlz_content {
   uint32_t function, file, module; /* string ids */
   int32_t first_line;
+  unsigned matches; /* bits of enum mlz_filter_match */
   uint32_t lines_format, lines_bytes;
   const uint8_t *lines; /* in the bodies' storage */
   struct mlz_line_cursor cursor;
@@ -49,6 +50,12 @@ int mlz_symbols_init(struct mlz_symbols *s, struct mlz_writer *writer) {
   s->contents_used = 1;
   s->contents[0] = (struct mlz_content){.function = mlz_symbols_string(s, "<unknown>", 9)};
   return 0;
+}
+
+void mlz_symbols_set_filter(struct mlz_symbols *s, const struct mlz_filter *filter) {
+  if (!mlz_filter_any(filter)) return;
+  s->filter = filter;
+  s->no_stack = mlz_filter_keeps(filter, 0, 0) ? 0 : MLZ_STACK_FILTERED;
 }
 
 void mlz_symbols_deinit(struct mlz_symbols *s) {
@@ -90,6 +97,7 @@ static int content_add(struct mlz_symbols *s, const uint8_t *data, size_t bytes,
       .file = mlz_symbols_string(s, file, h.file_bytes),
       .module = mlz_symbols_string(s, module, h.module_bytes),
       .first_line = h.first_line,
+      .matches = s->filter ? mlz_filter_code(s->filter, module, h.module_bytes, name, h.name_bytes) : 0,
       .lines_format = h.lines_format,
       .lines_bytes = h.lines_bytes,
       .lines = (const uint8_t *)module + h.module_bytes,
@@ -217,10 +225,27 @@ uint32_t mlz_symbols_window(struct mlz_symbols *s, const uint64_t *words, struct
   return s->windows[at].number;
 }
 
-uint32_t mlz_symbols_window_stack(struct mlz_symbols *s, uint32_t number, const uint64_t *words, struct mlz_window w) {
+static unsigned matches_of(const struct mlz_symbols *s, uint64_t word) {
+  uint32_t content = (uint32_t)(word >> 32);
+  return s->contents[content < s->contents_used ? content : 0].matches;
+}
+
+static bool kept(const struct mlz_symbols *s, const uint64_t *words, uint32_t n) {
+  if (!s->filter) return true;
+  unsigned all = 0;
+  for (uint32_t i = 0; i < n; i++) all |= matches_of(s, words[i]);
+  return mlz_filter_keeps(s->filter, all, matches_of(s, words[n - 1]));
+}
+
+uint32_t mlz_symbols_any_stack(struct mlz_symbols *s, const uint64_t *words, struct mlz_window w) {
   if (w.count == 0 || w.count > MLZ_STACK_DEPTH_MAX) return 0;
+  return stack_resolve(s, words, w.count, w.truncated);
+}
+
+uint32_t mlz_symbols_window_stack(struct mlz_symbols *s, uint32_t number, const uint64_t *words, struct mlz_window w) {
+  if (w.count == 0 || w.count > MLZ_STACK_DEPTH_MAX) return s->no_stack;
   if (number && s->stack_of[number]) return s->stack_of[number];
-  uint32_t stack = stack_resolve(s, words, w.count, w.truncated);
+  uint32_t stack = kept(s, words, w.count) ? stack_resolve(s, words, w.count, w.truncated) : MLZ_STACK_FILTERED;
   if (number) s->stack_of[number] = stack;
   return stack;
 }

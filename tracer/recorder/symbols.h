@@ -12,6 +12,7 @@
 
 #include "formats/writer.h"
 #include "shm/record.h"
+#include "tracer/recorder/filter.h"
 #include "tracer/recorder/intern.h"
 #include "tracer/recorder/paths.h"
 
@@ -35,7 +36,9 @@ struct mlz_recent_frame { /* of `places`; frame 0: empty */
 #define MLZ_RECENT_FRAMES 1024u
 
 struct mlz_symbols {
-  struct mlz_writer *writer; /* NULL in tests: ids are counted all the same */
+  struct mlz_writer *writer;       /* NULL in tests: ids are counted all the same */
+  const struct mlz_filter *filter; /* NULL: every stack is kept */
+  uint32_t no_stack;               /* what an event without a stack has: 0, or MLZ_STACK_FILTERED */
   uint32_t strings_used, frames_used, stacks_used;
   struct mlz_intern strings; /* bytes -> string id */
   struct mlz_intern frames;  /* struct mlz_frame -> frame id */
@@ -59,6 +62,8 @@ struct mlz_symbols {
 
 int mlz_symbols_init(struct mlz_symbols *s, struct mlz_writer *writer); /* -ENOMEM */
 void mlz_symbols_deinit(struct mlz_symbols *s);
+/* Before the first code is learned; borrowed. */
+void mlz_symbols_set_filter(struct mlz_symbols *s, const struct mlz_filter *filter);
 
 uint32_t mlz_symbols_string(struct mlz_symbols *s, const char *utf8, size_t bytes); /* 0 if memory is out */
 
@@ -75,7 +80,9 @@ uint32_t mlz_symbols_frame(struct mlz_symbols *s, uint64_t word);
 
 /* Number of a window of frame words, outermost first; 0 if memory is out. */
 uint32_t mlz_symbols_window(struct mlz_symbols *s, const uint64_t *words, struct mlz_window w);
-/* Stack id of the window, which has this number, or 0. */
+/* Stack id of the window, which has this number, or 0. MLZ_STACK_FILTERED: its blocks are not wanted, and it is not in the file. */
 uint32_t mlz_symbols_window_stack(struct mlz_symbols *s, uint32_t number, const uint64_t *words, struct mlz_window w);
+/* The same whatever the filter says: a collection is recorded with the stack that triggered it. */
+uint32_t mlz_symbols_any_stack(struct mlz_symbols *s, const uint64_t *words, struct mlz_window w);
 
 #endif

@@ -55,18 +55,38 @@ Test(options, a_ring_holds_four_of_the_largest_messages) {
   cr_assert_geq(mlz_options_slots(&o), 4 * (2 + 512));
 }
 
+Test(options, patterns_are_kept_in_order) {
+  struct mlz_options o;
+  cr_assert_eq(PARSE(&o, W("--include"), W("json.*"), W("--exclude=a"), W("--include=b"), W("x")), MLZ_OPTIONS_RUN);
+  cr_assert_eq(o.filter.include.n, 2);
+  cr_assert_str_eq(o.filter.include.at[0], "json.*");
+  cr_assert_str_eq(o.filter.include.at[1], "b");
+  cr_assert_eq(o.filter.exclude.n, 1);
+}
+
 Test(options, wrong_ones_say_why) {
   struct mlz_options o;
   static const char *const bad[][2] = {
-      {"--sample-rate=0", "sample-rate"},     {"--sample-rate=1.01", "sample-rate"},
-      {"--sample-rate=nan", "sample-rate"},   {"--sample-rate=x", "sample-rate"},
-      {"--max-stack-depth=1025", "1024"},     {"--max-stack-depth=-1", "1024"},
-      {"--max-events=0", "max-events"},       {"--max-events=1e9", "max-events"},
-      {"--on-full=wait", "block or drop"},    {"--wait=some", "command or all"},
-      {"--sample-over=12 parsecs", "size"},   {"--native", "not in this version"},
-      {"--include=x", "not in this version"}, {"--max-size=1MB", "not in this version"},
-      {"--nonsense", "--nonsense"},           {"-x", "-x"},
-      {"--output", "needs a value"},          {"--quiet=1", "takes no value"},
+      {"--sample-rate=0", "sample-rate"},
+      {"--sample-rate=1.01", "sample-rate"},
+      {"--sample-rate=nan", "sample-rate"},
+      {"--sample-rate=x", "sample-rate"},
+      {"--max-stack-depth=1025", "1024"},
+      {"--max-stack-depth=-1", "1024"},
+      {"--max-events=0", "max-events"},
+      {"--max-events=1e9", "max-events"},
+      {"--on-full=wait", "block or drop"},
+      {"--wait=some", "command or all"},
+      {"--sample-over=12 parsecs", "size"},
+      {"--native", "not in this version"},
+      {"--include=", "--include is an empty"},
+      {"--exclude=a\nb", "control character"},
+      {"--flight-recorder=1s", "not in this version"},
+      {"--max-size=1MB", "not in this version"},
+      {"--nonsense", "--nonsense"},
+      {"-x", "-x"},
+      {"--output", "needs a value"},
+      {"--quiet=1", "takes no value"},
   };
   for (unsigned i = 0; i < sizeof bad / sizeof bad[0]; i++) {
     char option[64];
@@ -75,6 +95,7 @@ Test(options, wrong_ones_say_why) {
     cr_assert_not_null(strstr(err, bad[i][1]), "%s: %s", option, err);
     cr_assert_null(strchr(err, '\n'));
   }
+  cr_assert_eq(PARSE(&o, W("--include=x"), W("--max-stack-depth=0"), W("x")), -EINVAL);
   cr_assert_eq(PARSE(&o, W("--quiet")), -EINVAL, "no COMMAND");
   cr_assert_eq(PARSE(&o, W("--no-python"), W("--no-malloc"), W("x")), -EINVAL);
   cr_assert_eq(PARSE(&o, W("--help")), MLZ_OPTIONS_HELP);
