@@ -1,0 +1,115 @@
+"""The agent's C interface (tracer/agent/api.h) through ctypes, and its errors as exceptions."""
+from __future__ import annotations
+
+import ctypes
+import errno
+import math
+import os
+from typing import List, NamedTuple, Optional
+
+from . import _places
+
+API_VERSION = 1
+NONE, RECORD, STARTED, CHILD = range(4)  # enum memlyze_mode
+_E_STATE, _E_VALUE = -1, -2
+_TEXT = 2048
+
+
+class _InfoStruct(ctypes.Structure):
+    _fields_ = [("bytes", ctypes.c_uint32), ("mode", ctypes.c_uint32), ("recorder_pid", ctypes.c_uint32), ("max_stack_depth", ctypes.c_uint32),
+                ("sample_rate", ctypes.c_double), ("sample_over", ctypes.c_uint64), ("track_gc", ctypes.c_uint32), ("paused", ctypes.c_uint32),
+                ("session", ctypes.c_char * 256)]
+
+
+class Info(NamedTuple):
+    """What this process is part of, as of now."""
+    mode: int
+    recorder_pid: int
+    max_stack_depth: int
+    sample_rate: float
+    sample_over: int
+    track_gc: bool
+    paused: bool
+    session: str
+
+
+def _raise(code: int, text: ctypes.Array[ctypes.c_char]) -> None:
+    said = text.value.decode(errors="replace") or "the agent gave no reason (error %d)" % code
+    if code == _E_STATE:
+        raise RuntimeError(said)
+    if code == _E_VALUE:
+        raise ValueError(said)
+    raise OSError(said)
+
+
+class Agent:
+    """The library of this process: the preloaded one inside `memlyze record`, else the installed one, which does nothing before `start`."""
+
+    def __init__(self) -> None:
+        path: Optional[str] = None
+        if not hasattr(ctypes.PyDLL(None), "memlyze_api_version"):
+            path = _places.agent()
+        try:
+            self._held = ctypes.PyDLL(path)   # called with the GIL
+            self._free = ctypes.CDLL(path)    # called without it: waits for the recorder
+        except OSError as error:
+            raise OSError(errno.ELIBACC, "memlyze's agent cannot be loaded: %s" % error) from None
+        version = self._held.memlyze_api_version()
+        if version != API_VERSION:
+            raise OSError(errno.ELIBBAD, "the agent %s speaks version %d of its interface, this package %d; install both from one release"
+                          % (path or "of this session", version, API_VERSION))
+        text = [ctypes.c_char_p, ctypes.c_size_t]
+        number = ctypes.POINTER(ctypes.c_int)
+        self._held.memlyze_info.argtypes = [ctypes.POINTER(_InfoStruct)]
+        self._held.memlyze_start.argtypes = [ctypes.POINTER(ctypes.c_char_p), number] + text
+        self._held.memlyze_stop.argtypes = text
+        self._free.memlyze_request.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_double, ctypes.c_int, ctypes.c_int,
+                                               ctypes.POINTER(ctypes.c_uint64)] + text
+
+    def info(self) -> Info:
+        raw = _InfoStruct(bytes=ctypes.sizeof(_InfoStruct))
+        if self._held.memlyze_info(ctypes.byref(raw)) != 0:
+            return Info(NONE, 0, 0, 0.0, 0, False, False, "")
+        return Info(raw.mode, raw.recorder_pid, raw.max_stack_depth, raw.sample_rate, raw.sample_over, bool(raw.track_gc), bool(raw.paused),
+                    os.fsdecode(raw.session))
+
+    def start(self, arguments: List[str]) -> int:
+        """The descriptor from which the stats can be read after stop."""
+        words = (ctypes.c_char_p * (len(arguments) + 1))(*[os.fsencode(word) for word in arguments], None)
+        answers, text = ctypes.c_int(-1), ctypes.create_string_buffer(_TEXT)
+        code = self._held.memlyze_start(words, ctypes.byref(answers), text, _TEXT)
+        if code != 0:
+            _raise(code, text)
+        return answers.value
+
+    def stop(self) -> None:
+        text = ctypes.create_string_buffer(_TEXT)
+        code = self._held.memlyze_stop(text, _TEXT)
+        if code != 0:
+            _raise(code, text)
+
+    def request(self, mark: Optional[str] = None, snapshot: Optional[str] = None, sample_rate: float = math.nan, max_stack_depth: int = -1,
+                paused: int = -1) -> int:
+        """The time of the trace at which the recorder obeyed, in nanoseconds."""
+        ns, text = ctypes.c_uint64(), ctypes.create_string_buffer(_TEXT)
+        code = self._free.memlyze_request(None if mark is None else mark.encode(), None if snapshot is None else snapshot.encode(), sample_rate,
+                                          max_stack_depth, paused, ctypes.byref(ns), text, _TEXT)
+        if code != 0:
+            _raise(code, text)
+        return ns.value
+
+
+_loaded: Optional[Agent] = None
+
+
+def load() -> Agent:
+    """The agent of this process, loaded once. OSError if it is missing or cannot be loaded."""
+    global _loaded
+    if _loaded is None:
+        _loaded = Agent()
+    return _loaded
+
+
+def preloaded() -> bool:
+    """Whether `memlyze record` (or a start() of an ancestor) put its agent into this process; loads nothing."""
+    return _loaded is not None or hasattr(ctypes.PyDLL(None), "memlyze_api_version")

@@ -1,0 +1,404 @@
+"""start() and what it returns."""
+from __future__ import annotations
+
+import math
+import os
+import threading
+import warnings
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Union
+
+from . import _places, _units
+from ._agent import CHILD, NONE, RECORD, STARTED, Agent, Info, load, preloaded
+from ._stats import Stats, answer
+
+Path = Union[str, "os.PathLike[str]"]
+Patterns = Union[str, Sequence[str], None]
+_MAGIC = b"MLYZE\r\n\x1a"
+_lock = threading.RLock()
+_current: Optional["Tracer"] = None
+_numbers: Dict[str, int] = {}
+
+
+class Point(NamedTuple):
+    """A named instant of the trace, which the tools take as a TIME: `--at NAME`, `--from NAME`, `trace.mlyze@NAME`."""
+    name: str
+    time_ns: int
+
+
+# ---- the values that a caller gives ----
+
+def _rate(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError("sample_rate must be a number above 0 and at most 1, not %s" % type(value).__name__)
+    if not 0 < value <= 1:
+        raise ValueError("sample_rate %r must be above 0 and at most 1" % value)
+    return float(value)
+
+
+def _whole(value: Any, what: str, low: int, high: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError("%s must be a whole number from %d to %d, not %s" % (what, low, high, type(value).__name__))
+    if not low <= value <= high:
+        raise ValueError("%s %d must be from %d to %d" % (what, value, low, high))
+    return value
+
+
+def _switch(value: Any, what: str) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError("%s must be True or False, not %s" % (what, type(value).__name__))
+    return value
+
+
+def _patterns(value: Patterns, what: str) -> List[str]:
+    if value is None:
+        return []
+    patterns = [value] if isinstance(value, str) else list(value)
+    for pattern in patterns:
+        if not isinstance(pattern, str):
+            raise TypeError("%s must be patterns like 'myapp.*', not %s" % (what, type(pattern).__name__))
+        if not pattern:
+            raise ValueError("%s has an empty pattern; '*' matches everything" % what)
+    return patterns
+
+
+def _name(value: Any, what: str) -> str:
+    if not isinstance(value, str):
+        raise TypeError("the name of a %s must be a str, not %s" % (what, type(value).__name__))
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        raise ValueError("the name of a %s, %a, is not Unicode text" % (what, value)) from None
+    if not 1 <= size <= 255:
+        raise ValueError("the name of a %s must be 1 to 255 bytes in UTF-8, not %d" % (what, size))
+    if any(ord(c) < 32 or 127 <= ord(c) < 160 for c in value):
+        raise ValueError("the name of a %s, %a, has a control character" % (what, value))
+    return value
+
+
+def _file(path: Path) -> str:
+    name = os.fspath(path)
+    if not isinstance(name, str):
+        raise TypeError("path must be a str or a path of str, not %s" % type(path).__name__)
+    if not name or "\0" in name:
+        raise ValueError("path %r is no name of a file" % name)
+    return os.path.abspath(name)
+
+
+def _writable(path: str) -> None:
+    """The usual exceptions of open(path, "w"), before a recorder is started that could only say it in words."""
+    directory = os.path.dirname(path)
+    if os.path.isdir(path):
+        raise IsADirectoryError(21, "the trace cannot be written: this is a directory", path)
+    if not os.path.isdir(directory):
+        raise FileNotFoundError(2, "the trace cannot be written: there is no such directory", directory)
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise PermissionError(13, "the trace cannot be written: no permission in this directory", directory)
+
+
+# ---- the file of a recording that goes on ----
+
+def _file_of(recorder: int) -> Optional[str]:
+    """The trace that a recorder writes: the one among its descriptors that begins like a trace."""
+    directory = "/proc/%d/fd" % recorder
+    try:
+        numbers = sorted(os.listdir(directory), key=int)
+    except OSError:
+        return None
+    for number in numbers:
+        link = os.path.join(directory, number)
+        try:
+            name = os.readlink(link)
+            if not name.startswith("/") or not os.path.isfile(link):
+                continue
+            with open(link, "rb") as file:
+                if file.read(len(_MAGIC)) == _MAGIC:
+                    return name
+        except OSError:
+            continue
+    return None
+
+
+def _read_stats(path: str) -> Dict[str, Any]:
+    """`memlyze stats --json` of a file, run outside of the session."""
+    import subprocess
+    environment = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
+    others = [p for p in os.environ.get("LD_PRELOAD", "").split(":") if p and not p.endswith("/libmemlyze.so")]
+    if others:
+        environment["LD_PRELOAD"] = ":".join(others)
+    done = subprocess.run([_places.program("stats"), "--json", path], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+    return _answer(done.stdout, path, done.stderr.decode(errors="replace").strip())
+
+
+def _answer(text: bytes, path: str, said: str = "") -> Dict[str, Any]:
+    try:
+        return answer(text)
+    except (ValueError, KeyError):
+        raise OSError("%s: the recorder or memlyze-stats ended without an answer%s" % (path, ": " + said if said else "")) from None
+
+
+def _read_to_end(descriptor: int) -> bytes:
+    parts = []
+    while True:
+        part = os.read(descriptor, 1 << 16)
+        if not part:
+            return b"".join(parts)
+        parts.append(part)
+
+
+# ---- the tracer ----
+
+class Tracer:
+    """A recording, steered from within the program. Made by `start`; any thread may call its methods.
+
+    `path`: the trace's file. `mode`: 'started' by this program, 'record' inside of `memlyze record`, or 'child' in a child by fork of a program that started it.
+    `running`: False once it was stopped. As a context manager it stops at the end of the block."""
+
+    def __init__(self, agent: Agent, path: str, answers: int = -1, restore: Optional[Info] = None) -> None:
+        self.path = path
+        self.running = True
+        self._agent = agent
+        self._answers = answers
+        self._restore = restore  # inside memlyze record: the settings to leave behind
+        self._owner = os.getpid()
+
+    @property
+    def mode(self) -> str:
+        if self._restore is not None:
+            return "record"
+        return "started" if self._owner == os.getpid() else "child"
+
+    def __repr__(self) -> str:
+        return "<memlyze.Tracer %s %r, %s>" % (self.mode, self.path, "running" if self.running else "stopped")
+
+    def __enter__(self) -> "Tracer":
+        self._must_run()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self.running:
+            self.stop()
+
+    def _must_run(self) -> None:
+        if not self.running:
+            raise RuntimeError("this tracer was stopped; memlyze.start() makes another one")
+
+    def mark(self, name: str) -> Point:
+        """Names this instant in the trace: `memlyze top --from NAME`. What the calling thread did before lies before it.
+
+        ValueError: no name (empty, over 255 bytes, control characters). RuntimeError: stopped. OSError: the recorder is gone."""
+        self._must_run()
+        name = _name(name, "mark")
+        return Point(name, self._agent.request(mark=name))
+
+    def snapshot(self, name: Optional[str] = None) -> Point:
+        """A point at which the heap can be looked at or compared (`memlyze top trace.mlyze@NAME`), all of it on disk when this returns.
+
+        Without a name it is `snapshot-1`, `snapshot-2`, ... Errors as of `mark`."""
+        self._must_run()
+        return _snapshot(self._agent, name)
+
+    def set_sample_rate(self, rate: float) -> None:
+        """From now on traces this part of all allocations, 0 < rate <= 1; obeyed by every thread and process of the session.
+
+        ValueError, TypeError: no such rate. RuntimeError: stopped. OSError: the recorder is gone."""
+        self._must_run()
+        self._agent.request(sample_rate=_rate(rate))
+
+    def pause(self) -> None:
+        """Records no more allocations, but still the frees of recorded blocks, until `resume`."""
+        self._must_run()
+        self._agent.request(paused=1)
+
+    def resume(self) -> None:
+        """Records allocations again, after `pause`."""
+        self._must_run()
+        self._agent.request(paused=0)
+
+    def stop(self) -> Stats:
+        """Ends the recording and returns its stats; the whole file is on disk.
+
+        Inside `memlyze record` the recording goes on: this sets a mark `stop`, flushes, gives back the settings that `start` found, and returns the stats as
+        they are when first looked at (`complete` is False). In a child by fork it ends the recording of the child only.
+        RuntimeError: stopped before. OSError: the recorder is gone (what it wrote until then can be read from `path`)."""
+        global _current
+        with _lock:
+            self._must_run()
+            self.running = False
+            if _current is self:
+                _current = None
+            if self._restore is not None:
+                found = self._restore
+                self._agent.request(mark="stop", snapshot=None, sample_rate=found.sample_rate, max_stack_depth=found.max_stack_depth, paused=int(found.paused))
+                self._agent.request(snapshot="stop")
+                return self._stats_so_far()
+            answers, self._answers = self._answers, -1
+            try:
+                self._agent.stop()
+                if self._owner != os.getpid():
+                    return self._stats_so_far()
+                return Stats(_answer(_read_to_end(answers), self.path))
+            finally:
+                os.close(answers)
+
+    def _stats_so_far(self) -> Stats:
+        return Stats(read=lambda: _read_stats(self.path))
+
+
+def _snapshot(agent: Agent, name: Optional[str]) -> Point:
+    if name is None:
+        with _lock:
+            _numbers["snapshot"] = _numbers.get("snapshot", 0) + 1
+            name = "snapshot-%d" % _numbers["snapshot"]
+    name = _name(name, "snapshot")
+    return Point(name, agent.request(snapshot=name))
+
+
+# ---- the functions of the module ----
+
+def start(path: Path = "trace.mlyze", sample_rate: Optional[float] = None, max_stack_depth: Optional[int] = None, track_gc: Optional[bool] = None,
+          max_events: Optional[int] = None, include_patterns: Patterns = None, exclude_patterns: Patterns = None,
+          sample_over: Union[int, str, None] = None, native: bool = False, snapshots_only: bool = False, *, on_full: Optional[str] = None,
+          overwrite: bool = False) -> Tracer:
+    """Starts to record the memory of this program into `path` and returns the tracer. Nothing is recorded before.
+
+    path               the file; one that exists is kept as `path.old`, unless `overwrite`
+    sample_rate        part of all allocations that is traced, 0 < rate <= 1 (default 1.0)
+    max_stack_depth    frames kept of each stack, innermost first, 0 to 1024 (default 10)
+    track_gc           record garbage collections (default True)
+    max_events         records in each thread's ring, rounded up to a power of two (default 10000); a record is 16 bytes
+    include_patterns   only stacks with a frame whose `module` or `module.qualified_name` matches one of these, like `myapp.*`
+    exclude_patterns   no stacks whose innermost Python frame matches one of these; exclude wins
+    sample_over        trace every allocation of at least this size, whatever the rate: bytes, or text like '64 KiB' (default: off)
+    native             native frames too
+    snapshots_only     keep totals per stack at each snapshot instead of events
+    on_full            when a ring is full: 'block' waits for the recorder (default), 'drop' counts the loss and goes on
+
+    Inside `memlyze record` it steers the recording that runs: the file stays the one of `memlyze record` (`tracer.path`), sample_rate and max_stack_depth are
+    applied if they are given, a mark `start` is set. A RuntimeWarning names other settings that were given, which a running recording cannot change.
+
+    TypeError, ValueError: a value that is none. OSError: the file cannot be written, or the recorder is missing or failed. RuntimeError: started already.
+    NotImplementedError: what this version cannot do yet."""
+    global _current
+    file = _file(path)
+    over = None if sample_over is None else _units.size(sample_over, "sample_over")
+    if over == 0:
+        raise ValueError("sample_over must be above 0")
+    if on_full not in (None, "block", "drop"):
+        raise ValueError("on_full %r must be 'block' or 'drop'" % (on_full,))
+    options: List[str] = []
+    rate = None if sample_rate is None else _rate(sample_rate)
+    depth = None if max_stack_depth is None else _whole(max_stack_depth, "max_stack_depth", 0, 1024)
+    if rate is not None:
+        options += ["--sample-rate", repr(rate)]
+    if depth is not None:
+        options += ["--max-stack-depth", str(depth)]
+    fixed: Dict[str, List[str]] = {}
+    if track_gc is not None:
+        fixed["track_gc"] = ["--track-gc" if _switch(track_gc, "track_gc") else "--no-track-gc"]
+    if max_events is not None:
+        fixed["max_events"] = ["--max-events", str(_whole(max_events, "max_events", 1, 1 << 26))]
+    for what, option, patterns in (("include_patterns", "--include", include_patterns), ("exclude_patterns", "--exclude", exclude_patterns)):
+        words = [word for pattern in _patterns(patterns, what) for word in (option, pattern)]
+        if words:
+            fixed[what] = words
+    if over is not None:
+        fixed["sample_over"] = ["--sample-over", str(over)]
+    if _switch(native, "native"):
+        fixed["native"] = ["--native"]
+    if _switch(snapshots_only, "snapshots_only"):
+        fixed["snapshots_only"] = ["--snapshots-only"]
+    if on_full is not None:
+        fixed["on_full"] = ["--on-full", on_full]
+    if _switch(overwrite, "overwrite"):
+        options.append("-f")
+
+    with _lock:
+        if _current is not None and _current.running:
+            raise RuntimeError("memlyze is recording into %s since start(); call stop() first" % _current.path)
+        agent = load()
+        info = agent.info()
+        if info.mode == RECORD:
+            _current = _steer(agent, info, rate, depth, track_gc, over, fixed)
+            return _current
+        if info.mode != NONE:
+            raise RuntimeError("memlyze records this process already, for the start() of %s" % ("its parent" if info.mode == CHILD else "another interpreter"))
+        _writable(file)
+        arguments = [_places.program("record"), "--serve", "-o", file] + options + [word for words in fixed.values() for word in words]
+        try:
+            answers = agent.start(arguments)
+        except OSError as error:
+            if native and "not in this version" in str(error):
+                raise NotImplementedError(str(error)) from None
+            raise
+        _current = Tracer(agent, file, answers)
+        return _current
+
+
+def _steer(agent: Agent, info: Info, rate: Optional[float], depth: Optional[int], track_gc: Optional[bool], over: Optional[int],
+           fixed: Dict[str, List[str]]) -> Tracer:
+    as_it_is = [name for name, same in (("track_gc", track_gc == info.track_gc), ("sample_over", over == info.sample_over)) if same]
+    ignored = [name for name in fixed if name not in as_it_is]
+    if ignored:
+        warnings.warn("inside `memlyze record` these stay as they were given there: " + ", ".join(ignored), RuntimeWarning, stacklevel=4)
+    tracer = Tracer(agent, _file_of(info.recorder_pid) or "", restore=info)
+    agent.request(mark="start", sample_rate=math.nan if rate is None else rate, max_stack_depth=-1 if depth is None else depth)
+    return tracer
+
+
+def current() -> Optional[Tracer]:
+    """The tracer that runs, or None."""
+    return _current
+
+
+def is_recording() -> bool:
+    """Whether this process is being recorded: by `start`, or by `memlyze record`."""
+    if _current is not None and _current.running:
+        return True
+    return preloaded() and load().info().mode in (RECORD, STARTED, CHILD)
+
+
+def _steered(what: str) -> Agent:
+    """The agent, when there is something to steer: after start(), or inside `memlyze record` without it."""
+    if _current is not None:
+        _current._must_run()
+        return _current._agent
+    if preloaded():
+        agent = load()
+        if agent.info().mode != NONE:
+            return agent
+    raise RuntimeError("%s(): nothing is being recorded; call memlyze.start() first, or run under `memlyze record`" % what)
+
+
+def mark(name: str) -> Point:
+    """`Tracer.mark` of the recording that runs; inside `memlyze record` without a start(), too."""
+    name = _name(name, "mark")
+    return Point(name, _steered("mark").request(mark=name))
+
+
+def snapshot(name: Optional[str] = None) -> Point:
+    """`Tracer.snapshot` of the recording that runs; inside `memlyze record` without a start(), too."""
+    return _snapshot(_steered("snapshot"), name)
+
+
+def set_sample_rate(rate: float) -> None:
+    """`Tracer.set_sample_rate` of the recording that runs; inside `memlyze record` without a start(), too."""
+    checked = _rate(rate)
+    _steered("set_sample_rate").request(sample_rate=checked)
+
+
+def pause() -> None:
+    """`Tracer.pause` of the recording that runs; inside `memlyze record` without a start(), too."""
+    _steered("pause").request(paused=1)
+
+
+def resume() -> None:
+    """`Tracer.resume` of the recording that runs; inside `memlyze record` without a start(), too."""
+    _steered("resume").request(paused=0)
+
+
+def stop() -> Stats:
+    """`Tracer.stop` of the tracer that runs. RuntimeError if there is none."""
+    tracer = _current
+    if tracer is None:
+        raise RuntimeError("stop(): nothing was started; call memlyze.start() first")
+    return tracer.stop()
