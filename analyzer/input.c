@@ -262,7 +262,8 @@ static void warn_untraced(const struct mlz_input *in) {
       {"unaligned", "blocks that are not 16-byte aligned were not traced"},
       {"unmarked", "blocks could not be marked for lack of address space and were not traced"},
       {"gc_missed", "garbage collections ran unseen"},
-      {"execs_untraced", "program starts were not followed: their environment lacked the recorder's LD_PRELOAD"},
+      {"execs_untraced",
+       "program starts were not followed: their environment lacked the recorder's LD_PRELOAD, or they ran as another user"},
       {"free_inferred", "frees were not seen: their blocks end where their address was allocated again"},
   };
   const json_t *losses = json_object_get(mlz_trace_summary(in->trace), "counters");

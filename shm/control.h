@@ -93,7 +93,7 @@ struct mlz_control {
   _Atomic uint64_t unmarked;                    /* blocks whose mark could not be stored (no address space) */
   _Atomic uint64_t images_refused;              /* interpreters that the agent does not know: traced without stacks */
   _Atomic uint64_t gc_missed;                   /* collections that passed without the callback being called */
-  _Atomic uint64_t execs_untraced;              /* programs started without our LD_PRELOAD: a cleared or replaced environment */
+  _Atomic uint64_t execs_untraced;              /* programs started without our LD_PRELOAD (a cleared environment), or as another user */
   uint64_t reserved5[2];
 
   /* Line 6: a robust, process-shared mutex that the recorder holds as long as it lives. Its first word is a

@@ -195,6 +195,7 @@ MLZ_COLD void mlz_agent_code_died(void);
 
 /* session.c */
 bool mlz_session_open(void);                         /* maps the arena; false: no session */
+bool mlz_session_reachable(void);                    /* could a program that is started now open the arena? Changes nothing */
 struct mlz_ring *mlz_session_claim(uint32_t *index); /* a populated ring, state CLAIMED; NULL: none */
 void mlz_session_unclaim(struct mlz_ring *r);
 void mlz_session_unmap(struct mlz_ring *r); /* of a thread that is gone: where each ring is mapped by itself, RLIMIT_AS is the program's */

@@ -1,4 +1,5 @@
-/* The exec family, watched only: a program that is started without our LD_PRELOAD goes on untraced, and the reports must say so.
+/* The exec family, watched only: a program that is started without our LD_PRELOAD, or as a user who may not open the arena, goes on untraced,
+ * and the reports must say so.
  *
  * May run in a vfork's child, on its parent's memory: nothing but atomic counters in the arena is touched. */
 #include "agent.h"
@@ -23,7 +24,8 @@ static bool carries_agent(char *const envp[]) {
 
 /* Counts an exec that leaves us; taken back when it fails. */
 static bool leaves(char *const envp[]) {
-  if (atomic_load_explicit(&mlz_agent.attach, memory_order_relaxed) != MLZ_AGENT_ON || carries_agent(envp)) return false;
+  if (atomic_load_explicit(&mlz_agent.attach, memory_order_relaxed) != MLZ_AGENT_ON) return false;
+  if (carries_agent(envp) && mlz_session_reachable()) return false;
   atomic_fetch_add_explicit(&mlz_agent_control()->execs_untraced, 1, memory_order_relaxed);
   return true;
 }

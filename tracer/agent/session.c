@@ -4,6 +4,7 @@
 #include "sys.h"
 
 #include <dlfcn.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -80,6 +81,15 @@ bool mlz_session_open(void) {
   }
   mlz_sys3(SYS_close, fd, 0, 0);
   if (ok) mlz_agent.peer.control = c;
+  return ok;
+}
+
+bool mlz_session_reachable(void) {
+  struct stat st;
+  long fd = arena_open();
+  if (failed(fd)) return fd == -EMFILE || fd == -ENFILE; /* an exec closes what is in the way */
+  bool ok = arena_trusted(fd, &st);
+  mlz_sys3(SYS_close, fd, 0, 0);
   return ok;
 }
 
