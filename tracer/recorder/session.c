@@ -159,7 +159,8 @@ void mlz_session_leave(struct mlz_session *s) {
 }
 
 int mlz_session_find_agent(char out[PATH_MAX]) {
-  static const char *const places[] = {"/../lib/memlyze/" MLZ_AGENT_NAME, "/../agent/" MLZ_AGENT_NAME};
+  static const char *const places[] = {"/../lib/memlyze/" MLZ_AGENT_NAME, "/../libexec/memlyze/" MLZ_AGENT_NAME,
+                                       "/../agent/" MLZ_AGENT_NAME};
   char exe[PATH_MAX], path[PATH_MAX + 64];
   ssize_t n = readlink("/proc/self/exe", exe, sizeof exe - 1);
   if (n < 0) return -errno;

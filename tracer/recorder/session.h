@@ -29,7 +29,8 @@ void mlz_session_leave(struct mlz_session *s);
  * has an arena, until it returns false. */
 void mlz_session_each(bool (*each)(void *context, const char *path), void *context);
 
-/* The agent that belongs to this program: ../lib/memlyze beside an installed one, ../agent in the build tree. -ENOENT. */
+/* The agent that belongs to this program: ../lib/memlyze beside an installed one (../libexec/memlyze where pip installed it), ../agent in the build tree.
+ * -ENOENT. */
 int mlz_session_find_agent(char out[PATH_MAX]);
 
 #endif
