@@ -1,5 +1,6 @@
 #include "tracer/recorder/drain.h"
 #include "tracer/recorder/arena.h"
+#include "tracer/recorder/marking.h"
 
 #include <errno.h>
 #include <linux/futex.h>
@@ -141,6 +142,7 @@ uint64_t mlz_drain_round(struct mlz_drain *d) {
   }
   d->slots_taken = after - before;
   d->slots_total += d->slots_taken;
+  if (d->every_ns) mlz_marking_periodic(d);
   mlz_feed_sweep(d);
   close_dead(d);
   return d->slots_taken;
@@ -159,6 +161,8 @@ static void sleep_idle(struct mlz_drain *d) {
     quiet = !f || atomic_load_explicit(&f->ring->head, memory_order_relaxed) == f->pos;
   }
   struct timespec t = {.tv_nsec = SLEEP_NS};
+  uint64_t now = d->every_ns ? mlz_arena_clock(c) : 0, next = d->every_next ? d->every_next : d->every_ns;
+  if (d->every_ns && next < now + SLEEP_NS) t.tv_nsec = next > now ? (long)(next - now) : 0;
   if (quiet) syscall(SYS_futex, &c->wake, FUTEX_WAIT, wake, &t, NULL, 0);
   atomic_store(&c->sleeping, 0);
 }

@@ -161,6 +161,8 @@ struct mlz_drain {
   uint64_t polled_ns;   /* when processes were last looked at */
   long nap_ns;
   bool group_wanted;   /* a snapshot was asked for */
+  uint64_t every_ns;   /* a snapshot at each multiple of it; 0: off */
+  uint64_t every_next; /* the next one */
   uint64_t code_round; /* round in which unread messages were last searched for a code */
   struct mlz_coming coming;
   struct mlz_counters total;

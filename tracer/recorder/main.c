@@ -47,12 +47,12 @@ static json_t *patterns_json(const struct mlz_patterns *p) {
 }
 
 static json_t *settings_json(const struct mlz_options *o) {
-  return json_pack("{s:f,s:I,s:i,s:b,s:I,s:I,s:s,s:b,s:b,s:b,s:b,s:o,s:o,s:s}", "sample_rate", o->sample_rate, "sample_over",
+  return json_pack("{s:f,s:I,s:i,s:b,s:I,s:I,s:s,s:b,s:b,s:b,s:b,s:o,s:o,s:I,s:s}", "sample_rate", o->sample_rate, "sample_over",
                    (json_int_t)o->sample_over, "max_stack_depth", (int)o->max_stack_depth, "track_gc", o->track_gc, "max_events",
                    (json_int_t)o->max_events, "ring_records", (json_int_t)mlz_options_slots(o), "on_full", o->drop ? "drop" : "block",
                    "native", false, "python", o->python, "malloc", o->malloc, "follow", o->follow, "include",
-                   patterns_json(&o->filter.include), "exclude", patterns_json(&o->filter.exclude), "wait",
-                   o->wait_all ? "all" : "command");
+                   patterns_json(&o->filter.include), "exclude", patterns_json(&o->filter.exclude), "snapshot_every_ns",
+                   (json_int_t)o->snapshot_every_ns, "wait", o->wait_all ? "all" : "command");
 }
 
 static json_t *text_json(const char *text) {
@@ -261,6 +261,7 @@ static int record(struct recording *r) {
     mlz_session_remove(&r->session);
     return FAILED;
   }
+  r->drain.every_ns = r->options.snapshot_every_ns;
   mlz_symbols_set_filter(&r->drain.symbols, &r->options.filter);
   mlz_desk_init(&r->desk, r->arena.control, (uint32_t)r->launch.pid);
   r->progress = !r->options.quiet && isatty(2);

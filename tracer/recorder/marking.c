@@ -3,6 +3,9 @@
 #include "shm/mailbox.h"
 #include "tracer/recorder/account.h"
 
+#include <inttypes.h>
+#include <stdio.h>
+
 /* The bytes of the character at `p`, 0: none (Unicode 15, table 3-7: no overlong forms, no surrogates). */
 static unsigned character(const unsigned char *p, size_t left, uint32_t *out) {
   static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
@@ -62,4 +65,14 @@ void mlz_marking_add(struct mlz_drain *d, struct mlz_feed *f, enum mlz_mark kind
   mlz_account_rare(d, f, &(struct mlz_rare){.op = snapshot ? MLZ_OP_SNAPSHOT : MLZ_OP_MARK, .start_ns = ns, .name = id});
   *(snapshot ? &d->total.snapshots : &d->total.marks) += 1;
   d->group_wanted = true; /* also of an idle program: whoever asked may look at the file now */
+}
+
+void mlz_marking_periodic(struct mlz_drain *d) {
+  if (d->clock_ns < d->every_ns || d->clock_ns < d->every_next) return;
+  uint64_t number = d->clock_ns / d->every_ns;
+  d->every_next = (number + 1) * d->every_ns;
+  struct mlz_feed *f = mlz_marking_feed(d, 0);
+  char name[40];
+  int bytes = snprintf(name, sizeof name, "snapshot-%" PRIu64, number);
+  if (f) mlz_marking_add(d, f, MLZ_MARK_SNAPSHOT, name, (size_t)bytes, d->clock_ns);
 }

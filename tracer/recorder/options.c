@@ -11,6 +11,7 @@
 #include <strings.h>
 
 #define EVENTS_MAX (1u << 26)
+#define EVERY_MIN_NS UINT64_C(10000000)
 
 enum id {
   ID_OUTPUT = 'o',
@@ -31,6 +32,7 @@ enum id {
   ID_WAIT,
   ID_INCLUDE,
   ID_EXCLUDE,
+  ID_EVERY,
   ID_QUIET,
   ID_VERSION,
   ID_LATER, /* of the contract, not in this version */
@@ -51,6 +53,7 @@ static const struct mlz_option_row rows[] = {
     {ID_INCLUDE, "include", "PAT",
      "record only what has a frame of this module or function on its stack: json.*, app.main; may be repeated"},
     {ID_EXCLUDE, "exclude", "PAT", "do not record what such a frame itself allocates; may be repeated, and wins over --include"},
+    {ID_EVERY, "snapshot-every", "T", "take a snapshot every T, like 500ms, 30s, 5m: snapshot-N is N times T after the start"},
     {ID_FOLLOW, "follow", NULL, "trace children too, into the same file (default)"},
     {ID_NO_FOLLOW, "no-follow", NULL, "do not"},
     {ID_WAIT, "wait", "command|all", "return when COMMAND exits (default), or when all traced processes have"},
@@ -59,7 +62,6 @@ static const struct mlz_option_row rows[] = {
     {ID_HELP, "help", NULL, "this text"},
     {ID_VERSION, "version", NULL, "the version"},
     {ID_LATER, "native", NULL, NULL},
-    {ID_LATER, "snapshot-every", "T", NULL},
     {ID_LATER, "snapshots-only", NULL, NULL},
     {ID_LATER, "max-size", "SIZE", NULL},
     {ID_LATER, "flight-recorder", "T", NULL},
@@ -78,21 +80,13 @@ void mlz_options_help(FILE *to) {
         to);
 }
 
-bool mlz_options_size(const char *text, uint64_t *bytes) {
-  static const struct {
-    const char *name;
-    double factor;
-  } units[] = {{"", 1},
-               {"B", 1},
-               {"kB", 1e3},
-               {"KB", 1e3},
-               {"MB", 1e6},
-               {"GB", 1e9},
-               {"TB", 1e12},
-               {"KiB", 1024},
-               {"MiB", 1024 * 1024},
-               {"GiB", 1024 * 1048576.0},
-               {"TiB", 1048576.0 * 1048576}};
+struct unit {
+  const char *name;
+  double factor;
+};
+
+/* A decimal number and one of the units; no hexadecimal, no inf, no nan. */
+static bool scaled(const char *text, const struct unit *units, unsigned n, uint64_t *out) {
   char *end;
   if (!(*text >= '0' && *text <= '9') && *text != '.') return false;
   if (text[0] == '0' && (text[1] == 'x' || text[1] == 'X')) return false;
@@ -100,14 +94,37 @@ bool mlz_options_size(const char *text, uint64_t *bytes) {
   double value = strtod(text, &end);
   if (end == text || errno || !isfinite(value)) return false;
   while (*end == ' ') end++;
-  for (unsigned i = 0; i < sizeof units / sizeof units[0]; i++) {
+  for (unsigned i = 0; i < n; i++) {
     if (strcasecmp(end, units[i].name) != 0) continue;
     value *= units[i].factor;
     if (value >= 9e18) return false;
-    *bytes = (uint64_t)(value + 0.5);
+    *out = (uint64_t)(value + 0.5);
     return true;
   }
   return false;
+}
+
+bool mlz_options_duration(const char *text, uint64_t *ns) {
+  static const struct unit units[] = {{"ns", 1}, {"us", 1e3}, {"ms", 1e6}, {"s", 1e9}, {"m", 60e9}, {"min", 60e9}, {"h", 3600e9}};
+  uint64_t value;
+  if (!scaled(text, units, sizeof units / sizeof units[0], &value) || value > UINT64_C(366) * 86400 * 1000000000) return false;
+  *ns = value;
+  return true;
+}
+
+bool mlz_options_size(const char *text, uint64_t *bytes) {
+  static const struct unit units[] = {{"", 1},
+                                      {"B", 1},
+                                      {"kB", 1e3},
+                                      {"KB", 1e3},
+                                      {"MB", 1e6},
+                                      {"GB", 1e9},
+                                      {"TB", 1e12},
+                                      {"KiB", 1024},
+                                      {"MiB", 1024 * 1024},
+                                      {"GiB", 1024 * 1048576.0},
+                                      {"TiB", 1048576.0 * 1048576}};
+  return scaled(text, units, sizeof units / sizeof units[0], bytes);
 }
 
 static bool word_of(const char *text, const char *no, const char *yes, bool *out) {
@@ -158,6 +175,10 @@ static const char *take(struct mlz_options *o, int id, const char *value) {
     return mlz_patterns_add(&o->filter.include, value);
   case ID_EXCLUDE:
     return mlz_patterns_add(&o->filter.exclude, value);
+  case ID_EVERY:
+    return mlz_options_duration(value, &o->snapshot_every_ns) && o->snapshot_every_ns >= EVERY_MIN_NS
+               ? NULL
+               : "must be a time of 10 ms to a year, like 500ms, 30s, 5m or 1h";
   case ID_QUIET:
     o->quiet = true;
     return NULL;

@@ -12,7 +12,8 @@ struct mlz_options {
   const char *output;
   bool force;
   double sample_rate;
-  uint64_t sample_over; /* 0: off */
+  uint64_t sample_over;       /* 0: off */
+  uint64_t snapshot_every_ns; /* 0: off */
   uint32_t max_stack_depth;
   bool track_gc;
   uint32_t max_events;      /* as given; mlz_options_slots rounds it */
@@ -35,5 +36,7 @@ uint64_t mlz_options_settings(const struct mlz_options *o); /* settings word of 
 
 /* "24 MB" (10^6), "12.3 MiB" (2^20), "4096": bytes. false: no size. */
 bool mlz_options_size(const char *text, uint64_t *bytes);
+/* "500ms", "1.5 s", "5m" or "5min", "1h": nanoseconds, at most a year. false: no time. */
+bool mlz_options_duration(const char *text, uint64_t *ns);
 
 #endif

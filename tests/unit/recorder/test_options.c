@@ -102,6 +102,23 @@ Test(options, wrong_ones_say_why) {
   cr_assert_eq(PARSE(&o, W("--version")), MLZ_OPTIONS_VERSION);
 }
 
+Test(options, durations) {
+  uint64_t ns = 0;
+  cr_assert(mlz_options_duration("500ms", &ns) && ns == 500000000);
+  cr_assert(mlz_options_duration("1.5 s", &ns) && ns == 1500000000);
+  cr_assert(mlz_options_duration("5m", &ns) && ns == 300000000000);
+  cr_assert(mlz_options_duration("2min", &ns) && ns == 120000000000);
+  cr_assert(mlz_options_duration("1h", &ns) && ns == 3600000000000);
+  cr_assert_not(mlz_options_duration("5", &ns));
+  cr_assert_not(mlz_options_duration("-1s", &ns));
+  cr_assert_not(mlz_options_duration("nans", &ns));
+  cr_assert_not(mlz_options_duration("10000000h", &ns));
+  struct mlz_options o;
+  cr_assert_eq(PARSE(&o, W("--snapshot-every=9ms"), W("x")), -EINVAL);
+  cr_assert_eq(PARSE(&o, W("--snapshot-every"), W("10ms"), W("x")), MLZ_OPTIONS_RUN);
+  cr_assert_eq(o.snapshot_every_ns, 10000000);
+}
+
 Test(options, sizes) {
   uint64_t n;
   cr_assert(mlz_options_size("24 MB", &n) && n == 24000000);
