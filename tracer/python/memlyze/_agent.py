@@ -12,7 +12,7 @@ from . import _places
 API_VERSION = 1
 NONE, RECORD, STARTED, CHILD = range(4)  # enum memlyze_mode
 _E_STATE, _E_VALUE = -1, -2
-_TEXT = 2048
+_Text = ctypes.c_char * 2048  # made in place: ctypes.create_string_buffer has a Python frame of its own, which would be recorded
 
 
 class _InfoStruct(ctypes.Structure):
@@ -76,24 +76,24 @@ class Agent:
     def start(self, arguments: List[str]) -> int:
         """The descriptor from which the stats can be read after stop."""
         words = (ctypes.c_char_p * (len(arguments) + 1))(*[os.fsencode(word) for word in arguments], None)
-        answers, text = ctypes.c_int(-1), ctypes.create_string_buffer(_TEXT)
-        code = self._held.memlyze_start(words, ctypes.byref(answers), text, _TEXT)
+        answers, text = ctypes.c_int(-1), _Text()
+        code = self._held.memlyze_start(words, ctypes.byref(answers), text, len(text))
         if code != 0:
             _raise(code, text)
         return answers.value
 
     def stop(self) -> None:
-        text = ctypes.create_string_buffer(_TEXT)
-        code = self._held.memlyze_stop(text, _TEXT)
+        text = _Text()
+        code = self._held.memlyze_stop(text, len(text))
         if code != 0:
             _raise(code, text)
 
     def request(self, mark: Optional[str] = None, snapshot: Optional[str] = None, sample_rate: float = math.nan, max_stack_depth: int = -1,
                 paused: int = -1) -> int:
         """The time of the trace at which the recorder obeyed, in nanoseconds."""
-        ns, text = ctypes.c_uint64(), ctypes.create_string_buffer(_TEXT)
+        ns, text = ctypes.c_uint64(), _Text()
         code = self._free.memlyze_request(None if mark is None else mark.encode(), None if snapshot is None else snapshot.encode(), sample_rate,
-                                          max_stack_depth, paused, ctypes.byref(ns), text, _TEXT)
+                                          max_stack_depth, paused, ctypes.byref(ns), text, len(text))
         if code != 0:
             _raise(code, text)
         return ns.value
