@@ -66,6 +66,7 @@ static bool image_begin(void) {
     atomic_store(&mlz_agent.attach, MLZ_AGENT_OFF);
     return false;
   }
+  mlz_agent.parent_pid = forked ? mlz_agent.pid : 0;
   mlz_agent.pid = mlz_sys_getpid();
   mlz_agent.peer_pid = number_in_proc("/proc/self", mlz_agent.pid);
   mlz_agent.image_parent = mlz_agent.last_image;

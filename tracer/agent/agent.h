@@ -155,10 +155,11 @@ struct mlz_agent {
   uint32_t image_parent;   /* of a fork's child: image that it was forked from */
   uint32_t last_image;     /* the image as of the last look; survives a fork */
   uint32_t pid;
-  uint32_t peer_pid; /* the same in the recorder's pid namespace */
-  bool whole;        /* the whole arena is mapped; else each ring is mapped when it is claimed */
-  bool no_wipe;      /* the kernel lacks MADV_WIPEONFORK: pthread_atfork stands in */
-  bool trace_malloc; /* settings that stay as they were when the image began */
+  uint32_t parent_pid; /* of a fork's child: the process of image_parent */
+  uint32_t peer_pid;   /* the same in the recorder's pid namespace */
+  bool whole;          /* the whole arena is mapped; else each ring is mapped when it is claimed */
+  bool no_wipe;        /* the kernel lacks MADV_WIPEONFORK: pthread_atfork stands in */
+  bool trace_malloc;   /* settings that stay as they were when the image began */
   bool trace_python;
   bool trace_gc;
   char session[256]; /* directory of the links */

@@ -6,10 +6,17 @@
 #include "sys.h"
 
 #include <dlfcn.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 
 #define EXPORT __attribute__((visibility("default")))
+
+/* Whose child? When the parent has ended already, as a daemon's has, the kernel names who took the orphan in. */
+static uint64_t whose_child(void) {
+  long now = mlz_sys3(SYS_getppid, 0, 0, 0), then = mlz_agent.parent_pid;
+  return (uint64_t)(then && now != then && (now == 1 || mlz_sys3(SYS_kill, then, 0, 0) == -ESRCH) ? then : now);
+}
 
 void mlz_process_begin(struct mlz_tls *t) {
   struct mlz_thread *th = t->thread;
@@ -21,7 +28,7 @@ void mlz_process_begin(struct mlz_tls *t) {
   }
   struct mlz_slot payload[2] = {
       {mlz_agent.image_parent, mlz_agent.image_parent ? MLZ_ORIGIN_FORK : MLZ_ORIGIN_EXEC},
-      {mlz_event_text(th, line, n > 0 ? (size_t)n : 0), (uint64_t)mlz_sys3(SYS_getppid, 0, 0, 0)},
+      {mlz_event_text(th, line, n > 0 ? (size_t)n : 0), whose_child()},
   };
   mlz_event_rare(th, MLZ_K_IMAGE, 0, 0, mlz_peer_clock(&mlz_agent.peer), payload, 2, false);
   if (mlz_agent.image_parent) mlz_python_retell(th);
