@@ -30,7 +30,7 @@ static double channel(double hue, double saturation, double light, double shift)
 }
 
 /* Warm, and the same for a module in every picture: the module gives the hue, the function a shade of it. Lines that allocate are darker. */
-static void color_of(const struct mlz_flame_key *key, char out[8]) {
+static void module_color(const struct mlz_flame_key *key, char out[8]) {
   const char *module = *key->place.module ? key->place.module : key->place.file;
   double hue = 8 + hash_of(module) % 4000 / 100.0, saturation = 0.82, shade = hash_of(key->place.function) % 100 / 1000.0;
   double light = key->kind == MLZ_FLAME_LEAF ? 0.56 + shade : 0.69 + shade;
@@ -38,6 +38,15 @@ static void color_of(const struct mlz_flame_key *key, char out[8]) {
   if (key->kind <= MLZ_FLAME_LEAF && key->place.language == MLZ_LANG_NATIVE) hue = 170 + hash_of(module) % 3000 / 100.0, saturation = 0.35;
   int rgb[3];
   for (int i = 0; i < 3; i++) rgb[i] = (int)lround(255 * channel(hue, saturation, light, i == 0 ? 0 : i == 1 ? 8 : 4));
+  snprintf(out, 8, "#%02x%02x%02x", rgb[0] & 255, rgb[1] & 255, rgb[2] & 255);
+}
+
+/* From a light grey to red or blue by the part of the width that is the difference; small ones are seen, too. */
+static void change_color(const struct mlz_flame_node *node, char out[8]) {
+  static const int same[] = {226, 221, 213}, grew[] = {226, 62, 44}, shrank[] = {64, 122, 214};
+  double part = node->value > 0 ? (node->after - node->before) / node->value : 0, weight = pow(fmin(fabs(part), 1), 0.6);
+  int rgb[3];
+  for (int i = 0; i < 3; i++) rgb[i] = (int)lround(same[i] + ((part > 0 ? grew : shrank)[i] - same[i]) * weight);
   snprintf(out, 8, "#%02x%02x%02x", rgb[0] & 255, rgb[1] & 255, rgb[2] & 255);
 }
 
@@ -58,6 +67,15 @@ static char *label_of(const struct mlz_flame_key *key) {
   return xml;
 }
 
+/* "1.2 MiB before, 3.4 MiB after: +2.2 MiB" */
+static char *change_text(const struct mlz_flame_node *node, const struct mlz_flame_style *style) {
+  const char *(*write)(char *, double) = style->counts ? mlz_units_count : mlz_units_size;
+  char before[MLZ_UNITS_MAX], after[MLZ_UNITS_MAX], change[MLZ_UNITS_MAX];
+  double delta = node->after - node->before;
+  return mlz_text_format("%s%s %s before, %s after: %s%s", write(before, node->before), style->counts ? " blocks" : "", style->noun,
+                         write(after, node->after), delta >= 0.5 ? "+" : "", write(change, delta));
+}
+
 static char *title_of(const struct mlz_flame_key *key, const struct mlz_flame_node *node, double total,
                       const struct mlz_flame_style *style) {
   char size[MLZ_UNITS_MAX], count[MLZ_UNITS_MAX], share[MLZ_UNITS_MAX];
@@ -66,13 +84,16 @@ static char *title_of(const struct mlz_flame_key *key, const struct mlz_flame_no
                                  : mlz_text_format("%s", "");
   /* A line break parts the name from the figures; one within the name would be mistaken for it. */
   char *name = mlz_text_format("%s%s", key->place.function, where), *clean = mlz_text_xml(name);
+  char *change = style->compares ? change_text(node, style) : NULL;
   mlz_units_percent(share, node->value, total);
-  char *out = style->counts ? mlz_text_format("%s\n%s blocks %s, %s", clean, mlz_units_count(count, node->value), style->noun, share)
-                            : mlz_text_format("%s\n%s %s in %s blocks, %s", clean, mlz_units_size(size, node->value), style->noun,
-                                              mlz_units_count(count, node->count), share);
+  char *out = change          ? mlz_text_format("%s\n%s", clean, change)
+              : style->counts ? mlz_text_format("%s\n%s blocks %s, %s", clean, mlz_units_count(count, node->value), style->noun, share)
+                              : mlz_text_format("%s\n%s %s in %s blocks, %s", clean, mlz_units_size(size, node->value), style->noun,
+                                                mlz_units_count(count, node->count), share);
   free(where);
   free(name);
   free(clean);
+  free(change);
   return out;
 }
 
@@ -137,7 +158,10 @@ static void draw_node(const struct mlz_flame *f, const struct mlz_flame_style *s
   double total = f->nodes[0].value;
   unsigned row = style->icicle ? node->depth : f->depth - node->depth;
   char color[8], *label = label_of(key), *title = title_of(key, node, total, style);
-  color_of(key, color);
+  if (style->compares)
+    change_color(node, color);
+  else
+    module_color(key, color);
   fprintf(out,
           "<svg x=\"%.4f%%\" y=\"%u\" width=\"%.4f%%\" height=\"%d\"%s data-x=\"%.10g\" data-w=\"%.10g\" data-d=\"%u\" data-p=\"%u\">"
           "<title>%s</title><rect width=\"100%%\" height=\"%d\" rx=\"2\" fill=\"%s\"/><text x=\"4\" y=\"13\">%s</text></svg>\n",
@@ -151,12 +175,13 @@ static void draw_node(const struct mlz_flame *f, const struct mlz_flame_style *s
 static void draw_tail(const struct mlz_flame_style *style, bool reversed, unsigned height, FILE *out) {
   fprintf(out,
           "</svg>\n"
-          "<text id=\"details\" x=\"%d\" y=\"%u\">The wider, the more %s; callers stand %s.</text>\n"
+          "<text id=\"details\" x=\"%d\" y=\"%u\">The wider, the more %s%s; callers stand %s.</text>\n"
           "<text id=\"matched\" x=\"%d\" y=\"45\"></text>\n"
           "<g id=\"box\" class=\"hidden\"><rect x=\"%d\" y=\"8\" width=\"480\" height=\"26\" rx=\"3\"/><text id=\"query\" x=\"%d\" "
           "y=\"25\"></text></g>\n"
           "<script type=\"text/ecmascript\"><![CDATA[\n",
-          PAD, height - 12, style->counts ? "blocks" : "memory", style->icicle != reversed ? "above" : "below", WIDTH - PAD, PAD, PAD + 8);
+          PAD, height - 12, style->counts ? "blocks" : "memory", style->compares ? " before or after, whichever is more" : "",
+          style->icicle != reversed ? "above" : "below", WIDTH - PAD, PAD, PAD + 8);
   fputs(flame_script, out);
   fputs("]]></script>\n</svg>\n", out);
 }

@@ -102,29 +102,65 @@ static uint32_t step(struct mlz_flame *f, uint32_t node, const struct mlz_flame_
   return node;
 }
 
-static uint32_t step_frame(struct mlz_flame *f, const struct mlz_input *in, uint32_t node, uint32_t frame, bool leaf, double value,
-                           double count) {
-  struct mlz_flame_key key = {mlz_place_of_frame(in, frame), leaf ? MLZ_FLAME_LEAF : MLZ_FLAME_FRAME};
-  if (!leaf) key.place.line = 0;
-  return step(f, node, &key, value, count);
+/* A stack as keys, from where the tree begins. */
+struct path {
+  const struct mlz_input *in;
+  const struct mlz_match *match; /* NULL: one trace */
+  enum mlz_side side;
+  uint32_t stack;
+};
+
+static struct mlz_flame_key key_of(const struct path *p, uint32_t frame, bool leaf) {
+  if (!p->match) {
+    struct mlz_flame_key key = {mlz_place_of_frame(p->in, frame), leaf ? MLZ_FLAME_LEAF : MLZ_FLAME_FRAME};
+    if (!leaf) key.place.line = 0;
+    return key;
+  }
+  uint32_t index = mlz_match_of(p->match, p->side, frame);
+  if (leaf) return (struct mlz_flame_key){mlz_match_place(p->match, index), MLZ_FLAME_LEAF};
+  return (struct mlz_flame_key){mlz_match_function_place(p->match, index), MLZ_FLAME_FRAME};
 }
 
-void mlz_flame_add(struct mlz_flame *f, const struct mlz_input *in, uint32_t stack, double value, double count) {
+/* The node in which the stack ends. */
+static uint32_t walk(struct mlz_flame *f, const struct path *p, double value, double count) {
   static const struct mlz_flame_key cut = {{"(outer frames not recorded)", "", "", 0, MLZ_LANG_PYTHON}, MLZ_FLAME_CUT};
   static const struct mlz_flame_key none = {{"(no stack)", "", "", 0, MLZ_LANG_NATIVE}, MLZ_FLAME_NONE};
   uint32_t n = 0, node = 0;
   bool truncated = false;
-  const uint32_t *frames = mlz_trace_stack(in->trace, stack, &n, &truncated);
+  const uint32_t *frames = mlz_trace_stack(p->in->trace, p->stack, &n, &truncated);
   f->nodes[0].value += value;
   f->nodes[0].count += count;
-  if (!n) {
-    step(f, node, &none, value, count);
-  } else if (f->reversed) {
-    for (uint32_t i = 0; i < n; i++) node = step_frame(f, in, node, frames[i], !i, value, count);
-    if (truncated) step(f, node, &cut, value, count);
-  } else {
-    if (truncated) node = step(f, node, &cut, value, count);
-    for (uint32_t i = n; i-- > 0;) node = step_frame(f, in, node, frames[i], !i, value, count);
+  if (!n) return step(f, node, &none, value, count);
+  if (truncated && !f->reversed) node = step(f, node, &cut, value, count);
+  for (uint32_t i = 0; i < n; i++) {
+    uint32_t at = f->reversed ? i : n - 1 - i;
+    struct mlz_flame_key key = key_of(p, frames[at], !at);
+    node = step(f, node, &key, value, count);
+  }
+  if (truncated && f->reversed) node = step(f, node, &cut, value, count);
+  return node;
+}
+
+void mlz_flame_add(struct mlz_flame *f, const struct mlz_input *in, uint32_t stack, double value, double count) {
+  walk(f, &(struct path){.in = in, .stack = stack}, value, count);
+}
+
+void mlz_flame_add_side(struct mlz_flame *f, const struct mlz_match *match, enum mlz_side side, uint32_t stack, double value) {
+  uint32_t node = walk(f, &(struct path){match->in[side], match, side, stack}, 0, 0);
+  f->nodes[node].own[side] += value;
+}
+
+/* Parents have lower numbers than their children. */
+void mlz_flame_compare(struct mlz_flame *f) {
+  for (size_t i = f->n_nodes; i-- > 0;) {
+    struct mlz_flame_node *node = &f->nodes[i], *parent = &f->nodes[node->parent];
+    node->before += node->own[MLZ_BEFORE];
+    node->after += node->own[MLZ_AFTER];
+    node->value += node->own[MLZ_BEFORE] > node->own[MLZ_AFTER] ? node->own[MLZ_BEFORE] : node->own[MLZ_AFTER];
+    if (!i) break;
+    parent->before += node->before;
+    parent->after += node->after;
+    parent->value += node->value;
   }
 }
 

@@ -1,10 +1,10 @@
 /* memlyze-top: who allocates. */
+#include "analyzer/select.h"
 #include "analyzer/sites.h"
 #include "analyzer/table.h"
 #include "analyzer/text.h"
 #include "analyzer/units.h"
 
-#include <regex.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -71,50 +71,24 @@ static void clear(struct results *r) {
 
 /* ---- the filter ---- */
 
-static bool matches_text(const regex_t *re, const char *text) { return !regexec(re, text, 0, NULL, 0); }
-
-static bool matches_place(const regex_t *re, const struct mlz_place *p) {
-  char *text = mlz_text_format("%s.%s %s:%u", p->module, p->function, p->file, p->line);
-  bool found = matches_text(re, text);
-  free(text);
+static bool matches(struct mlz_input *in, const struct settings *s, const struct mlz_select *select, const struct mlz_site *site) {
+  if (s->group <= MLZ_GROUP_STACK) return mlz_select_stack(select, in, site->row, s->group == MLZ_GROUP_STACK);
+  char *name, *where;
+  mlz_site_label(in, (enum mlz_group)s->group, site, &name, &where);
+  bool found = mlz_select_text(select, name) || mlz_select_text(select, where);
+  free(name);
+  free(where);
   return found;
 }
 
-static bool matches(struct mlz_input *in, const struct settings *s, const regex_t *re, const struct mlz_site *site) {
-  if (s->group > MLZ_GROUP_STACK) {
-    char *name, *where;
-    mlz_site_label(in, (enum mlz_group)s->group, site, &name, &where);
-    bool found = matches_text(re, name) || matches_text(re, where);
-    free(name);
-    free(where);
-    return found;
-  }
-  struct mlz_place p = mlz_place_of_stack(in, site->row);
-  if (s->group != MLZ_GROUP_STACK) return matches_place(re, &p);
-  uint32_t n;
-  bool truncated;
-  const uint32_t *frames = mlz_trace_stack(in->trace, site->row, &n, &truncated);
-  for (uint32_t i = 0; i < n; i++) {
-    p = mlz_place_of_frame(in, frames[i]);
-    if (matches_place(re, &p)) return true;
-  }
-  return false;
-}
-
 static void filter(struct mlz_input *in, const struct settings *s, struct mlz_sites *sites) {
-  if (!s->filter) return;
-  regex_t re;
-  int rc = regcomp(&re, s->filter, REG_EXTENDED | REG_NOSUB);
-  if (rc) {
-    char why[128];
-    regerror(rc, &re, why, sizeof why);
-    mlz_input_fail(in, "--filter: '%s' is no regular expression: %s", s->filter, why);
-  }
+  struct mlz_select select;
+  mlz_select_begin(&select, in, s->filter);
   size_t kept = 0;
   for (size_t i = 0; i < sites->n; i++)
-    if (matches(in, s, &re, &sites->sites[i])) sites->sites[kept++] = sites->sites[i];
+    if (matches(in, s, &select, &sites->sites[i])) sites->sites[kept++] = sites->sites[i];
   sites->n = kept;
-  regfree(&re);
+  mlz_select_clear(&select);
 }
 
 /* ---- output ---- */

@@ -67,6 +67,12 @@ static bool read_count(const char *value, uint64_t *out) {
   return !errno;
 }
 
+static bool add_item(struct mlz_option_list *list, const char *value) {
+  if (list->n == MLZ_OPTION_LIST_MAX) return false;
+  list->items[list->n++] = value;
+  return true;
+}
+
 static int store(const struct mlz_option *o, const char *value, void *settings, char *err, size_t err_size) {
   void *field = (char *)settings + o->offset;
   switch (o->kind) {
@@ -82,6 +88,10 @@ static int store(const struct mlz_option *o, const char *value, void *settings, 
   case MLZ_OPT_SIZE:
     if (mlz_units_parse_size(value, field)) return 0;
     break;
+  case MLZ_OPT_LIST:
+    if (add_item(field, value)) return 0;
+    snprintf(err, err_size, "--%s: at most %d of them", o->name, MLZ_OPTION_LIST_MAX);
+    return -1;
   case MLZ_OPT_CHOICE: {
     int i = choice(o->argument, value);
     if (i >= 0) {
@@ -141,15 +151,20 @@ int mlz_options_read(const struct mlz_tool *tool, int argc, char **argv, void *s
     } else if (!only_files && argv[i][0] == '-' && argv[i][1]) {
       int rc = read_option(tool, argc, argv, &i, settings, err, err_size);
       if (rc) return rc;
-    } else if (common->path) {
-      snprintf(err, err_size, "one trace at a time: both '%s' and '%s' were given", common->path, argv[i]);
+    } else if (common->paths.n && common->paths.n >= tool->traces_max) {
+      if (tool->traces_max > 1)
+        snprintf(err, err_size, "at most %zu traces: '%s' is one more", tool->traces_max, argv[i]);
+      else
+        snprintf(err, err_size, "one trace at a time: both '%s' and '%s' were given", common->path, argv[i]);
       return -1;
     } else {
-      common->path = argv[i];
+      add_item(&common->paths, argv[i]);
     }
+    common->path = common->paths.items[0];
   }
-  if (common->path) return 0;
-  snprintf(err, err_size, "no trace given; usage: memlyze %s [options] trace.mlyze", tool->name);
+  if (common->paths.n && common->paths.n >= tool->traces) return 0;
+  snprintf(err, err_size, "%s; usage: memlyze %s %s", common->paths.n ? "one more trace is needed" : "no trace given", tool->name,
+           tool->usage ? tool->usage : "[options] trace.mlyze");
   return -1;
 }
 
@@ -196,12 +211,13 @@ static void print_option(const struct mlz_option *o, FILE *out) {
 }
 
 void mlz_options_help(const struct mlz_tool *tool, FILE *out) {
-  fprintf(out, "usage: memlyze %s [options] trace.mlyze[@MARK]\n\n%s\n\noptions:\n", tool->name, tool->purpose);
+  fprintf(out, "usage: memlyze %s %s\n\n%s\n\noptions:\n", tool->name, tool->usage ? tool->usage : "[options] trace.mlyze[@MARK]",
+          tool->purpose);
   const struct mlz_option *o;
   for (size_t i = 0; (o = nth(tool, i)); i++) print_option(o, out);
   fprintf(out, "%-28s%s\n%-28s%s\n", "  -h, --help", "this text", "  --version", "the version");
   if (tool->notes) fprintf(out, "\n%s", tool->notes);
-  fputs("\nexit status: 0 done; 2 wrong usage or an unreadable trace\n", out);
+  fprintf(out, "\nexit status: %s\n", tool->exit_status ? tool->exit_status : "0 done; 2 wrong usage or an unreadable trace");
 }
 
 void mlz_options_parse(const struct mlz_tool *tool, int argc, char **argv, void *settings) {

@@ -15,6 +15,7 @@ enum mlz_option_kind {
   MLZ_OPT_COUNT,  /* uint64_t */
   MLZ_OPT_SIZE,   /* uint64_t, as mlz_units_parse_size */
   MLZ_OPT_CHOICE, /* int: place in `choices`, which is separated by '|' */
+  MLZ_OPT_LIST,   /* struct mlz_option_list: a text each time it is given */
 };
 
 struct mlz_option {
@@ -26,9 +27,16 @@ struct mlz_option {
   size_t offset;        /* of the value in the tool's settings */
 };
 
+enum { MLZ_OPTION_LIST_MAX = 64 };
+struct mlz_option_list {
+  const char *items[MLZ_OPTION_LIST_MAX];
+  size_t n;
+};
+
 /* What every tool has. The first member of each tool's settings. */
 struct mlz_common_options {
-  const char *path; /* the trace */
+  const char *path;             /* the trace, or the first of them */
+  struct mlz_option_list paths; /* all of them */
   const char *output;
   const char *process;
   int color; /* enum mlz_color */
@@ -42,6 +50,10 @@ struct mlz_tool {
   const struct mlz_option *options;
   const char *notes; /* printed below the options; may be NULL */
   bool has_json;
+  /* 0 and NULL: one trace, and what is said of most tools */
+  size_t traces, traces_max; /* how many are taken: at least, at most */
+  const char *usage;         /* what follows "memlyze TOOL" */
+  const char *exit_status;
 };
 
 /* Fills *settings (starting with struct mlz_common_options, preset by the caller with the defaults). Prints help or version and exits 0;

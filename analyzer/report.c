@@ -18,15 +18,19 @@ void mlz_report_begin(void) {
   signal(SIGPIPE, SIG_IGN);
 }
 
-static bool same_file(const char *a, const char *b) {
+bool mlz_report_same_file(const char *a, const char *b) {
   struct stat x, y;
   return !stat(a, &x) && !stat(b, &y) && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
 }
 
+void mlz_report_guard(const struct mlz_input *in, const struct mlz_common_options *common) {
+  if (common->output && mlz_report_same_file(common->output, in->path))
+    mlz_input_fail(in, "-o %s would overwrite the trace itself; choose another place with -o", common->output);
+}
+
 FILE *mlz_report_open(const struct mlz_input *in, const struct mlz_common_options *common) {
   if (!common->output) return stdout;
-  if (same_file(common->output, in->path))
-    mlz_input_fail(in, "-o %s would overwrite the trace itself; choose another place with -o", common->output);
+  mlz_report_guard(in, common);
   FILE *out = fopen(common->output, "we");
   if (out) return out;
   fprintf(stderr, "memlyze-%s: %s: cannot be written: %s; choose another place with -o\n", in->tool, common->output, strerror(errno));

@@ -13,6 +13,10 @@ FILE *mlz_report_open(const struct mlz_input *in, const struct mlz_common_option
 /* Closes it; exits 2 with a line if anything could not be written (a full disk). A closed pipe is no error. */
 void mlz_report_close(const struct mlz_input *in, const struct mlz_common_options *common, FILE *out);
 
+/* Ends the program if common->output is this trace; mlz_report_open asks it about its own. */
+void mlz_report_guard(const struct mlz_input *in, const struct mlz_common_options *common);
+bool mlz_report_same_file(const char *a, const char *b);
+
 /* Strings of a trace may be any bytes; JSON's may not. */
 json_t *mlz_json_text(const char *text);
 json_t *mlz_json_number(double value); /* rounded to an integer */

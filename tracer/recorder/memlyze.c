@@ -15,6 +15,7 @@ static const struct {
     {"leaks", "what was not freed, and which of it grows"},
     {"flame", "flame graph (SVG)"},
     {"gc", "garbage collection pauses and what triggers them"},
+    {"diff", "what grew between two traces, or two instants of one"},
 };
 
 static void help(FILE *to) {

@@ -69,7 +69,7 @@ static char *draw(const char *scenario, bool icicle, const char *title) {
   size_t size = 0;
   build(&f, in, false, 0);
   FILE *out = open_memstream(&text, &size);
-  mlz_flame_draw(&f, &(struct mlz_flame_style){title, "subtitle", icicle, false, "allocated"}, out);
+  mlz_flame_draw(&f, &(struct mlz_flame_style){.title = title, .subtitle = "subtitle", .icicle = icicle, .noun = "allocated"}, out);
   fclose(out);
   cr_assert_eq(strlen(text), size);
   mlz_flame_clear(&f);

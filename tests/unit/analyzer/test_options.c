@@ -20,7 +20,7 @@ static const struct mlz_option options[] = {
     {"at", 0, MLZ_OPT_TEXT, "TIME", "when", AT(at)},
     {NULL, 0, 0, NULL, NULL, 0},
 };
-static const struct mlz_tool tool = {"top", "Who.", options, NULL, true};
+static const struct mlz_tool tool = {.name = "top", .purpose = "Who.", .options = options, .has_json = true};
 
 static char err[512];
 static int parse(struct settings *s, const char *line) {
