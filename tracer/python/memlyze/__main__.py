@@ -3,7 +3,6 @@
 The exit status is the program's. What the terminal sends reaches both; a signal sent to this process alone is passed on."""
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys

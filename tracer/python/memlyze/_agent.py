@@ -58,13 +58,12 @@ class Agent:
         if version != API_VERSION:
             raise OSError(errno.ELIBBAD, "the agent %s speaks version %d of its interface, this package %d; install both from one release"
                           % (path or "of this session", version, API_VERSION))
-        text = [ctypes.c_char_p, ctypes.c_size_t]
         number = ctypes.POINTER(ctypes.c_int)
-        self._held.memlyze_info.argtypes = [ctypes.POINTER(_InfoStruct)]
-        self._held.memlyze_start.argtypes = [ctypes.POINTER(ctypes.c_char_p), number] + text
-        self._held.memlyze_stop.argtypes = text
-        self._free.memlyze_request.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_double, ctypes.c_int, ctypes.c_int,
-                                               ctypes.POINTER(ctypes.c_uint64)] + text
+        self._held.memlyze_info.argtypes = (ctypes.POINTER(_InfoStruct),)
+        self._held.memlyze_start.argtypes = (ctypes.POINTER(ctypes.c_char_p), number, ctypes.c_char_p, ctypes.c_size_t)
+        self._held.memlyze_stop.argtypes = (ctypes.c_char_p, ctypes.c_size_t)
+        self._free.memlyze_request.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_double, ctypes.c_int, ctypes.c_int,
+                                               ctypes.POINTER(ctypes.c_uint64), ctypes.c_char_p, ctypes.c_size_t)
 
     def info(self) -> Info:
         raw = _InfoStruct(bytes=ctypes.sizeof(_InfoStruct))

@@ -137,7 +137,7 @@ def _answer(text: bytes, path: str, said: str = "") -> Dict[str, Any]:
 
 
 def _read_to_end(descriptor: int) -> bytes:
-    parts = []
+    parts: List[bytes] = []
     while True:
         part = os.read(descriptor, 1 << 16)
         if not part:
