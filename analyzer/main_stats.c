@@ -159,6 +159,7 @@ static void print_json(struct mlz_input *in, const struct mlz_stats *s, FILE *ou
     if (in->processes[i]->chosen) python = in->processes[i]->python;
   json_object_set_new(document, "python_version", *python ? mlz_json_text(python) : json_null());
   set_copy(document, "settings", meta, "settings");
+  set_copy(document, "version", meta, "version");
   json_object_set_new(document, "events", events_json(in, s));
   json_object_set_new(document, "bytes",
                       json_pack("{s:o, s:o, s:o, s:o, s:I}", "allocated", mlz_json_number(s->total.alloc_bytes), "freed",
@@ -241,6 +242,37 @@ static void print_filter(const struct mlz_input *in, FILE *out) {
   free(text);
 }
 
+/* For who asks for help: what the overhead depends on. "rate 1, 10 frames, rings of 16384 records, gc, python, malloc, follow; when a ring is full:
+ * block" */
+static void print_settings(const struct mlz_input *in, FILE *out) {
+  static const char *const switches[][2] = {
+      {"track_gc", "gc"}, {"python", "python"}, {"malloc", "malloc"}, {"native", "native"}, {"follow", "follow"}};
+  const json_t *meta = mlz_trace_meta(in->trace), *settings = json_object_get(meta, "settings");
+  if (!json_is_object(settings)) return;
+  char a[MLZ_UNITS_MAX],
+      *text = mlz_text_format("rate %g, %" PRIu64 " frames, rings of %" PRIu64 " records", in->sample_rate,
+                              mlz_input_uint(settings, "max_stack_depth", 0), mlz_input_uint(settings, "ring_records", 0));
+  uint64_t over = mlz_input_uint(settings, "sample_over", 0), blocked = 0;
+  for (unsigned i = 0; i < sizeof switches / sizeof switches[0]; i++) {
+    bool on = json_is_true(json_object_get(settings, switches[i][0]));
+    if (!on) continue;
+    char *longer = mlz_text_format("%s, %s", text, switches[i][1]);
+    free(text);
+    text = longer;
+  }
+  char *full = mlz_text_clean(mlz_input_text(settings, "on_full"), true), *version = mlz_text_clean(mlz_input_text(meta, "version"), true);
+  line(out, "settings", "%s%s%s; when a ring is full: %s", text, over ? ", all over " : "", over ? mlz_units_size(a, (double)over) : "",
+       full);
+  uint64_t cpu = mlz_input_uint(mlz_trace_summary(in->trace), "recorder_cpu_ns", 0);
+  line(out, "recorded by", "memlyze %s%s%s%s", version, cpu ? ", with " : "", cpu ? mlz_units_time(a, (double)cpu) : "", cpu ? " of CPU" : "");
+  free(version);
+  free(full);
+  free(text);
+  size_t n = mlz_trace_threads(in->trace);
+  for (size_t i = 0; i < n; i++) blocked += mlz_input_uint(mlz_trace_thread(in->trace, i), "blocked_ns", 0);
+  line(out, "threads", "%zu, which waited %s for room in their rings", n, mlz_units_time(a, (double)blocked));
+}
+
 /* " (+- 1.2 MiB)"; "" where nothing is estimated. */
 static const char *error_text(char out[MLZ_UNITS_MAX + 8], bool estimated, bool bytes, double error) {
   char a[MLZ_UNITS_MAX];
@@ -269,6 +301,7 @@ static void print_head(struct mlz_input *in, const struct mlz_stats *s, bool at,
     free(clean);
   }
   line(out, "duration", "%s%s", mlz_units_time(a, (double)mlz_input_duration(in)), mlz_trace_complete(in->trace) ? "" : " (incomplete)");
+  print_settings(in, out);
   if (in->estimated || in->rate_changes) print_rate(in, out);
   print_filter(in, out);
   fputc('\n', out);
