@@ -264,7 +264,8 @@ static void print_settings(const struct mlz_input *in, FILE *out) {
   line(out, "settings", "%s%s%s; when a ring is full: %s", text, over ? ", all over " : "", over ? mlz_units_size(a, (double)over) : "",
        full);
   uint64_t cpu = mlz_input_uint(mlz_trace_summary(in->trace), "recorder_cpu_ns", 0);
-  line(out, "recorded by", "memlyze %s%s%s%s", version, cpu ? ", with " : "", cpu ? mlz_units_time(a, (double)cpu) : "", cpu ? " of CPU" : "");
+  line(out, "recorded by", "memlyze %s%s%s%s", version, cpu ? ", with " : "", cpu ? mlz_units_time(a, (double)cpu) : "",
+       cpu ? " of CPU" : "");
   free(version);
   free(full);
   free(text);
