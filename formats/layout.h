@@ -12,7 +12,8 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the structs below are
 
 #define MLZ_FILE_MAGIC "MLYZE\r\n\x1a" /* a transfer in text mode changes the line end, and TYPE stops at the last byte */
 #define MLZ_FILE_VERSION 1u
-#define MLZ_FEATURES_KNOWN UINT64_C(0)
+#define MLZ_FEATURE_TOTALS_ONLY UINT64_C(1) /* allocations and frees are no events: the TOTALS chunks stand for them */
+#define MLZ_FEATURES_KNOWN MLZ_FEATURE_TOTALS_ONLY
 #define MLZ_FEATURES_REQUIRED UINT64_C(0xffffffff) /* unknown bits in this half: refuse; in the other half: ignore */
 
 struct mlz_file_header {
@@ -57,7 +58,11 @@ enum mlz_chunk_kind {
   MLZ_C_SUMMARY = 9, /* count 1 */
   MLZ_C_INDEX = 10,  /* count: chunks listed */
   MLZ_C_END = 11,    /* count: offset of the INDEX chunk, 0: there is none; no payload */
+  MLZ_C_TOTALS = 12, /* count: rows that changed */
+  MLZ_C_LAST = MLZ_C_TOTALS
 };
+
+enum mlz_totals_flag { MLZ_TOTALS_BASE = 1, MLZ_TOTALS_MORE = 2 };
 
 /* EVENTS: op bytes that only exist in the file. The reader shows it as MLZ_OP_FREE_TEMP. */
 #define MLZ_FILE_OP_FREE_TEMP_REF 6u

@@ -35,6 +35,19 @@ static int unpack_chunk(struct mlz_trace *t, const struct mlz_chunk_header *h, c
   return 0;
 }
 
+int mlz_trace_chunk(struct mlz_trace *t, uint64_t at, unsigned kind, struct mlz_chunk_header *h, const uint8_t **payload) {
+  int rc = read_chunk(t, at, h, payload);
+  if (rc != 1 || h->kind != kind) return rc < 0 ? rc : 0;
+  rc = unpack_chunk(t, h, payload);
+  return rc == -EBADMSG ? 0 : rc < 0 ? rc : 1;
+}
+
+static int add_totals(struct mlz_trace *t, uint64_t at, uint32_t stored) {
+  if (!mlz_grow(&t->totals, &t->totals_room, t->totals_n + 1, sizeof t->totals[0])) return -ENOMEM;
+  t->totals[t->totals_n++] = (struct mlz_totals_entry){.at = at, .stored = stored};
+  return 0;
+}
+
 static void count_bad(struct mlz_trace *t, uint64_t bytes, uint64_t events) {
   t->damage.chunks_bad++;
   t->damage.bytes_bad += bytes;
@@ -75,7 +88,7 @@ static int take_object(json_t **slot, const uint8_t *p, size_t n) {
 /* A chunk other than EVENTS, whose checksum holds. 0, -EBADMSG, -ENOMEM. */
 static int load_chunk(struct mlz_trace *t, const struct mlz_chunk_header *h, const uint8_t *payload) {
   int rc = 0;
-  if (h->kind < MLZ_C_META || h->kind > MLZ_C_END) {
+  if (h->kind < MLZ_C_META || h->kind > MLZ_C_LAST) {
     t->damage.chunks_unknown++;
     return 0;
   }
@@ -156,6 +169,10 @@ static int load_listed(struct mlz_trace *t, const struct listed *list, size_t n)
       t->entries[list[i].entry].group = groups;
       continue;
     }
+    if (list[i].kind == MLZ_C_TOTALS) {
+      if (add_totals(t, list[i].at, list[i].stored) != 0) return -ENOMEM;
+      continue;
+    }
     groups += list[i].kind == MLZ_C_GROUP;
     int rc = read_chunk(t, list[i].at, &h, &p);
     if (rc == 1)
@@ -227,6 +244,8 @@ static int walk(struct mlz_trace *t, uint64_t at) {
       struct mlz_extent x;
       struct mlz_cursor c = {.p = p, .end = p + h.stored};
       rc = h.flags == 0 && mlz_extent_get(&c, &x) ? add_entry(t, at, h.stored, &x) : -EBADMSG;
+    } else if (h.kind == MLZ_C_TOTALS) {
+      rc = add_totals(t, at, h.stored);
     } else {
       rc = load_chunk(t, &h, p);
     }
@@ -277,6 +296,7 @@ static int check_header(struct mlz_trace *t, uint64_t *first, char *err, size_t 
     return 0;
   }
   *first = h.header_bytes;
+  t->features = h.features;
   if (h.oldest_reader > MLZ_FILE_VERSION || (h.features & ~MLZ_FEATURES_KNOWN & MLZ_FEATURES_REQUIRED) != 0) {
     snprintf(err, err_size, "written by a newer memlyze (format %u, this program reads %u); use that version or a later one", h.version,
              MLZ_FILE_VERSION);
@@ -370,6 +390,7 @@ struct mlz_trace *mlz_trace_close(struct mlz_trace *t) {
   mlz_source_close(&t->source);
   mlz_tables_close(t);
   mlz_decode_close(t);
+  mlz_totals_close(t);
   json_decref(t->meta);
   json_decref(t->summary);
   json_decref(t->group_state);

@@ -10,6 +10,7 @@
 #define MLZ_FORMATS_READER_H
 
 #include "events.h"
+#include "totals.h"
 
 #include <jansson.h>
 
@@ -71,6 +72,20 @@ enum mlz_want { MLZ_WANT_ALLOC_NO = 1, MLZ_WANT_TIME = 2, MLZ_WANT_THREAD = 4, M
 void mlz_trace_rewind(struct mlz_trace *t);
 /* 1: *b is the next chunk. 0: no more. Negative errno: out of memory. Damaged chunks are passed over and counted. */
 int mlz_trace_next(struct mlz_trace *t, unsigned want, struct mlz_block *b);
+
+/* One point of a process (TOTALS): all of its rows as they stand there. `rows` stay valid until the next call. */
+struct mlz_totals_point {
+  struct mlz_totals_head head;       /* its name is a valid string id */
+  bool known;                        /* false: what it builds upon was damaged, there are no rows */
+  const struct mlz_totals_row *rows; /* their stack ids are valid */
+  uint32_t n;
+};
+/* Are allocations and frees no events of this file? Then its points are all that it knows of them. */
+bool mlz_trace_totals_only(const struct mlz_trace *t);
+size_t mlz_trace_totals_count(const struct mlz_trace *t); /* TOTALS chunks, at least as many as points */
+void mlz_trace_totals_rewind(struct mlz_trace *t);
+/* The next point of any process, those of one process in order. 1, 0: no more, -ENOMEM. Memory: the rows of each process. */
+int mlz_trace_totals_next(struct mlz_trace *t, struct mlz_totals_point *p);
 
 /* ns since the start at which the process's allocation `alloc_no` was recorded, to the precision of one chunk's time steps kept by the index;
  * false: not known. Needs no decoding. */

@@ -34,8 +34,8 @@ void mlz_tables_init(struct mlz_tables *t) {
 }
 
 void mlz_tables_deinit(struct mlz_tables *t) {
-  struct mlz_buffer *all[] = {&t->strings.heads, &t->strings.body, &t->frames.heads, &t->frames.body,
-                              &t->stacks.heads,  &t->stacks.body,  &t->processes,    &t->threads};
+  struct mlz_buffer *all[] = {&t->strings.heads, &t->strings.body, &t->frames.heads, &t->frames.body, &t->stacks.heads,
+                              &t->stacks.body,   &t->processes,    &t->threads,      &t->totals};
   for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) free(all[i]->data);
   *t = (struct mlz_tables){0};
 }
@@ -219,5 +219,8 @@ int mlz_tables_take(struct mlz_tables *t, struct mlz_buffer *out) {
   forget(&t->frames);
   forget(&t->stacks);
   if ((rc = take_json(&t->processes, &t->processes_n, MLZ_C_PROCESS, out)) != 0) return rc;
-  return take_json(&t->threads, &t->threads_n, MLZ_C_THREAD, out);
+  if ((rc = take_json(&t->threads, &t->threads_n, MLZ_C_THREAD, out)) != 0) return rc;
+  if (!buffer_add(out, t->totals.data, t->totals.size)) return -ENOMEM;
+  t->totals.size = 0;
+  return 0;
 }

@@ -2,6 +2,7 @@
 #ifndef MLZ_FORMATS_TABLES_H
 #define MLZ_FORMATS_TABLES_H
 
+#include "formats/totals.h"
 #include "formats/writer.h"
 
 #include <stdint.h>
@@ -23,6 +24,7 @@ struct mlz_row_table {
 struct mlz_tables {
   struct mlz_row_table strings, frames, stacks;
   struct mlz_buffer processes, threads; /* JSON texts, one a line */
+  struct mlz_buffer totals;             /* whole chunks, without checksums */
   uint32_t processes_n, threads_n;
   int error; /* sticky: a row could not be kept */
 };
@@ -35,6 +37,9 @@ int mlz_tables_take(struct mlz_tables *t, struct mlz_buffer *out);
 uint32_t mlz_tables_string(struct mlz_tables *t, const char *utf8, size_t bytes);
 uint32_t mlz_tables_frame(struct mlz_tables *t, const struct mlz_frame *f);
 uint32_t mlz_tables_stack(struct mlz_tables *t, const uint32_t *frames, uint32_t n, bool truncated);
+/* As mlz_writer_totals. */
+int mlz_tables_totals(struct mlz_tables *t, const struct mlz_totals_head *h, uint32_t *part, bool base, const struct mlz_totals_key *rows,
+                      uint32_t n_rows, const struct mlz_totals_change *changes, uint32_t n);
 void mlz_tables_json(struct mlz_tables *t, struct mlz_buffer *text, uint32_t *rows, const json_t *object);
 
 #endif

@@ -22,6 +22,18 @@ struct mlz_entry { /* one EVENTS chunk */
   size_t points; /* first of its points; as many as up to the next entry's */
 };
 
+struct mlz_totals_entry { /* one TOTALS chunk */
+  uint64_t at;
+  uint32_t stored;
+  bool bad; /* counted as damage already */
+};
+struct mlz_totals_state { /* of a process, at its latest point read */
+  uint32_t process, part;
+  bool known;
+  struct mlz_totals_row *rows;
+  size_t n, room;
+};
+
 struct mlz_stack_row {
   uint64_t at; /* in stack_frames */
   uint32_t n;  /* UINT32_MAX: lost */
@@ -61,6 +73,14 @@ struct mlz_trace {
   size_t stack_frames_n, stack_frames_room;
   struct mlz_json_table processes, threads;
 
+  uint64_t features;
+  struct mlz_totals_entry *totals;
+  size_t totals_n, totals_room, totals_next;
+  struct mlz_totals_state *totals_states; /* by rising process */
+  size_t totals_states_n, totals_states_room;
+  uint32_t *totals_changed;
+  size_t totals_changed_room;
+
   ZSTD_DCtx *zstd;
   uint8_t *payload; /* a decompressed table chunk */
   size_t payload_room;
@@ -94,6 +114,9 @@ int mlz_tables_know_process(struct mlz_trace *t, uint32_t id);            /* mak
 /* Decodes an EVENTS payload. 0, -EBADMSG, -ENOMEM. *x is what the payload says it covers. */
 int mlz_decode_events(struct mlz_trace *t, const uint8_t *p, size_t n, unsigned want, struct mlz_extent *x, struct mlz_block *b);
 void mlz_decode_close(struct mlz_trace *t);
+void mlz_totals_close(struct mlz_trace *t);
+/* The chunk at `at`, decompressed: *payload has h->raw bytes until the next read. 1. 0: it is not sound, or of another kind. Negative errno. */
+int mlz_trace_chunk(struct mlz_trace *t, uint64_t at, unsigned kind, struct mlz_chunk_header *h, const uint8_t **payload);
 
 int mlz_trace_open_memory(struct mlz_trace **out, const uint8_t *bytes, size_t n, char *err, size_t err_size);
 

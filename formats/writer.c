@@ -102,10 +102,11 @@ static int append_json(struct mlz_writer *w, unsigned kind, uint64_t count, cons
   return rc;
 }
 
-static void fill_header(struct mlz_file_header *h) {
+static void fill_header(struct mlz_file_header *h, uint64_t features) {
   struct timespec now;
   clock_gettime(CLOCK_REALTIME, &now);
-  *h = (struct mlz_file_header){.version = MLZ_FILE_VERSION, .oldest_reader = MLZ_FILE_VERSION, .header_bytes = sizeof *h};
+  *h = (struct mlz_file_header){
+      .version = MLZ_FILE_VERSION, .oldest_reader = MLZ_FILE_VERSION, .header_bytes = sizeof *h, .features = features};
   memcpy(h->magic, MLZ_FILE_MAGIC, sizeof h->magic);
   h->created_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
   if (getrandom(h->uuid, sizeof h->uuid, GRND_NONBLOCK) != (ssize_t)sizeof h->uuid) memcpy(h->uuid, &h->created_ns, sizeof h->created_ns);
@@ -114,7 +115,7 @@ static void fill_header(struct mlz_file_header *h) {
   h->checksum = mlz_header_checksum(h, sizeof *h);
 }
 
-int mlz_writer_new(struct mlz_writer **out, int fd, const json_t *meta, int level) {
+static int writer_new(struct mlz_writer **out, int fd, const json_t *meta, int level, uint64_t features) {
   struct mlz_writer *w = aligned_alloc(_Alignof(struct mlz_writer), sizeof *w);
   if (w == NULL) return -ENOMEM;
   memset(w, 0, sizeof *w);
@@ -124,7 +125,7 @@ int mlz_writer_new(struct mlz_writer **out, int fd, const json_t *meta, int leve
   int rc = mlz_encoder_init(&w->encoder, w->level);
   if (rc == 0) {
     struct mlz_file_header h;
-    fill_header(&h);
+    fill_header(&h, features);
     w->fd = fd;
     rc = append(w, &h, sizeof h, NULL, 0);
     if (rc == 0) rc = append_json(w, MLZ_C_META, 1, meta);
@@ -136,6 +137,11 @@ int mlz_writer_new(struct mlz_writer **out, int fd, const json_t *meta, int leve
   }
   *out = w;
   return 0;
+}
+
+int mlz_writer_new(struct mlz_writer **out, int fd, const json_t *meta, int level) { return writer_new(out, fd, meta, level, 0); }
+int mlz_writer_new_totals_only(struct mlz_writer **out, int fd, const json_t *meta, int level) {
+  return writer_new(out, fd, meta, level, MLZ_FEATURE_TOTALS_ONLY);
 }
 
 struct mlz_writer *mlz_writer_free(struct mlz_writer *w) {
@@ -163,6 +169,11 @@ void mlz_writer_process(struct mlz_writer *w, json_t *process) {
 void mlz_writer_thread(struct mlz_writer *w, json_t *thread) {
   mlz_tables_json(&w->tables, &w->tables.threads, &w->tables.threads_n, thread);
   json_decref(thread);
+}
+
+int mlz_writer_totals(struct mlz_writer *w, const struct mlz_totals_head *h, uint32_t *part, bool base, const struct mlz_totals_key *rows,
+                      uint32_t n_rows, const struct mlz_totals_change *changes, uint32_t n) {
+  return mlz_tables_totals(&w->tables, h, part, base, rows, n_rows, changes, n);
 }
 
 int mlz_writer_take_tables(struct mlz_writer *w, struct mlz_bytes *out) {

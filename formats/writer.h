@@ -9,6 +9,7 @@
 #define MLZ_FORMATS_WRITER_H
 
 #include "events.h"
+#include "totals.h"
 
 #include <jansson.h>
 
@@ -45,6 +46,8 @@ struct mlz_writer;
 /* Takes `fd` (opened for writing, empty; closed by mlz_writer_free). Writes the file header at once. `meta` becomes the META
  * chunk: the keys of docs/format.md; borrowed. On failure `fd` stays the caller's. level: zstd level, 0 = default (2). */
 int mlz_writer_new(struct mlz_writer **out, int fd, const json_t *meta, int level);
+/* The same for a file whose allocations and frees are no events: mlz_writer_totals says what came of them. */
+int mlz_writer_new_totals_only(struct mlz_writer **out, int fd, const json_t *meta, int level);
 struct mlz_writer *mlz_writer_free(struct mlz_writer *w);
 
 /* Tables. Ids are dense and handed out in order from 1 (string 0 is "", stack 0 is the empty stack). The caller interns: the same content
@@ -56,6 +59,12 @@ uint32_t mlz_writer_stack(struct mlz_writer *w, const uint32_t *frames, uint32_t
  * same id replaces the earlier one: written at the start, again when something is known, again at the end. */
 void mlz_writer_process(struct mlz_writer *w, json_t *process); /* takes the reference */
 void mlz_writer_thread(struct mlz_writer *w, json_t *thread);   /* takes the reference */
+
+/* A point of a process, behind the tables so far and before the events of the next group. `part`: the caller's, 0 before the process's first point.
+ * `rows`: those that come up here; row numbers count them over all points. `changes`: by rising row, against the point before.
+ * `base`: this point stands alone: `rows` are all rows, and the changes are against 0. -ENOMEM; -EFBIG: too many rows, the point is left out. */
+int mlz_writer_totals(struct mlz_writer *w, const struct mlz_totals_head *h, uint32_t *part, bool base, const struct mlz_totals_key *rows,
+                      uint32_t n_rows, const struct mlz_totals_change *changes, uint32_t n);
 
 /* An encoded piece of the file. Made on one thread, appended on another: that is how compression leaves the drain's way. */
 struct mlz_bytes {

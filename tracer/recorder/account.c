@@ -21,8 +21,12 @@ void mlz_account_room(struct mlz_drain *d, struct mlz_image *m, struct mlz_feed 
 
 void mlz_account_rare(struct mlz_drain *d, struct mlz_feed *f, const struct mlz_rare *r) {
   struct mlz_image *m = f->image;
+  if (m->totals && r->op == MLZ_OP_GC) return; /* there may be as many as there would be events */
   if (m->room-- == 0) mlz_account_room(d, m, f);
-  if (m->builder) mlz_builder_rare(m->builder, r);
+  if (m->builder) {
+    mlz_builder_rare(m->builder, r);
+    if (m->totals) m->totals->events++;
+  }
   bool gc = r->op == MLZ_OP_GC, mark = r->op == MLZ_OP_MARK || r->op == MLZ_OP_SNAPSHOT;
   m->gcs += gc;
   m->marks += mark;
@@ -37,8 +41,12 @@ static void extent_free(struct mlz_drain *d, struct mlz_feed *f, const struct ml
     d->total.frees_filtered++;
     return;
   }
-  if (m->room-- == 0) mlz_account_room(d, m, f);
-  if (m->builder)
+  if (m->totals) {
+    mlz_totals_freed(m->totals, (uint32_t)block->alloc_no, mlz_live_size(block), false);
+  } else if (m->room-- == 0) {
+    mlz_account_room(d, m, f);
+  }
+  if (m->builder && !m->totals)
     mlz_builder_free_block(m->builder, block->alloc_no, block->stack, mlz_live_size(block), MLZ_D_MMAP, d->weights[block->weight], false);
   m->frees++;
   f->others++;
@@ -51,9 +59,15 @@ static void extent_alloc(struct mlz_drain *d, struct mlz_feed *f, uint64_t start
   if (stack == MLZ_STACK_FILTERED) {
     d->total.filtered++;
   } else {
-    if (m->room-- == 0) mlz_account_room(d, m, f);
-    if (m->builder) mlz_builder_alloc(m->builder, stack, size, MLZ_D_MMAP, d->weights[weight]);
-    block.alloc_no = m->next_alloc++;
+    if (m->totals) {
+      block.alloc_no = mlz_totals_row(m->totals, stack, MLZ_D_MMAP, weight, d->weights[weight]);
+      mlz_totals_alloc(m->totals, (uint32_t)block.alloc_no, size);
+    } else {
+      if (m->room-- == 0) mlz_account_room(d, m, f);
+      if (m->builder) mlz_builder_alloc(m->builder, stack, size, MLZ_D_MMAP, d->weights[weight]);
+      block.alloc_no = m->next_alloc;
+    }
+    m->next_alloc++;
     m->allocs++;
     f->others++;
   }

@@ -25,9 +25,13 @@ static inline void mlz_account_freed(struct mlz_drain *d, struct mlz_feed *f, co
     d->total.frees_filtered++;
     return;
   }
-  if (__builtin_expect(m->room-- == 0, 0)) mlz_account_room(d, m, f);
   uint64_t size = mlz_live_size(block), bytes = mlz_account_bytes(d, size, block->weight);
-  if (m->builder)
+  if (m->totals) {
+    mlz_totals_freed(m->totals, (uint32_t)block->alloc_no, size, temporary);
+  } else if (__builtin_expect(m->room-- == 0, 0)) {
+    mlz_account_room(d, m, f);
+  }
+  if (m->builder && !m->totals)
     mlz_append_free(m->builder, block->alloc_no, block->stack, size, mlz_live_domain(block), d->weights[block->weight], temporary);
   d->live_bytes -= bytes;
   m->live_bytes -= bytes;
@@ -48,8 +52,12 @@ static inline void mlz_account_foreign(struct mlz_drain *d, struct mlz_feed *f) 
     d->total.frees_filtered++;
     return;
   }
-  if (m->room-- == 0) mlz_account_room(d, m, f);
-  if (m->builder) mlz_builder_free_foreign(m->builder);
+  if (m->totals) {
+    m->totals->foreign++;
+  } else {
+    if (m->room-- == 0) mlz_account_room(d, m, f);
+    if (m->builder) mlz_builder_free_foreign(m->builder);
+  }
   f->frees++;
   d->total.frees_foreign++;
 }
@@ -64,9 +72,15 @@ static inline void mlz_account_alloc(struct mlz_drain *d, struct mlz_feed *f, st
     f->filtered++;
     return;
   }
-  if (__builtin_expect(m->room-- == 0, 0)) mlz_account_room(d, m, f);
-  if (m->builder) mlz_append_alloc(m->builder, stack, size, domain, d->weights[weight]);
-  struct mlz_live block = {.alloc_no = m->next_alloc++, .size_domain = (uint64_t)domain << 48 | size, .stack = stack, .weight = weight};
+  uint64_t number = m->next_alloc; /* a new builder begins with it */
+  if (m->totals) {
+    number = mlz_totals_row(m->totals, stack, domain, weight, d->weights[weight]);
+    mlz_totals_alloc(m->totals, (uint32_t)number, size);
+  } else {
+    if (__builtin_expect(m->room-- == 0, 0)) mlz_account_room(d, m, f);
+    if (m->builder) mlz_append_alloc(m->builder, stack, size, domain, d->weights[weight]);
+  }
+  struct mlz_live block = {.alloc_no = number, .size_domain = (uint64_t)domain << 48 | size, .stack = stack, .weight = weight};
   if (at.at) mlz_heap_put(&m->heap, at, block); /* out of memory: its free will be foreign */
   uint64_t bytes = mlz_account_bytes(d, size, weight);
   m->live_bytes += bytes;
@@ -75,6 +89,11 @@ static inline void mlz_account_alloc(struct mlz_drain *d, struct mlz_feed *f, st
     d->peak_bytes = d->live_bytes;
     d->peak_ns = f->ns;
   }
+  if (m->totals && m->live_bytes > m->totals->peak_bytes) {
+    m->totals->peak_bytes = m->live_bytes;
+    m->totals->peak_ns = f->ns;
+  }
+  m->next_alloc++;
   f->allocs++;
 }
 

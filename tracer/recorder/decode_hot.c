@@ -28,7 +28,7 @@ static __attribute__((noinline)) uint32_t old_class(struct mlz_drain *d, struct 
 }
 
 static inline __attribute__((always_inline)) void take(struct mlz_drain *d, struct mlz_feed *f, uint64_t end, const bool writes,
-                                                       const bool deep) {
+                                                       const bool deep, const bool totals) {
   struct mlz_image *m = f->image;
   struct mlz_heap *h = &m->heap;
   struct mlz_builder *const b = m->builder;
@@ -47,7 +47,7 @@ static inline __attribute__((always_inline)) void take(struct mlz_drain *d, stru
     latest = b->thread_latest[b->thread_index];
     weight_bits = (uint64_t)b->weight_index << 52;
   }
-  if (end - pos > m->room) end = pos + m->room; /* an event takes a slot at least */
+  if (!totals && end - pos > m->room) end = pos + m->room; /* an event takes a slot at least */
 
   while (pos < end) {
     if (__builtin_expect(pos >= look, 0)) {
@@ -77,8 +77,9 @@ static inline __attribute__((always_inline)) void take(struct mlz_drain *d, stru
         filtered_frees++;
         goto gone;
       }
-      aged += next - no > AGED;
+      if (!totals) aged += next - no > AGED;
       freed++;
+      if (totals) mlz_totals_freed(m->totals, (uint32_t)no, size, what == granule << MLZ_GRANULE_SHIFT);
       if (writes) {
         bool temporary = what == granule << MLZ_GRANULE_SHIFT;
         if (__builtin_expect(no < first, 0)) {
@@ -136,7 +137,12 @@ static inline __attribute__((always_inline)) void take(struct mlz_drain *d, stru
     } else {
       number = used++;
     }
-    blocks[number] = (struct mlz_live){.alloc_no = next, .size_domain = size_domain, .stack = stack, .weight = weight};
+    uint64_t no = next;
+    if (totals && kept) {
+      no = mlz_totals_row(m->totals, stack, mlz_word_domain(word), weight, d->weights[weight]);
+      mlz_totals_alloc(m->totals, (uint32_t)no, size_domain & MLZ_SIZE_MASK);
+    }
+    blocks[number] = (struct mlz_live){.alloc_no = no, .size_domain = size_domain, .stack = stack, .weight = weight};
     *at = number;
     page->count++;
     pos += slots_taken;
@@ -157,7 +163,7 @@ static inline __attribute__((always_inline)) void take(struct mlz_drain *d, stru
     b->refs = refs;
     b->frees += (uint32_t)freed;
     b->thread_latest[b->thread_index] = latest;
-  } else {
+  } else if (!totals) {
     m->room -= (uint32_t)(took + freed);
   }
   f->pos = pos;
@@ -173,6 +179,10 @@ static inline __attribute__((always_inline)) void take(struct mlz_drain *d, stru
   uint64_t others = d->live_bytes - m->live_bytes; /* of the other images */
   d->live_bytes = others + live;
   m->live_bytes = live;
+  if (totals && took && top > m->totals->peak_bytes) {
+    m->totals->peak_bytes = top;
+    m->totals->peak_ns = f->ns;
+  }
   if (took && others + top > d->peak_bytes) {
     d->peak_bytes = others + top;
     d->peak_ns = f->ns;
@@ -181,12 +191,14 @@ static inline __attribute__((always_inline)) void take(struct mlz_drain *d, stru
 
 void mlz_decode_hot(struct mlz_drain *d, struct mlz_feed *f, uint64_t end) {
   const struct mlz_image *m = f->image;
-  if (m->n_blocked | m->n_shadows || !m->room) return;
-  if (!m->builder) {
-    take(d, f, end, false, false);
+  if (m->n_blocked | m->n_shadows || (!m->room && !m->totals)) return;
+  if (m->totals) {
+    take(d, f, end, false, false, true);
+  } else if (!m->builder) {
+    take(d, f, end, false, false, false);
   } else if (f->deep) {
-    take(d, f, end, true, true);
+    take(d, f, end, true, true, false);
   } else {
-    take(d, f, end, true, false);
+    take(d, f, end, true, false, false);
   }
 }

@@ -192,7 +192,10 @@ static bool take_mark(struct mlz_drain *d, struct mlz_feed *f, uint64_t b) {
   uint32_t name = mlz_symbols_string(&d->symbols, (const char *)data, s->a);
   mlz_account_rare(d, f, &(struct mlz_rare){.op = snapshot ? MLZ_OP_SNAPSHOT : MLZ_OP_MARK, .start_ns = b, .name = name});
   *(snapshot ? &d->total.snapshots : &d->total.marks) += 1;
-  if (snapshot) d->group_wanted = true;
+  if (snapshot) {
+    mlz_image_snapshot(d, name, b);
+    d->group_wanted = true;
+  }
   f->pos += 2;
   return true;
 }
@@ -208,7 +211,7 @@ static void take_gc_stop(struct mlz_drain *d, struct mlz_feed *f, uint64_t b) {
                                         .uncollectable = s->b,
                                         .generation = f->gc_generation,
                                         .stack = f->gc_stack});
-    d->total.gcs++;
+    d->total.gcs += !f->image->totals;
   }
   f->gc_open = false;
   f->pos += 2;
@@ -242,6 +245,7 @@ bool mlz_decode_rare(struct mlz_drain *d, struct mlz_feed *f, uint64_t a, uint64
     f->image->finalize_ns = b;
     mlz_account_rare(d, f, &(struct mlz_rare){.op = MLZ_OP_FINALIZE, .start_ns = b});
     mlz_image_row(d, f->image);
+    mlz_image_point(d, f->image, MLZ_POINT_END, 0, b);
     break;
   case MLZ_K_SETTINGS:
     mlz_feed_settings(d, f, b);

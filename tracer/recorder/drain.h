@@ -22,6 +22,7 @@
 #include "tracer/recorder/extents.h"
 #include "tracer/recorder/heap.h"
 #include "tracer/recorder/symbols.h"
+#include "tracer/recorder/totals.h"
 
 struct mlz_drain;
 struct mlz_image;
@@ -102,7 +103,8 @@ struct mlz_image {
   struct mlz_shadow *shadows;
   uint32_t room; /* events until the builder is asked whether it is full */
   struct mlz_builder *builder;
-  uint64_t next_alloc;
+  struct mlz_totals *totals; /* instead of allocations and frees in the builder; NULL: not so. A block's alloc_no is its row then */
+  uint64_t next_alloc;       /* number of the next allocation */
   struct mlz_heap heap;
   struct mlz_extents extents;
   uint64_t live_bytes;
@@ -160,6 +162,7 @@ struct mlz_drain {
   uint32_t fill;        /* highest fill of a ring or its side buffer seen in this round, in 1/256 */
   uint64_t polled_ns;   /* when processes were last looked at */
   long nap_ns;
+  bool totals_only;    /* --snapshots-only */
   bool group_wanted;   /* a snapshot was asked for */
   uint64_t every_ns;   /* a snapshot at each multiple of it; 0: off */
   uint64_t every_next; /* the next one */
@@ -221,6 +224,9 @@ void mlz_image_row(struct mlz_drain *d, struct mlz_image *m); /* (again) into th
 void mlz_image_thread_row(struct mlz_drain *d, struct mlz_feed *f);
 void mlz_image_seal(struct mlz_drain *d); /* hands all builders and tables over as one group */
 unsigned mlz_image_living(const struct mlz_drain *d);
+/* With totals: what the image amounts to now. A snapshot is one of every image that runs. */
+void mlz_image_point(struct mlz_drain *d, struct mlz_image *m, enum mlz_point_kind point, uint32_t name, uint64_t ns);
+void mlz_image_snapshot(struct mlz_drain *d, uint32_t name, uint64_t ns);
 
 /* account.c */
 void mlz_account_room(struct mlz_drain *d, struct mlz_image *m, struct mlz_feed *f); /* a builder with room, told time and thread */

@@ -34,6 +34,10 @@ struct mlz_image *mlz_image_of(struct mlz_drain *d, uint32_t number, uint32_t pi
   }
   struct mlz_image *m = calloc(1, sizeof *m);
   if (!m) return NULL;
+  if (d->totals_only && !(m->totals = mlz_totals_new())) {
+    free(m);
+    return NULL;
+  }
   mlz_heap_init(&m->heap);
   m->number = number;
   m->pid = pid;
@@ -55,6 +59,7 @@ void mlz_image_free(struct mlz_image *m) {
   if (m->pidfd >= 0) close(m->pidfd);
   mlz_heap_deinit(&m->heap);
   mlz_extents_deinit(&m->extents);
+  mlz_totals_free(m->totals);
   free(m->shadows);
   free(m->command);
   free(m->python_version);
@@ -107,6 +112,7 @@ void mlz_image_close(struct mlz_drain *d, struct mlz_image *m, enum mlz_ending e
   if (m->closed) return;
   m->closed = true;
   image_dead(m, ending);
+  mlz_image_point(d, m, m->finalized ? MLZ_POINT_EXIT : MLZ_POINT_END, 0, m->last_ns);
   d->live_bytes -= m->live_bytes;
   m->live_bytes = 0;
   mlz_heap_deinit(&m->heap);
@@ -114,6 +120,27 @@ void mlz_image_close(struct mlz_drain *d, struct mlz_image *m, enum mlz_ending e
   if (m->pidfd >= 0) close(m->pidfd);
   m->pidfd = -1;
   mlz_image_row(d, m);
+}
+
+void mlz_image_point(struct mlz_drain *d, struct mlz_image *m, enum mlz_point_kind point, uint32_t name, uint64_t ns) {
+  struct mlz_totals *t = m->totals;
+  if (!t || !d->symbols.writer) return;
+  struct mlz_totals_head head = {.process = m->process,
+                                 .point = point,
+                                 .name = name,
+                                 .ns = ns,
+                                 .allocations = m->next_alloc,
+                                 .all_peak_bytes = d->peak_bytes,
+                                 .all_peak_ns = d->peak_ns};
+  mlz_totals_write(t, d->symbols.writer, &head);
+  t->peak_bytes = m->live_bytes;
+  t->peak_ns = ns;
+}
+
+void mlz_image_snapshot(struct mlz_drain *d, uint32_t name, uint64_t ns) {
+  for (struct mlz_image *m = d->images; m; m = m->next) {
+    if (!m->closed) mlz_image_point(d, m, MLZ_POINT_SNAPSHOT, name, ns);
+  }
 }
 
 /* ---- rows ---- */
@@ -164,7 +191,8 @@ void mlz_image_row(struct mlz_drain *d, struct mlz_image *m) {
     json_object_set_new(j, "end_ns", number(m->last_ns));
     json_object_set_new(j, "end", json_string(endings[m->ending]));
   }
-  json_object_set_new(j, "events", number(mlz_image_allocs(m) + mlz_image_frees(m) + m->gcs + m->marks));
+  uint64_t blocks = m->totals ? 0 : mlz_image_allocs(m) + mlz_image_frees(m);
+  json_object_set_new(j, "events", number(blocks + m->gcs + m->marks));
   json_object_set_new(j, "allocs_seen", number(m->seen));
   mlz_writer_process(d->symbols.writer, j);
 }
@@ -185,7 +213,7 @@ void mlz_image_thread_row(struct mlz_drain *d, struct mlz_feed *f) {
   json_object_set_new(j, "name", text_json(f->name ? f->name : "", f->name ? strlen(f->name) : 0));
   json_object_set_new(j, "start_ns", number(f->start_ns));
   if (f->end_ns) json_object_set_new(j, "end_ns", number(f->end_ns));
-  json_object_set_new(j, "events", number(mlz_feed_events(f)));
+  json_object_set_new(j, "events", number(f->image->totals ? f->others : mlz_feed_events(f)));
   json_object_set_new(j, "allocs_seen", number(mlz_feed_seen(f)));
   f->lost_told = thread_lost(f);
   json_object_set_new(j, "dropped", number(f->lost_told));

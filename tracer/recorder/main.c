@@ -18,7 +18,8 @@
 #include <unistd.h>
 
 #define GROUP_NS UINT64_C(1000000000)
-#define FAILED 125 /* the recorder's own failure, as env, timeout and nohup have it */
+#define GROUP_TOTALS_NS UINT64_C(60000000000) /* between snapshots there is little to write but how the counters stand */
+#define FAILED 125                            /* the recorder's own failure, as env, timeout and nohup have it */
 
 struct recording {
   struct mlz_options options;
@@ -47,12 +48,12 @@ static json_t *patterns_json(const struct mlz_patterns *p) {
 }
 
 static json_t *settings_json(const struct mlz_options *o) {
-  return json_pack("{s:f,s:I,s:i,s:b,s:I,s:I,s:s,s:b,s:b,s:b,s:b,s:o,s:o,s:I,s:s}", "sample_rate", o->sample_rate, "sample_over",
+  return json_pack("{s:f,s:I,s:i,s:b,s:I,s:I,s:s,s:b,s:b,s:b,s:b,s:o,s:o,s:I,s:b,s:s}", "sample_rate", o->sample_rate, "sample_over",
                    (json_int_t)o->sample_over, "max_stack_depth", (int)o->max_stack_depth, "track_gc", o->track_gc, "max_events",
                    (json_int_t)o->max_events, "ring_records", (json_int_t)mlz_options_slots(o), "on_full", o->drop ? "drop" : "block",
                    "native", false, "python", o->python, "malloc", o->malloc, "follow", o->follow, "include",
                    patterns_json(&o->filter.include), "exclude", patterns_json(&o->filter.exclude), "snapshot_every_ns",
-                   (json_int_t)o->snapshot_every_ns, "wait", o->wait_all ? "all" : "command");
+                   (json_int_t)o->snapshot_every_ns, "snapshots_only", o->snapshots_only, "wait", o->wait_all ? "all" : "command");
 }
 
 static json_t *text_json(const char *text) {
@@ -104,7 +105,7 @@ static int open_file(struct recording *r, char *err, size_t size) {
   int e = mlz_output_open(&r->output, r->options.output, err, size);
   if (e < 0) return e;
   json_t *meta = meta_json(r);
-  e = mlz_writer_new(&r->writer, r->output.fd, meta, 0);
+  e = (r->options.snapshots_only ? mlz_writer_new_totals_only : mlz_writer_new)(&r->writer, r->output.fd, meta, 0);
   json_decref(meta);
   if (e < 0) {
     snprintf(err, size, "%s: cannot be written: %s; choose another file with -o", r->options.output, strerror(-e));
@@ -180,7 +181,8 @@ static void drain_until_end(struct recording *r) {
     mlz_desk_look(&r->desk);
     idle = mlz_drain_round(d) || r->desk.taken ? 0 : idle + 1;
     mlz_desk_obey(&r->desk, d);
-    bool due = d->now_ns - r->group_ns >= GROUP_NS && d->slots_total != r->group_slots; /* an idle program's file does not grow */
+    bool due = d->now_ns - r->group_ns >= (d->totals_only ? GROUP_TOTALS_NS : GROUP_NS) &&
+               d->slots_total != r->group_slots; /* an idle program's file does not grow */
     if (d->group_wanted || due) seal(r);
     mlz_desk_answer(&r->desk, r->emit);
     if (r->progress) mlz_report_progress(d, mlz_emit_bytes(r->emit), &r->progress_ns);
@@ -262,6 +264,7 @@ static int record(struct recording *r) {
     return FAILED;
   }
   r->drain.every_ns = r->options.snapshot_every_ns;
+  r->drain.totals_only = r->options.snapshots_only;
   mlz_symbols_set_filter(&r->drain.symbols, &r->options.filter);
   mlz_desk_init(&r->desk, r->arena.control, (uint32_t)r->launch.pid);
   r->progress = !r->options.quiet && isatty(2);

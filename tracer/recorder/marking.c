@@ -63,6 +63,7 @@ void mlz_marking_add(struct mlz_drain *d, struct mlz_feed *f, enum mlz_mark kind
   mlz_account_turn(m, f);
   uint32_t id = mlz_symbols_string(&d->symbols, name, bytes);
   mlz_account_rare(d, f, &(struct mlz_rare){.op = snapshot ? MLZ_OP_SNAPSHOT : MLZ_OP_MARK, .start_ns = ns, .name = id});
+  if (snapshot) mlz_image_snapshot(d, id, ns);
   *(snapshot ? &d->total.snapshots : &d->total.marks) += 1;
   d->group_wanted = true; /* also of an idle program: whoever asked may look at the file now */
 }

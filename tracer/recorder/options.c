@@ -33,6 +33,7 @@ enum id {
   ID_INCLUDE,
   ID_EXCLUDE,
   ID_EVERY,
+  ID_ONLY,
   ID_QUIET,
   ID_VERSION,
   ID_LATER, /* of the contract, not in this version */
@@ -54,6 +55,7 @@ static const struct mlz_option_row rows[] = {
      "record only what has a frame of this module or function on its stack: json.*, app.main; may be repeated"},
     {ID_EXCLUDE, "exclude", "PAT", "do not record what such a frame itself allocates; may be repeated, and wins over --include"},
     {ID_EVERY, "snapshot-every", "T", "take a snapshot every T, like 500ms, 30s, 5m: snapshot-N is N times T after the start"},
+    {ID_ONLY, "snapshots-only", NULL, "record totals by stack at each snapshot and at the end, no events: small, however long it runs"},
     {ID_FOLLOW, "follow", NULL, "trace children too, into the same file (default)"},
     {ID_NO_FOLLOW, "no-follow", NULL, "do not"},
     {ID_WAIT, "wait", "command|all", "return when COMMAND exits (default), or when all traced processes have"},
@@ -62,7 +64,6 @@ static const struct mlz_option_row rows[] = {
     {ID_HELP, "help", NULL, "this text"},
     {ID_VERSION, "version", NULL, "the version"},
     {ID_LATER, "native", NULL, NULL},
-    {ID_LATER, "snapshots-only", NULL, NULL},
     {ID_LATER, "max-size", "SIZE", NULL},
     {ID_LATER, "flight-recorder", "T", NULL},
 };
@@ -175,6 +176,9 @@ static const char *take(struct mlz_options *o, int id, const char *value) {
     return mlz_patterns_add(&o->filter.include, value);
   case ID_EXCLUDE:
     return mlz_patterns_add(&o->filter.exclude, value);
+  case ID_ONLY:
+    o->snapshots_only = true;
+    return NULL;
   case ID_EVERY:
     return mlz_options_duration(value, &o->snapshot_every_ns) && o->snapshot_every_ns >= EVERY_MIN_NS
                ? NULL

@@ -12,7 +12,8 @@ struct mlz_options {
   const char *output;
   bool force;
   double sample_rate;
-  uint64_t sample_over;       /* 0: off */
+  uint64_t sample_over; /* 0: off */
+  bool snapshots_only;
   uint64_t snapshot_every_ns; /* 0: off */
   uint32_t max_stack_depth;
   bool track_gc;

@@ -14,7 +14,9 @@ static void set(json_t *j, const char *key, uint64_t n) { json_object_set_new(j,
 
 static uint64_t load(const _Atomic uint64_t *p) { return atomic_load_explicit(p, memory_order_relaxed); }
 
-static uint64_t written(const struct mlz_counters *t) { return t->allocs + t->frees + t->gcs + t->marks + t->snapshots; }
+static uint64_t written(const struct mlz_drain *d, const struct mlz_counters *t) {
+  return (d->totals_only ? 0 : t->allocs + t->frees) + t->gcs + t->marks + t->snapshots;
+}
 
 static uint64_t cpu_ns(void) {
   struct rusage u;
@@ -31,7 +33,7 @@ json_t *mlz_report_state(const struct mlz_drain *d) {
   } counters[] = {
       {"allocations_seen", t.seen},
       {"allocations_traced", t.allocs - t.pieces},
-      {"events_written", written(&t)},
+      {"events_written", written(d, &t)},
       {"events_dropped", t.dropped_alloc + t.dropped_free},
       {"allocs_dropped", t.dropped_alloc},
       {"frees_dropped", t.dropped_free},
@@ -131,7 +133,7 @@ void mlz_report_print(const struct mlz_drain *d, const struct mlz_outcome *o, co
   fprintf(stderr, "  allocations_seen    %" PRIu64 "\n", t.seen);
   fprintf(stderr, "  allocations_traced  %" PRIu64 "\n", t.allocs - t.pieces);
   if (d->symbols.filter) fprintf(stderr, "  allocations_filtered %" PRIu64 "\n", t.filtered - t.filtered_pieces);
-  fprintf(stderr, "  events_written      %" PRIu64 "\n", written(&t));
+  fprintf(stderr, "  events_written      %" PRIu64 "\n", written(d, &t));
   fprintf(stderr, "  events_dropped      %" PRIu64 "\n", t.dropped_alloc + t.dropped_free);
   fprintf(stderr, "  blocked             %s\n", time_text(a, sizeof a, t.blocked_ns));
   fprintf(stderr, "  bytes_written       %" PRIu64 " (%s)\n", o->bytes_written, size_text(a, sizeof a, o->bytes_written));
@@ -153,7 +155,7 @@ void mlz_report_progress(const struct mlz_drain *d, uint64_t bytes_written, uint
   *last = now;
   struct mlz_counters t = mlz_drain_counters(d);
   char a[32], b[32];
-  fprintf(stderr, "\r\033[Kmemlyze: %" PRIu64 " events, %s live, %s written", written(&t), size_text(a, sizeof a, d->live_bytes),
+  fprintf(stderr, "\r\033[Kmemlyze: %" PRIu64 " events, %s live, %s written", written(d, &t), size_text(a, sizeof a, d->live_bytes),
           size_text(b, sizeof b, bytes_written));
   fflush(stderr);
 }

@@ -1,0 +1,157 @@
+#include "formats/trace.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#define WEIGHT_MAX 8589934592.0
+
+struct head {
+  struct mlz_totals_head h;
+  uint32_t part;
+  unsigned flags;
+};
+
+static bool read_head(struct mlz_cursor *c, struct head *out) {
+  uint64_t v[13];
+  for (size_t i = 0; i < sizeof v / sizeof v[0]; i++) v[i] = mlz_get_varint(c);
+  if (c->bad || v[0] == 0 || v[0] >= UINT32_MAX || v[1] > UINT32_MAX || v[2] > (MLZ_TOTALS_BASE | MLZ_TOTALS_MORE) ||
+      v[3] >= MLZ_POINT_KINDS || v[4] > UINT32_MAX)
+    return false;
+  for (size_t i = 5; i < sizeof v / sizeof v[0]; i++)
+    if (v[i] > INT64_MAX) return false;
+  *out = (struct head){.h = {.process = (uint32_t)v[0],
+                             .point = (enum mlz_point_kind)v[3],
+                             .name = (uint32_t)v[4],
+                             .ns = v[5],
+                             .events = v[6],
+                             .allocations = v[7],
+                             .peak_bytes = v[8],
+                             .peak_ns = v[9],
+                             .all_peak_bytes = v[10],
+                             .all_peak_ns = v[11],
+                             .foreign = v[12]},
+                       .part = (uint32_t)v[1],
+                       .flags = (unsigned)v[2]};
+  return true;
+}
+
+/* What is known of a process at its latest point read; sorted by process. NULL: out of memory. */
+static struct mlz_totals_state *state_of(struct mlz_trace *t, uint32_t process) {
+  size_t low = 0, high = t->totals_states_n;
+  while (low < high) {
+    size_t middle = low + (high - low) / 2;
+    if (t->totals_states[middle].process < process)
+      low = middle + 1;
+    else
+      high = middle;
+  }
+  if (low < t->totals_states_n && t->totals_states[low].process == process) return &t->totals_states[low];
+  if (!mlz_grow(&t->totals_states, &t->totals_states_room, t->totals_states_n + 1, sizeof t->totals_states[0])) return NULL;
+  memmove(&t->totals_states[low + 1], &t->totals_states[low], (t->totals_states_n - low) * sizeof t->totals_states[0]);
+  t->totals_states_n++;
+  t->totals_states[low] = (struct mlz_totals_state){.process = process};
+  return &t->totals_states[low];
+}
+
+static int read_new(const struct mlz_trace *t, struct mlz_cursor *c, struct mlz_totals_state *s) {
+  uint64_t n_weights = mlz_get_varint(c);
+  const uint8_t *weights = n_weights > (uint64_t)(c->end - c->p) / sizeof(double) ? NULL : mlz_get_bytes(c, n_weights * sizeof(double));
+  uint64_t n = mlz_get_varint(c);
+  if (c->bad || weights == NULL || n > (uint64_t)(c->end - c->p) || s->n + n >= UINT32_MAX) return -EBADMSG;
+  if (!mlz_grow(&s->rows, &s->room, s->n + (size_t)n, sizeof s->rows[0])) return -ENOMEM;
+  struct mlz_totals_row *rows = s->rows + s->n;
+  uint32_t stack = 0;
+  for (uint64_t i = 0; i < n; i++) {
+    stack += (uint32_t)mlz_unzigzag(mlz_get_varint(c));
+    rows[i] = (struct mlz_totals_row){.key.stack = stack < mlz_trace_stacks(t) ? stack : mlz_trace_stacks(t) - 1};
+  }
+  for (uint64_t i = 0; i < n; i++) {
+    uint64_t kind = mlz_get_varint(c);
+    if (kind / 8 >= n_weights || kind % 8 >= MLZ_BLOCK_DOMAINS) return -EBADMSG;
+    rows[i].key.domain = (uint32_t)(kind % 8);
+    memcpy(&rows[i].key.weight, weights + kind / 8 * sizeof(double), sizeof(double));
+    if (!(rows[i].key.weight >= 1 && rows[i].key.weight <= WEIGHT_MAX)) return -EBADMSG;
+  }
+  if (c->bad) return -EBADMSG;
+  s->n += (size_t)n;
+  return 0;
+}
+
+static int read_changes(struct mlz_trace *t, struct mlz_cursor *c, uint64_t count, struct mlz_totals_state *s) {
+  uint64_t n = mlz_get_varint(c);
+  if (c->bad || n != count || n > MLZ_TABLE_ROWS_MAX) return -EBADMSG;
+  if (!mlz_grow(&t->totals_changed, &t->totals_changed_room, (size_t)n + 1, sizeof t->totals_changed[0])) return -ENOMEM;
+  uint64_t next = 0;
+  for (uint64_t i = 0; i < n; i++) {
+    uint64_t row = next + mlz_get_varint(c);
+    if (c->bad || row >= s->n) return -EBADMSG;
+    t->totals_changed[i] = (uint32_t)row;
+    next = row + 1;
+  }
+  for (unsigned field = 0; field < MLZ_TOTALS; field++)
+    for (uint64_t i = 0; i < n; i++) s->rows[t->totals_changed[i]].is[field] += mlz_unzigzag(mlz_get_varint(c));
+  return c->bad || c->p != c->end ? -EBADMSG : 0;
+}
+
+/* One chunk. 1: it completes a point. 0: it does not. */
+static int read_part(struct mlz_trace *t, const uint8_t *p, size_t n, uint64_t count, struct mlz_totals_point *out) {
+  struct mlz_cursor c = {.p = p, .end = p + n};
+  struct head head;
+  if (!read_head(&c, &head)) return -EBADMSG;
+  struct mlz_totals_state *s = state_of(t, head.h.process);
+  if (s == NULL) return -ENOMEM;
+  bool base = head.flags & MLZ_TOTALS_BASE;
+  if (base) s->n = 0;
+  s->known = base || (s->known && head.part == s->part + 1);
+  s->part = head.part;
+  if (s->known) {
+    s->known = false; /* unless all of it is good */
+    int rc = read_new(t, &c, s);
+    if (rc == 0) rc = read_changes(t, &c, count, s);
+    if (rc != 0) return rc;
+    s->known = true;
+  }
+  if (head.flags & MLZ_TOTALS_MORE) return 0;
+  if (head.h.name >= mlz_trace_strings(t)) head.h.name = mlz_trace_strings(t) - 1;
+  *out = (struct mlz_totals_point){.head = head.h, .known = s->known, .rows = s->rows, .n = s->known ? (uint32_t)s->n : 0};
+  return 1;
+}
+
+void mlz_trace_totals_rewind(struct mlz_trace *t) {
+  for (size_t i = 0; i < t->totals_states_n; i++) free(t->totals_states[i].rows);
+  t->totals_states_n = 0;
+  t->totals_next = 0;
+}
+
+int mlz_trace_totals_next(struct mlz_trace *t, struct mlz_totals_point *out) {
+  while (t->totals_next < t->totals_n) {
+    struct mlz_totals_entry *e = &t->totals[t->totals_next++];
+    const uint8_t *p;
+    struct mlz_chunk_header h;
+    int rc = e->bad ? 0 : mlz_trace_chunk(t, e->at, MLZ_C_TOTALS, &h, &p);
+    if (rc == 1)
+      rc = read_part(t, p, h.raw, h.count, out);
+    else if (rc == 0)
+      rc = -EBADMSG;
+    if (rc == 1 || (rc < 0 && rc != -EBADMSG)) return rc;
+    if (rc == -EBADMSG && !e->bad) {
+      t->damage.chunks_bad++;
+      t->damage.bytes_bad += sizeof h + e->stored;
+      e->bad = true;
+    }
+  }
+  return 0;
+}
+
+void mlz_totals_close(struct mlz_trace *t) {
+  mlz_trace_totals_rewind(t);
+  free(t->totals_states);
+  free(t->totals_changed);
+  free(t->totals);
+}
+
+/* The settings say it, too: the header may be damaged. */
+bool mlz_trace_totals_only(const struct mlz_trace *t) {
+  return (t->features & MLZ_FEATURE_TOTALS_ONLY) || json_is_true(json_object_get(json_object_get(t->meta, "settings"), "snapshots_only"));
+}
+size_t mlz_trace_totals_count(const struct mlz_trace *t) { return t->totals_n; }
