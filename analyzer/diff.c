@@ -112,7 +112,9 @@ static uint32_t key_of(struct building *b, enum mlz_side side, uint32_t stack) {
     put_word(b, words++, frame->function);
     break;
   case MLZ_GROUP_STACK:
-    for (uint32_t i = 0; i < n; i++) put_word(b, words++, mlz_match_of(b->match, side, frames[i]));
+    /* Callers as functions, as in a flame graph: one of their lines mistaken would make all below it new and gone. */
+    put_word(b, words++, index);
+    for (uint32_t i = 1; i < n; i++) put_word(b, words++, b->match->frames[mlz_match_of(b->match, side, frames[i])].function);
     put_word(b, words++, truncated);
     break;
   default:

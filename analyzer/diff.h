@@ -1,4 +1,5 @@
-/* Two measures beside each other: what is new, gone, grew or shrank, site by site. One thread. Memory: an entry for each site of either trace. */
+/* Two measures beside each other: what is new, gone, grew or shrank, site by site. Stacks are the same if they go through the same functions and end in
+ * the same line. One thread. Memory: an entry for each site of either trace. */
 #ifndef MLZ_ANALYZER_DIFF_H
 #define MLZ_ANALYZER_DIFF_H
 

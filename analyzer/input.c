@@ -139,6 +139,7 @@ static void read_meta(struct mlz_input *in) {
   const json_t *meta = mlz_trace_meta(in->trace), *summary = mlz_trace_summary(in->trace);
   const json_t *rate = json_object_get(json_object_get(meta, "settings"), "sample_rate");
   if (!rate) rate = json_object_get(meta, "sample_rate");
+  in->totals_only = mlz_trace_totals_only(in->trace);
   in->sample_rate = json_is_number(rate) ? json_number_value(rate) : 1;
   in->estimated = in->sample_rate < 1 || is_sampled(meta);
   const json_t *changes = json_object_get(summary, "rate_changes"), *change;

@@ -29,6 +29,7 @@ struct mlz_input {
   uint64_t gap_ns;            /* no time difference below it means anything */
   double sample_rate;         /* at the start */
   const json_t *rate_changes; /* array of what docs/format.md says; NULL: none */
+  bool totals_only;           /* its points are all that it knows of blocks (totals.h) */
   bool estimated;             /* some blocks stand for more than one: the rate was below 1 at some time. Complete after a scan */
   /* filled by scans */
   uint64_t events_read;

@@ -1,6 +1,7 @@
 #include "analyzer/instants.h"
 
 #include "analyzer/text.h"
+#include "analyzer/totals.h"
 #include "analyzer/units.h"
 
 #include <stdlib.h>
@@ -171,7 +172,7 @@ static void resolve_name(struct mlz_input *in, const char *name, struct mlz_cut 
   mlz_marks_clear(&marks);
 }
 
-bool mlz_when_resolve(struct mlz_input *in, const struct mlz_when *when, struct mlz_cut *cut) {
+static bool resolve(struct mlz_input *in, const struct mlz_when *when, struct mlz_cut *cut) {
   switch (when->kind) {
   case MLZ_WHEN_NONE:
   case MLZ_WHEN_PEAK:
@@ -190,4 +191,10 @@ bool mlz_when_resolve(struct mlz_input *in, const struct mlz_when *when, struct 
     return true;
   }
   return false;
+}
+
+bool mlz_when_resolve(struct mlz_input *in, const struct mlz_when *when, struct mlz_cut *cut) {
+  if (!resolve(in, when, cut)) return false;
+  if (in->totals_only) mlz_totals_check(in, when, cut);
+  return true;
 }

@@ -48,6 +48,7 @@ static const struct mlz_tool tool = {
              "Sites are matched by function: the same file and qualified name. Files may lie\n"
              "elsewhere; lines of a function may have moved: those that coincide when all are\n"
              "shifted alike are the same, then in the same way what is left between them.\n"
+             "Stacks are the same if they go through the same functions to the same line.\n"
              "new: there was nothing of it before; gone: there is nothing after.\n"
              "For sampled traces +- is half the interval of the difference; one within it may\n"
              "be chance (~), and never passes a limit.\n" MLZ_TIME_NOTE,
@@ -262,15 +263,20 @@ static void add_amount(const struct results *r, struct mlz_table *t, double valu
   free(text);
 }
 
-enum { MOVED_FROM = 100 }; /* columns from which there is room for the line before */
+enum { /* columns from which there is room for it */
+       MOVED_FROM = 100,
+       BEFORE_FROM = 70,
+};
+static bool has_before(unsigned width) { return width >= BEFORE_FROM; }
+static bool has_after(const struct results *r, unsigned width) { return width >= BEFORE_FROM || !is_estimated(r); }
 
 static struct mlz_table *make_table(const struct results *r, unsigned width) {
   static const char *const names[] = {"function", "function", "file", "module", "function"};
   struct mlz_table *t = mlz_table_new();
   mlz_table_column(t, "change", MLZ_COL_NUMBER);
   if (is_estimated(r)) mlz_table_column(t, "+-", MLZ_COL_NUMBER);
-  mlz_table_column(t, "before", MLZ_COL_NUMBER);
-  mlz_table_column(t, "after", MLZ_COL_NUMBER);
+  if (has_before(width)) mlz_table_column(t, "before", MLZ_COL_NUMBER);
+  if (has_after(r, width)) mlz_table_column(t, "after", MLZ_COL_NUMBER);
   mlz_table_column(t, "", MLZ_COL_WORD);
   mlz_table_column(t, names[r->diff.group], r->diff.group == MLZ_GROUP_FILE ? MLZ_COL_PATH : MLZ_COL_NAME);
   if (r->diff.group != MLZ_GROUP_FILE) mlz_table_column(t, "where", MLZ_COL_PATH);
@@ -283,10 +289,11 @@ static void add_callers(const struct results *r, struct mlz_table *t, const stru
   uint32_t n;
   bool truncated;
   const uint32_t *frames = mlz_trace_stack(in->trace, s->stack[side_of(s)], &n, &truncated);
+  unsigned numbers = 2u + is_estimated(r) + has_before(width) + has_after(r, width);
   for (uint32_t i = 1; i < n; i++) {
     struct mlz_place p = mlz_place_of_frame(in, frames[i]);
     char *where = mlz_place_text(&p), *name = mlz_text_format("  %s", p.function);
-    for (unsigned k = 0; k < 4u + is_estimated(r); k++) mlz_table_cell(t, "");
+    for (unsigned k = 0; k < numbers; k++) mlz_table_cell(t, "");
     mlz_table_cell(t, name);
     mlz_table_cell(t, where);
     if (width >= MOVED_FROM) mlz_table_cell(t, "");
@@ -301,8 +308,8 @@ static void add_site(const struct results *r, struct mlz_table *t, const struct 
   bool noise = mlz_diff_is_noise(s);
   add_amount(r, t, mlz_diff_delta(s), true);
   if (is_estimated(r)) add_amount(r, t, s->difference, false);
-  add_amount(r, t, s->amount[MLZ_BEFORE].value, false);
-  add_amount(r, t, s->amount[MLZ_AFTER].value, false);
+  if (has_before(width)) add_amount(r, t, s->amount[MLZ_BEFORE].value, false);
+  if (has_after(r, width)) add_amount(r, t, s->amount[MLZ_AFTER].value, false);
   char *word = mlz_text_format("%s%s", mlz_diff_status_name(status), noise ? "~" : ""), *name, *where;
   mlz_table_cell(t, word);
   mlz_table_style(t, noise ? MLZ_STYLE_DIM : mlz_diff_delta(s) > 0 ? MLZ_STYLE_RED : MLZ_STYLE_GREEN);

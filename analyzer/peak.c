@@ -1,6 +1,7 @@
 #include "analyzer/peak.h"
 
 #include "analyzer/text.h"
+#include "analyzer/totals.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -245,6 +246,11 @@ void mlz_peak_done(struct mlz_peak_finder *f, struct mlz_peak *out) {
 }
 
 void mlz_peak_find(struct mlz_input *in, bool include_mmap, const struct mlz_cut *to, struct mlz_peak *out) {
+  if (in->totals_only) {
+    *out = (struct mlz_peak){.cut.all = {MLZ_CUT_PEAK, 0}};
+    mlz_totals_peak(in, to, &out->bytes, &out->time_ns);
+    return;
+  }
   struct mlz_peak_finder *f = mlz_peak_new(in, include_mmap);
   mlz_scan_run(in, &(struct mlz_scan){
                        .want = MLZ_WANT_TIME, .to = to, .on_slice = mlz_peak_slice, .on_process_end = mlz_peak_process_end, .context = f});

@@ -13,6 +13,7 @@ enum mlz_cut_mode {
   MLZ_CUT_EXIT,    /* the last event of the file, finalisation too */
   MLZ_CUT_TIME,    /* after all events with time_ns <= value */
   MLZ_CUT_ORDINAL, /* after the process's first `value` events */
+  MLZ_CUT_PEAK,    /* at a peak of which only the bytes and the time are known (totals.h): not for scans */
 };
 struct mlz_cut_limit {
   enum mlz_cut_mode mode;

@@ -1,6 +1,7 @@
 #include "analyzer/tally.h"
 
 #include "analyzer/text.h"
+#include "analyzer/totals.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -172,6 +173,10 @@ void mlz_tally_clear(struct mlz_tally_run *run) {
 void mlz_tally_scan(struct mlz_tally_run *run, struct mlz_input *in, enum mlz_tally_key key, bool include_mmap, const struct mlz_cut *from,
                     const struct mlz_cut *to) {
   mlz_tally_begin(run, in, key, include_mmap);
+  if (in->totals_only) {
+    mlz_totals_tally(run, from, to);
+    return;
+  }
   mlz_scan_run(in,
                &(struct mlz_scan){.want = mlz_tally_want(run, from), .from = from, .to = to, .on_slice = mlz_tally_slice, .context = run});
 }

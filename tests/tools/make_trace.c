@@ -6,7 +6,8 @@
 
 int main(int argc, char **argv) {
   if (argc < 3) {
-    fputs("usage: make_trace service|constant|processes|names|sampled|lost|empty|histories|children|append|handover|marks|bulk FILE "
+    fputs("usage: make_trace "
+          "service|constant|processes|names|sampled|lost|empty|histories|children|append|handover|marks|version1|version2|bulk FILE "
           "[EVENTS]\n",
           stderr);
     return 2;

@@ -539,6 +539,40 @@ static void make_marks(struct maker *m, const char *path) {
   for (unsigned i = 0; i < 2; i++) mlz_builder_free(p[i].builder);
 }
 
+/* `bytes` in blocks of 100 (or one smaller one); version 1 frees what serve allocates at once. */
+static void allocate_bytes(struct maker *m, struct process *p, uint32_t of, unsigned bytes, bool temporary) {
+  for (unsigned left = bytes; left;) {
+    unsigned size = left < 100 ? left : 100;
+    struct block b = allocate(m, p, of, size, 1, 1);
+    if (temporary) release(m, p, &b, true);
+    left -= size;
+  }
+}
+
+static void make_version(struct maker *m, const char *path, bool second) {
+  struct process p;
+  begin(m, path, 1.0);
+  start(m, &p, 1);
+  on_thread(&p, 1);
+  const char *app = second ? "/new/app.py" : "/old/app.py", *parser = second ? "/new/pkg/parser.py" : "/old/pkg/parser.py";
+  const char *json = second ? "/opt/lib/python3.12/json/__init__.py" : "/usr/lib/python3.8/json/__init__.py";
+  uint32_t shift = second ? 4 : 0, top = frame(m, "<module>", app, "__main__", 40 + shift);
+  uint32_t first = frame(m, "serve", app, "__main__", 20 + shift), other = frame(m, "serve", app, "__main__", 22 + shift);
+  uint32_t parse = frame(m, "parse", parser, "pkg.parser", 5), loads = frame(m, "loads", json, "json", second ? 346 : 299);
+  uint32_t edited = second ? frame(m, "new", app, "__main__", 36) : frame(m, "old", app, "__main__", 30);
+  allocate_bytes(m, &p, STACK(m, first, top), second ? 5000 : 1000, !second);
+  allocate_bytes(m, &p, STACK(m, other, top), second ? 1500 : 2000, false);
+  allocate_bytes(m, &p, STACK(m, parse, first, top), 300, false);
+  allocate_bytes(m, &p, STACK(m, loads, parse, first, top), 70, false);
+  allocate_bytes(m, &p, STACK(m, edited, top), second ? 700 : 900, false);
+  tick(m, &p, 1000000);
+  describe(m, 1, 1, 0, "python3 app.py", "3.11.2", 0, m->now);
+  describe_thread(m, 1, 1, 1, "MainThread");
+  flush(m, &p, 1);
+  finish(m, NULL);
+  mlz_builder_free(p.builder);
+}
+
 bool mlz_scenario_write(const char *name, const char *path, uint64_t events) {
   struct maker m = {0};
   if (!strcmp(name, "service") || !strcmp(name, "constant")) {
@@ -564,6 +598,8 @@ bool mlz_scenario_write(const char *name, const char *path, uint64_t events) {
     make_handover(&m, path);
   } else if (!strcmp(name, "marks")) {
     make_marks(&m, path);
+  } else if (!strcmp(name, "version1") || !strcmp(name, "version2")) {
+    make_version(&m, path, name[7] == '2');
   } else if (!strcmp(name, "bulk")) {
     make_bulk(&m, path, events);
   } else {

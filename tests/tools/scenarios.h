@@ -13,6 +13,7 @@
  *   handover    four threads, one after the other, add to one list by callers of their own; and four that fill the same cache anew
  *   marks       two Python processes that keep 100 bytes each millisecond and set a mark "warm" at 1 and 3 ms (parent), 2 and 4 ms (child);
  *               the parent a snapshot "last" at 5 ms
+ *   version1, version2  one program, edited and moved: lines of "serve" are 4 further down and allocate otherwise, "old" is gone, "new" came
  *   bulk        `events` events, for speed */
 #ifndef MLZ_TESTS_SCENARIOS_H
 #define MLZ_TESTS_SCENARIOS_H
