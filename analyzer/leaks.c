@@ -552,6 +552,7 @@ void mlz_leaks_find(struct mlz_input *in, const struct mlz_leak_options *options
   pass.in_main = mlz_text_calloc(pass.n_stacks, 1);
   pass.entry_of = mlz_text_calloc(pass.n_stacks, sizeof *pass.entry_of);
   classify_stacks(&pass);
+  if (in->totals_only) mlz_leaks_of_totals(in, options, pass.kinds, out);
   mlz_scan_run(in, &(struct mlz_scan){.want = MLZ_WANT_ALLOC_NO | MLZ_WANT_TIME,
                                       .from = options->since,
                                       .to = options->to,

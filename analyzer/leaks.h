@@ -90,6 +90,8 @@ struct mlz_leak_options {
   const struct mlz_cut *to;    /* NULL: each process's end */
 };
 void mlz_leaks_find(struct mlz_input *in, const struct mlz_leak_options *options, struct mlz_leaks *out);
+/* leaks_totals.c: its part where the trace has totals only. `kinds`: enum mlz_stack_kind by stack. The entries are in no order. */
+void mlz_leaks_of_totals(struct mlz_input *in, const struct mlz_leak_options *options, const uint8_t *kinds, struct mlz_leaks *out);
 /* One entry for all stacks of the same line (function, file) and grade. Where one stack of a line grows, what its others keep in the run
  * belongs to it: a person looks at the line. */
 void mlz_leaks_merge_lines(struct mlz_input *in, struct mlz_leaks *leaks);

@@ -3,6 +3,7 @@
 #include "analyzer/report.h"
 #include "analyzer/table.h"
 #include "analyzer/text.h"
+#include "analyzer/totals.h"
 #include "analyzer/units.h"
 
 #include <inttypes.h>
@@ -218,6 +219,7 @@ int main(int argc, char **argv) {
   mlz_report_begin();
   mlz_options_parse(&tool, argc, argv, &s);
   struct mlz_input *in = mlz_input_open(tool.name, &s.common);
+  if (in->totals_only) mlz_totals_refuse(in, "collections", "record without --snapshots-only to see them");
   struct mlz_window window;
   mlz_window_resolve(in, NULL, s.from, s.to, false, &window);
   struct mlz_collections collections;

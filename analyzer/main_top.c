@@ -53,8 +53,9 @@ static void compute(struct mlz_input *in, const struct settings *s, struct resul
   bool mmap = s->common.include_mmap;
   mlz_window_resolve(in, s->at, s->from, s->to, mmap, &r->window);
   r->has_peak = s->common.json || s->by == MLZ_BY_PEAK_BYTES;
+  if (r->has_peak) mlz_peak_find(in, mmap, r->window.to, &r->peak);
+  if (in->totals_only && s->by != MLZ_BY_PEAK_BYTES) r->has_peak = false; /* its bytes are known, its stacks are not */
   if (r->has_peak) {
-    mlz_peak_find(in, mmap, r->window.to, &r->peak);
     mlz_tally_scan(&r->at_peak, in, key, mmap, r->window.from, &r->peak.cut);
   }
   mlz_tally_scan(&r->now, in, key, mmap, r->window.from, r->window.to);
@@ -156,7 +157,9 @@ static void print_json(struct mlz_input *in, const struct settings *s, const str
   }
   json_object_set_new(document, "total", total);
   json_object_set_new(document, "peak",
-                      json_pack("{s:o, s:I}", "bytes", mlz_json_number(r->peak.bytes), "time_ns", (json_int_t)r->peak.time_ns));
+                      r->peak.unknown
+                          ? json_null()
+                          : json_pack("{s:o, s:I}", "bytes", mlz_json_number(r->peak.bytes), "time_ns", (json_int_t)r->peak.time_ns));
   json_object_set_new(document, "sites_total", json_integer((json_int_t)r->sites.n));
   for (size_t i = 0; i < r->sites.n && (!s->n || s->n == UINT64_MAX || i < s->n); i++) {
     const struct mlz_site *site = &r->sites.sites[i];
@@ -166,7 +169,7 @@ static void print_json(struct mlz_input *in, const struct settings *s, const str
     json_object_set_new(row, "alloc_bytes", mlz_json_number(site->tally.alloc_bytes));
     json_object_set_new(row, "live_count", mlz_json_number(site->tally.alloc_count - site->tally.free_count));
     json_object_set_new(row, "live_bytes", mlz_json_number(site->tally.alloc_bytes - site->tally.free_bytes));
-    json_object_set_new(row, "peak_bytes", mlz_json_number(site->peak_bytes));
+    json_object_set_new(row, "peak_bytes", in->totals_only ? json_null() : mlz_json_number(site->peak_bytes));
     json_object_set_new(row, "temporary_count", mlz_json_number(site->tally.temp_count));
     if (in->estimated) add_errors(site, row);
     if (s->group <= MLZ_GROUP_STACK) json_object_set_new(row, "stack", mlz_json_stack(in, site->row));

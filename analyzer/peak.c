@@ -248,7 +248,7 @@ void mlz_peak_done(struct mlz_peak_finder *f, struct mlz_peak *out) {
 void mlz_peak_find(struct mlz_input *in, bool include_mmap, const struct mlz_cut *to, struct mlz_peak *out) {
   if (in->totals_only) {
     *out = (struct mlz_peak){.cut.all = {MLZ_CUT_PEAK, 0}};
-    mlz_totals_peak(in, to, &out->bytes, &out->time_ns);
+    out->unknown = include_mmap || !mlz_totals_peak(in, to, &out->bytes, &out->time_ns);
     return;
   }
   struct mlz_peak_finder *f = mlz_peak_new(in, include_mmap);

@@ -10,6 +10,7 @@
 struct mlz_peak {
   double bytes;
   uint64_t time_ns;
+  bool unknown;       /* of a trace that has totals only (totals.h): bytes and time are 0 */
   struct mlz_cut cut; /* the caller clears it */
 };
 

@@ -1,6 +1,7 @@
 #include "analyzer/report.h"
 
 #include "analyzer/text.h"
+#include "analyzer/totals.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -188,6 +189,8 @@ static const struct mlz_cut *resolve(struct mlz_input *in, struct mlz_when when,
   *ns = UINT64_MAX;
   if (when.kind == MLZ_WHEN_NONE) return NULL;
   if (when.kind == MLZ_WHEN_PEAK) {
+    if (in->totals_only)
+      mlz_totals_refuse(in, "the peak", "only its bytes and its time are known; name a snapshot (memlyze stats lists them)");
     struct mlz_peak peak;
     mlz_peak_find(in, include_mmap, NULL, &peak);
     *cut = peak.cut;

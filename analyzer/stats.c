@@ -1,6 +1,7 @@
 #include "analyzer/stats.h"
 
 #include "analyzer/text.h"
+#include "analyzer/totals.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -168,6 +169,69 @@ static void add_peak_spread(struct mlz_input *in, bool include_mmap, struct mlz_
   mlz_tally_clear(&run);
 }
 
+/* ---- traces of totals ---- */
+
+struct totals_pass {
+  struct mlz_input *in;
+  bool include_mmap;
+  struct mlz_stats *out;
+  struct mlz_tally *latest; /* by process index: at its latest point */
+  size_t n_latest, room;
+};
+
+static void add_totals(void *context, struct mlz_process *process, const struct mlz_totals_point *point) {
+  struct totals_pass *pass = context;
+  struct mlz_stats *s = pass->out;
+  (void)process;
+  s->foreign += (double)point->head.foreign;
+  for (uint32_t i = 0; i < point->n; i++) {
+    const struct mlz_totals_row *row = &point->rows[i];
+    pass->in->estimated |= row->key.weight > 1;
+    mlz_totals_row_tally(row, &s->domains[row->key.domain], &s->domain_spreads[row->key.domain]);
+    if (mlz_totals_counts(row, pass->include_mmap)) mlz_totals_row_tally(row, &s->total, &s->spread);
+  }
+}
+
+static void add_stats_point(void *context, struct mlz_process *process, const struct mlz_totals_point *point) {
+  struct totals_pass *pass = context;
+  struct mlz_stats *s = pass->out;
+  if (process->index >= pass->n_latest) {
+    pass->latest = mlz_text_realloc(pass->latest, process->index + 1, sizeof *pass->latest);
+    memset(pass->latest + pass->n_latest, 0, (process->index + 1 - pass->n_latest) * sizeof *pass->latest);
+    pass->n_latest = process->index + 1;
+  }
+  struct mlz_tally *now = &pass->latest[process->index];
+  *now = (struct mlz_tally){0};
+  for (uint32_t i = 0; i < point->n; i++)
+    if (mlz_totals_counts(&point->rows[i], pass->include_mmap)) mlz_totals_row_tally(&point->rows[i], now, NULL);
+  if (point->head.point != MLZ_POINT_SNAPSHOT) return;
+  const char *name = mlz_trace_string(pass->in->trace, point->head.name);
+  struct mlz_stats_point *last = s->n_points ? &s->points[s->n_points - 1] : NULL;
+  if (!last || last->ns != point->head.ns || strcmp(last->name, name)) { /* each process has a point of the same snapshot */
+    if (s->n_points == pass->room) {
+      pass->room = pass->room ? pass->room * 2 : 64;
+      s->points = mlz_text_realloc(s->points, pass->room, sizeof *s->points);
+    }
+    last = &s->points[s->n_points++];
+  }
+  *last = (struct mlz_stats_point){.name = name, .ns = point->head.ns};
+  for (size_t i = 0; i < pass->n_latest; i++) {
+    last->total.alloc_count += pass->latest[i].alloc_count;
+    last->total.alloc_bytes += pass->latest[i].alloc_bytes;
+    last->total.free_count += pass->latest[i].free_count;
+    last->total.free_bytes += pass->latest[i].free_bytes;
+  }
+}
+
+static void find_totals(struct mlz_input *in, bool include_mmap, const struct mlz_cut *to, struct mlz_stats *out) {
+  struct totals_pass pass = {.in = in, .include_mmap = include_mmap, .out = out};
+  mlz_totals_at(in, to, add_totals, &pass);
+  mlz_totals_until(in, to, add_stats_point, &pass);
+  mlz_cut_clear(&out->peak.cut);
+  mlz_peak_find(in, include_mmap, to, &out->peak);
+  free(pass.latest);
+}
+
 void mlz_stats_find(struct mlz_input *in, bool include_mmap, const struct mlz_cut *to, struct mlz_stats *out) {
   struct stats_pass pass = {.in = in, .include_mmap = include_mmap, .out = out};
   *out = (struct mlz_stats){0};
@@ -179,7 +243,8 @@ void mlz_stats_find(struct mlz_input *in, bool include_mmap, const struct mlz_cu
                                       .on_process_end = stats_process_end,
                                       .context = &pass});
   mlz_peak_done(pass.finder, &out->peak);
-  if (in->estimated) add_peak_spread(in, include_mmap, out);
+  if (in->totals_only) find_totals(in, include_mmap, to, out);
+  if (in->estimated && !in->totals_only) add_peak_spread(in, include_mmap, out);
   for (unsigned d = 0; d < MLZ_BLOCK_MMAP; d++) mlz_spread_floor(&out->domain_spreads[d], &out->spread);
   uint64_t over = mlz_input_uint(json_object_get(mlz_trace_meta(in->trace), "settings"), "sample_over", 0);
   for (unsigned i = 0; i < MLZ_SIZE_CLASSES; i++)
@@ -191,6 +256,7 @@ void mlz_stats_find(struct mlz_input *in, bool include_mmap, const struct mlz_cu
 void mlz_stats_clear(struct mlz_stats *stats) {
   free(stats->thread_events);
   free(stats->process_events);
+  free(stats->points);
   mlz_cut_clear(&stats->peak.cut);
   *stats = (struct mlz_stats){0};
 }

@@ -8,6 +8,12 @@
 
 enum { MLZ_SIZE_CLASSES = 49, MLZ_LIFETIMES = 9, MLZ_GENERATIONS = 3 };
 
+struct mlz_stats_point {
+  const char *name;
+  uint64_t ns;
+  struct mlz_tally total; /* of the chosen processes, those that had ended too */
+};
+
 struct mlz_stats {
   /* raw, of the whole file */
   uint64_t allocs, frees, gc, marks, snapshots;
@@ -24,6 +30,8 @@ struct mlz_stats {
   double foreign;                           /* frees of blocks that the process inherited, or whose allocation is not in the trace */
   uint64_t gc_count[MLZ_GENERATIONS], gc_ns[MLZ_GENERATIONS];
   struct mlz_peak peak;
+  struct mlz_stats_point *points; /* the snapshots of a trace that has totals only */
+  size_t n_points;
 };
 
 uint64_t mlz_lifetime_bound(unsigned i); /* ns; UINT64_MAX for the last */
