@@ -55,17 +55,18 @@ struct mlz_thread {
   uint64_t window;          /* entries from lowest to last, at most MLZ_WINDOW_QUICK */
   uint64_t settings;        /* settings word obeyed */
 
-  uint64_t order_seen; /* what order_next was when this ring last took a number */
-  uint64_t last_ns;    /* time of the ring's last TIME */
-  uint32_t seen_n;     /* remembered frames, root first */
-  uint32_t hidden;     /* of them, those with MLZ_SEEN_HIDDEN */
-  uint32_t stale_n;    /* entries below this index were filled in this epoch, also those above seen_n */
-  uint32_t seen_epoch; /* code epoch that they are of */
-  uint32_t ids_epoch;  /* code epoch of `ids` */
-  bool stack_reset;    /* the recorder's frame array is not what we remember: send RESET (mlz_thread_forget) */
-  bool interp_known;   /* `interp` is one whose co_extra index is ours */
-  const void *interp;  /* for which interp_known was decided */
-  uint32_t depth;      /* max_stack_depth as of the settings obeyed */
+  uint64_t order_seen;   /* what order_next was when this ring last took a number */
+  uint64_t last_ns;      /* time of the ring's last TIME */
+  uint32_t seen_n;       /* remembered frames, root first */
+  uint32_t hidden;       /* of them, those with MLZ_SEEN_HIDDEN */
+  uint32_t stale_n;      /* entries below this index were filled in this epoch, also those above seen_n */
+  uint32_t seen_epoch;   /* code epoch that they are of */
+  uint32_t ids_epoch;    /* code epoch of `ids` */
+  bool stack_reset;      /* the recorder's frame array is not what we remember: send RESET (mlz_thread_forget) */
+  bool interp_known;     /* `interp` is one whose co_extra index is ours */
+  const void *interp;    /* for which interp_known was decided */
+  int64_t interp_number; /* the interpreter's own number for it; -1: the main one */
+  uint32_t depth;        /* max_stack_depth as of the settings obeyed */
   uint32_t tid;
   unsigned long self;             /* pthread_self(), which threading calls ident */
   uint64_t name_hash;             /* of the name that threading gave it; 0: none was sent */

@@ -22,9 +22,11 @@ static void code_died(void *extra) {
   if (extra) mlz_agent_code_died();
 }
 
+long mlz_code_place(void) { return mlz_python.extra_request(code_died); }
+
 bool mlz_code_prepare(void) {
   if (!mlz_python.extra_ready) {
-    mlz_python.extra_index = mlz_python.extra_request(code_died);
+    mlz_python.extra_index = mlz_code_place();
     mlz_python.extra_ready = mlz_python.extra_index >= 0;
     void *type = NULL, *value = NULL, *traceback = NULL;
     mlz_python.err_fetch(&type, &value, &traceback);
@@ -226,10 +228,14 @@ static bool store_id(const char *code, uint32_t id) {
   return !failed;
 }
 
+/* 3.12 builds some code into the program, for all interpreters; the main one frees its co_extra, which must not be of another's memory. */
+static bool shared(const char *code) { return mlz_python.layout->minor == 12 && (int32_t)word_at(code, 0) < 0; }
+
 uint32_t mlz_code_register(struct mlz_thread *th, const char *frame, const char *code) {
   if (*mlz_python.initialized) mlz_python.seen_initialized = true;
   if (MLZ_UNLIKELY(mlz_python.ended) && !mlz_python_again(th)) return 0;
-  if (!th->interp_known) return 0; /* its index of co_extra is another: names without a life time would mislead */
+  if (!mlz_python_interp_holds(th)) return 0; /* its index of co_extra is another: names without a life time would mislead */
+  if (th->interp != mlz_python.main_interp && shared(code)) return 0;
   if (pointer_at(code, 8) != mlz_python.type_code) return 0;
   uint32_t id = atomic_fetch_add_explicit(&mlz_agent_control()->code_next, 1, memory_order_relaxed);
   if (!send_code(th, id, frame, code)) return 0;

@@ -72,6 +72,10 @@ static bool first_is_ours(void) {
 }
 
 bool mlz_gc_hides(bool obj_domain, size_t size) {
+  if (!mlz_python.layout->gc_in_runtime) { /* another interpreter may allocate meanwhile, under its own GIL */
+    const char *tstate = mlz_python_tstate(mlz_tls.thread);
+    if (!tstate || *(const void *const *)(const void *)(tstate + MLZ_TSTATE_INTERP) != mlz_python.main_interp) return false;
+  }
   if (!first_is_ours()) return false;
   bool due = false;
   if (gc.phase == IDLE)

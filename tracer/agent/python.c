@@ -74,6 +74,7 @@ void mlz_python_start(void) {
   if (!py->extra_request) *(void **)&py->extra_request = symbol("PyUnstable_Eval_RequestCodeExtraIndex");
   *(void **)&py->extra_set = symbol("_PyCode_SetExtra");
   if (!py->extra_set) *(void **)&py->extra_set = symbol("PyUnstable_Code_SetExtra");
+  *(void **)&py->interp_number = symbol("PyInterpreterState_GetID");
   *(void **)&py->dict_get = symbol("PyDict_GetItem");
   *(void **)&py->intern = symbol("PyUnicode_InternFromString");
   *(void **)&py->err_fetch = symbol("PyErr_Fetch");
@@ -190,6 +191,19 @@ void mlz_python_check(struct mlz_tls *t, const char *tstate) {
   if (mlz_agent.trace_gc) mlz_gc_prepare();
 }
 
+/* Other interpreters than the main one: by their number (each is given once), whether our place in co_extra is the same there. Only the
+ * holder of an interpreter's GIL asks for it. */
+enum { OTHERS = 4096, ASKED = 1, SAME = 2 };
+static uint8_t others[OTHERS];
+
+static int64_t number_of(const void *interp) { return mlz_python.interp_number ? mlz_python.interp_number(interp) : -1; }
+
+static bool same_place(int64_t number) {
+  if (number < 0 || number >= OTHERS) return false;
+  if (!others[number]) others[number] = mlz_code_place() == mlz_python.extra_index ? ASKED | SAME : ASKED;
+  return others[number] & SAME;
+}
+
 /* An interpreter that was finalised and begun again (embedding): what was taken from the old one is taken anew. */
 bool mlz_python_again(struct mlz_thread *th) {
   if (!*mlz_python.initialized) return false; /* still the end, or not yet the beginning */
@@ -197,6 +211,7 @@ bool mlz_python_again(struct mlz_thread *th) {
   mlz_python.main_interp = th->interp;
   if (mlz_agent.trace_python) mlz_python_on_top(); /* 3.12 and later begin with a fresh table of allocators */
   mlz_python.extra_ready = false;
+  memset(others, 0, sizeof(others));
   mlz_agent_code_died();
   if (!mlz_code_prepare()) {
     atomic_store(&mlz_python.state, MLZ_PY_UNKNOWN);
@@ -218,12 +233,25 @@ void mlz_python_retell(struct mlz_thread *th) {
 
 bool mlz_python_interp(struct mlz_thread *th, const void *interp) {
   th->interp = interp;
-  th->interp_known = interp == mlz_python.main_interp;
+  th->interp_number = interp == mlz_python.main_interp ? -1 : number_of(interp);
+  th->interp_known = interp == mlz_python.main_interp || same_place(th->interp_number);
   mlz_thread_forget(th);
   th->stale_n = 0;
-  if (!th->interp_known) { /* it may have a GIL of its own */
+  if (interp != mlz_python.main_interp) { /* it may have a GIL of its own */
     mlz_marks_atomic[MLZ_MARKS_PLAIN] = true;
     atomic_store_explicit(&mlz_agent.last_gil, NULL, memory_order_relaxed);
+  }
+  return th->interp_known;
+}
+
+/* Another interpreter at the address of one that has ended: what is remembered is of the old one's code. */
+bool mlz_python_interp_holds(struct mlz_thread *th) {
+  if (th->interp == mlz_python.main_interp) return true;
+  int64_t number = number_of(th->interp);
+  if (number != th->interp_number) {
+    th->interp_number = number;
+    th->interp_known = same_place(number);
+    mlz_agent_code_died();
   }
   return th->interp_known;
 }

@@ -85,6 +85,7 @@ struct mlz_python {
   int (*add_pending)(int (*f)(void *), void *arg);
   long (*extra_request)(void (*free_function)(void *));
   int (*extra_set)(void *code, long index, void *extra);
+  int64_t (*interp_number)(const void *interp);
   void *(*dict_get)(void *dict, void *key);
   void *(*intern)(const char *);
   void (*err_fetch)(void **, void **, void **);
@@ -114,10 +115,12 @@ MLZ_COLD bool mlz_python_again(struct mlz_thread *th);
 MLZ_COLD void mlz_python_find_slot(struct mlz_thread *th);
 /* The interpreter of this thread changed: is it one that we can take code ids from? */
 MLZ_COLD bool mlz_python_interp(struct mlz_thread *th, const void *interp);
+bool mlz_python_interp_holds(struct mlz_thread *th);
 
 /* code.c: the id of a code object seen for the first time; 0: none could be had. */
 MLZ_COLD uint32_t mlz_code_register(struct mlz_thread *th, const char *frame, const char *code);
 bool mlz_code_prepare(void);
+long mlz_code_place(void);                                               /* a place in co_extra for us, in the current interpreter */
 uint32_t mlz_code_utf8(const char *string, uint8_t *out, uint32_t size); /* of a str object; 0: none, or too long */
 
 /* names.c */
