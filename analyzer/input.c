@@ -278,11 +278,12 @@ int mlz_input_finish(struct mlz_input *in) {
   const struct mlz_damage *damage = mlz_trace_damage(in->trace);
   bool damaged = damage->cut || damage->chunks_bad || damage->bytes_bad;
   if (damaged) warn_damage(in, damage);
-  if (!in->events_read && damaged) {
+  bool nothing = !in->events_read && !in->points_read;
+  if (nothing && damaged) {
     mlz_input_warn(in, "no event could be read");
     return 2;
   }
-  if (!in->events_read || *mlz_input_text(mlz_trace_summary(in->trace), "untraced_cause")) warn_empty(in);
+  if (nothing || *mlz_input_text(mlz_trace_summary(in->trace), "untraced_cause")) warn_empty(in);
   warn_filtered(in);
   uint64_t dropped = mlz_input_dropped(in);
   if (dropped)

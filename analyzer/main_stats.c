@@ -114,6 +114,18 @@ static json_t *lifetimes_json(const struct mlz_input *in, const struct mlz_stats
   return list;
 }
 
+/* The snapshots of a trace that has totals only. */
+static json_t *points_json(const struct mlz_stats *s) {
+  json_t *list = json_array();
+  for (size_t i = 0; i < s->n_points; i++) {
+    json_t *row = tally_json(&s->points[i].total, NULL);
+    json_object_set_new(row, "name", mlz_json_text(s->points[i].name));
+    json_object_set_new(row, "time_ns", json_integer((json_int_t)s->points[i].ns));
+    json_array_append_new(list, row);
+  }
+  return list;
+}
+
 static void set_copy(json_t *document, const char *key, const json_t *from, const char *from_key) {
   json_t *value = json_object_get(from, from_key);
   json_object_set_new(document, key, value ? json_deep_copy(value) : json_null());
@@ -161,11 +173,11 @@ static void print_json(struct mlz_input *in, const struct mlz_stats *s, FILE *ou
   set_copy(document, "settings", meta, "settings");
   set_copy(document, "version", meta, "version");
   json_object_set_new(document, "events", events_json(in, s));
-  json_object_set_new(document, "bytes",
-                      json_pack("{s:o, s:o, s:o, s:o, s:I}", "allocated", mlz_json_number(s->total.alloc_bytes), "freed",
-                                mlz_json_number(s->total.free_bytes), "live_at_end",
-                                mlz_json_number(s->total.alloc_bytes - s->total.free_bytes), "peak", mlz_json_number(s->peak.bytes),
-                                "peak_time_ns", (json_int_t)s->peak.time_ns));
+  json_object_set_new(
+      document, "bytes",
+      json_pack("{s:o, s:o, s:o, s:o, s:I}", "allocated", mlz_json_number(s->total.alloc_bytes), "freed",
+                mlz_json_number(s->total.free_bytes), "live_at_end", mlz_json_number(s->total.alloc_bytes - s->total.free_bytes), "peak",
+                s->peak.unknown ? json_null() : mlz_json_number(s->peak.bytes), "peak_time_ns", (json_int_t)s->peak.time_ns));
   json_object_set_new(document, "blocks",
                       json_pack("{s:o, s:o, s:o, s:o, s:o}", "allocated", mlz_json_number(s->total.alloc_count), "freed",
                                 mlz_json_number(s->total.free_count), "live_at_end",
@@ -177,8 +189,9 @@ static void print_json(struct mlz_input *in, const struct mlz_stats *s, FILE *ou
   for (unsigned d = 0; d < MLZ_BLOCK_DOMAINS; d++)
     json_object_set_new(domains, domain_names[d], tally_json(&s->domains[d], in->estimated ? &s->domain_spreads[d] : NULL));
   json_object_set_new(document, "domains", domains);
-  json_object_set_new(document, "sizes", sizes_json(in, s));
-  json_object_set_new(document, "lifetimes", lifetimes_json(in, s));
+  json_object_set_new(document, "sizes", in->totals_only ? json_null() : sizes_json(in, s));
+  json_object_set_new(document, "lifetimes", in->totals_only ? json_null() : lifetimes_json(in, s));
+  if (in->totals_only) json_object_set_new(document, "points", points_json(s));
   json_object_set_new(document, "largest_time_gap_ns", json_integer((json_int_t)in->gap_ns));
   set_copy(document, "counters", summary, "counters");
   if (!in->events_read) set_copy(document, "untraced_cause", summary, "untraced_cause");
@@ -318,9 +331,12 @@ static void print_head(struct mlz_input *in, const struct mlz_stats *s, bool at,
   line(out, at ? "live then" : "live at end", "%s%s in %s%s blocks%s", mlz_units_size(a, s->total.alloc_bytes - s->total.free_bytes),
        error_text(c, guess, true, mlz_spread_live_bytes_error(&s->spread)), mlz_units_count(b, s->total.alloc_count - s->total.free_count),
        error_text(d, guess, false, mlz_spread_live_count_error(&s->spread)), of);
-  line(out, "peak", "%s%s at %s%s", mlz_units_size(a, s->peak.bytes),
-       error_text(c, guess, true, mlz_spread_live_bytes_error(&s->peak_spread)), mlz_units_time(b, (double)s->peak.time_ns),
-       summed ? ": all processes together" : "");
+  if (s->peak.unknown)
+    line(out, "peak", "not known: of several processes out of more, or with mmap, a trace of totals does not tell it");
+  else
+    line(out, "peak", "%s%s at %s%s", mlz_units_size(a, s->peak.bytes),
+         error_text(c, guess, true, mlz_spread_live_bytes_error(&s->peak_spread)), mlz_units_time(b, (double)s->peak.time_ns),
+         summed ? ": all processes together" : "");
   line(out, "temporary", "%s%s blocks, freed before their thread's next allocation", mlz_units_count(a, s->total.temp_count),
        error_text(c, guess, false, mlz_spread_temp_count_error(&s->spread)));
   if (s->foreign > 0) line(out, "inherited", "%s frees of blocks from before a fork", mlz_units_count(a, s->foreign));
@@ -417,6 +433,29 @@ static void print_domains(const struct mlz_stats *s, FILE *out, unsigned width, 
   mlz_table_free(t);
 }
 
+static void print_points(const struct mlz_stats *s, FILE *out, unsigned width, bool color) {
+  enum { SHOWN_MAX = 20 };
+  char a[MLZ_UNITS_MAX];
+  struct mlz_table *t = mlz_table_new();
+  mlz_table_column(t, "snapshot", MLZ_COL_NAME);
+  mlz_table_column(t, "at", MLZ_COL_NUMBER);
+  mlz_table_column(t, "live", MLZ_COL_NUMBER);
+  mlz_table_column(t, "blocks", MLZ_COL_NUMBER);
+  mlz_table_column(t, "allocated", MLZ_COL_NUMBER);
+  for (size_t i = s->n_points > SHOWN_MAX ? s->n_points - SHOWN_MAX : 0; i < s->n_points; i++) {
+    const struct mlz_tally *total = &s->points[i].total;
+    mlz_table_cell(t, s->points[i].name);
+    mlz_table_cell(t, mlz_units_time(a, (double)s->points[i].ns));
+    mlz_table_cell(t, mlz_units_size(a, total->alloc_bytes - total->free_bytes));
+    mlz_table_cell(t, mlz_units_count(a, total->alloc_count - total->free_count));
+    mlz_table_cell(t, mlz_units_size(a, total->alloc_bytes));
+  }
+  if (mlz_table_rows(t)) fputc('\n', out), mlz_table_print(t, out, width, color);
+  if (s->n_points > SHOWN_MAX) fprintf(out, "The last %d of %zu snapshots (--json lists all)\n", SHOWN_MAX, s->n_points);
+  mlz_table_free(t);
+  fputs("\nRecorded with --snapshots-only: totals at snapshots; sizes, life times and collections are not known.\n", out);
+}
+
 static void print_collections(const struct mlz_stats *s, FILE *out) {
   char a[MLZ_UNITS_MAX], b[MLZ_UNITS_MAX];
   uint64_t count = 0, ns = 0;
@@ -491,9 +530,13 @@ static void print_text(struct mlz_input *in, const struct settings *settings, co
   unsigned width = mlz_term_width(out);
   print_head(in, s, settings->at || in->mark, out, color);
   print_domains(s, out, width, color);
-  print_sizes(s, out, width, color);
-  print_lifetimes(in, s, out, width, color);
-  print_collections(s, out);
+  if (in->totals_only) {
+    print_points(s, out, width, color);
+  } else {
+    print_sizes(s, out, width, color);
+    print_lifetimes(in, s, out, width, color);
+    print_collections(s, out);
+  }
   print_threads(in, s, out, width, color);
   print_processes(in, s, out, width, color);
 }

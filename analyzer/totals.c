@@ -52,7 +52,9 @@ void mlz_totals_until(struct mlz_input *in, const struct mlz_cut *cut, mlz_total
   struct mlz_totals_point point;
   if (!cut) cut = &to_the_end;
   mlz_trace_totals_rewind(in->trace);
+  in->points_read = 0;
   while (next_point(in, &point)) {
+    in->points_read++;
     struct mlz_process *p = mlz_input_process(in, point.head.process);
     struct walk *w = walk_of(&walks, p);
     if (p->chosen && point.known && before(&point, mlz_cut_limit_of(cut, p->index), w->ended)) each(context, p, &point);
