@@ -33,7 +33,7 @@ struct mlz_input {
   bool estimated;             /* some blocks stand for more than one: the rate was below 1 at some time. Complete after a scan */
   /* filled by scans */
   uint64_t events_read;
-  uint64_t points_read; /* of a trace that has totals only */
+  uint64_t points_read;             /* of a trace that has totals only */
   uint64_t lost_allocs, lost_frees; /* of the chosen processes, from LOST events */
 };
 
