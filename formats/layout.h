@@ -62,6 +62,7 @@ enum mlz_chunk_kind {
   MLZ_C_LAST = MLZ_C_TOTALS
 };
 
+#define MLZ_TOTALS_NEW_MAX (1u << 22) /* rows that one point may define */
 enum mlz_totals_flag { MLZ_TOTALS_BASE = 1, MLZ_TOTALS_MORE = 2 };
 
 /* EVENTS: op bytes that only exist in the file. The reader shows it as MLZ_OP_FREE_TEMP. */

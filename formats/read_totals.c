@@ -57,7 +57,7 @@ static int read_new(const struct mlz_trace *t, struct mlz_cursor *c, struct mlz_
   uint64_t n_weights = mlz_get_varint(c);
   const uint8_t *weights = n_weights > (uint64_t)(c->end - c->p) / sizeof(double) ? NULL : mlz_get_bytes(c, n_weights * sizeof(double));
   uint64_t n = mlz_get_varint(c);
-  if (c->bad || weights == NULL || n > (uint64_t)(c->end - c->p) || s->n + n >= UINT32_MAX) return -EBADMSG;
+  if (c->bad || weights == NULL || n > MLZ_TOTALS_NEW_MAX || n > (uint64_t)(c->end - c->p) || s->n + n >= UINT32_MAX) return -EBADMSG;
   if (!mlz_grow(&s->rows, &s->room, s->n + (size_t)n, sizeof s->rows[0])) return -ENOMEM;
   struct mlz_totals_row *rows = s->rows + s->n;
   uint32_t stack = 0;

@@ -44,6 +44,15 @@ static void check_block(struct mlz_trace *t, const struct mlz_block *b) {
   sink += mlz_trace_alloc_time(t, b->process, b->first_alloc, &ns);
 }
 
+static void check_point(struct mlz_trace *t, const struct mlz_totals_point *p) {
+  if (p->head.name >= mlz_trace_strings(t) || (!p->known && p->n != 0)) abort();
+  for (uint32_t i = 0; i < p->n; i++) {
+    const struct mlz_totals_row *row = &p->rows[i];
+    if (row->key.stack >= mlz_trace_stacks(t) || row->key.domain > 4 || !(row->key.weight >= 1)) abort();
+    sink += row->is[MLZ_TOTAL_ALLOCS];
+  }
+}
+
 static void read_trace(const uint8_t *data, size_t n) {
   struct mlz_trace *t;
   struct mlz_block b;
@@ -57,6 +66,8 @@ static void read_trace(const uint8_t *data, size_t n) {
   while ((rc = mlz_trace_next(t, 0, &b)) == 1) check_block(t, &b);
   mlz_trace_rewind(t);
   while ((rc = mlz_trace_next(t, MLZ_WANT_ALL, &b)) == 1) check_block(t, &b);
+  struct mlz_totals_point p;
+  while (mlz_trace_totals_next(t, &p) == 1) check_point(t, &p);
   mlz_trace_close(t);
 }
 
