@@ -19,6 +19,12 @@ enum mlz_ring_state {
   MLZ_RING_LIVE = 2,    /* in use; only the recorder leaves this state, once the thread is gone and all is drained */
 };
 
+enum mlz_ring_ending {
+  MLZ_RING_GOES_ON = 0,
+  MLZ_RING_ENDING = 1,   /* the thread runs its last destructors: the recorder should look whether it is gone */
+  MLZ_RING_DETACHED = 2, /* the process takes no more part: nothing is written any more, though thread and process may live */
+};
+
 struct mlz_ring {
   /* Line 0: who. Written by the producer between CLAIMED and LIVE, constant afterwards. */
   _Alignas(64) _Atomic uint32_t state; /* enum mlz_ring_state */
@@ -26,7 +32,7 @@ struct mlz_ring {
   uint32_t tid;
   uint32_t image;
   uint32_t thread_no;      /* order of creation among the image's threads, from 1; the sampling hash uses it */
-  _Atomic uint32_t ending; /* the thread runs its last destructors: the recorder should look whether it is gone */
+  _Atomic uint32_t ending; /* enum mlz_ring_ending */
   uint64_t start_ns;
   uint64_t reserved0[4];
 

@@ -13,7 +13,8 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 
-struct mlz_agent mlz_agent;
+struct mlz_control mlz_no_control = {.settings = UINT64_MAX, .clock = UINT64_MAX}; /* like nothing that a thread obeys or has seen */
+struct mlz_agent mlz_agent = {.peer = {.control = &mlz_no_control}};
 union mlz_wiped_page mlz_wiped;
 struct mlz_thread mlz_no_thread;
 void *const mlz_no_slot[2];
@@ -29,20 +30,25 @@ static __thread uint32_t end_rounds __attribute__((tls_model("initial-exec")));
 #define END_ROUNDS 4u /* PTHREAD_DESTRUCTOR_ITERATIONS of glibc: the last round in which destructors run */
 
 static void thread_end(void *arg);
+static void watch_forks(void);
+
+/* The arena is mapped. */
+static void prepare(void) {
+  struct mlz_wiped *w = mlz_wiped_get();
+  mlz_agent.no_wipe = mlz_sys3(SYS_madvise, (long)w, sizeof(mlz_wiped), MADV_WIPEONFORK) != 0;
+  uint64_t s = atomic_load_explicit(&mlz_agent_control()->settings, memory_order_acquire);
+  mlz_agent.trace_malloc = s & MLZ_SET_MALLOC;
+  mlz_agent.trace_python = s & MLZ_SET_PYTHON;
+  mlz_agent.trace_gc = s & MLZ_SET_GC;
+  mlz_agent.session_number++;
+  if (!end_key_made) end_key_made = pthread_key_create(&end_key, thread_end) == 0;
+}
 
 static void attach(void) {
   uint32_t state = MLZ_AGENT_NEW;
   if (!atomic_compare_exchange_strong(&mlz_agent.attach, &state, ATTACHING)) return;
-  bool on = mlz_session_open();
-  if (on) {
-    struct mlz_wiped *w = mlz_wiped_get();
-    mlz_agent.no_wipe = mlz_sys3(SYS_madvise, (long)w, sizeof(mlz_wiped), MADV_WIPEONFORK) != 0;
-    uint64_t s = atomic_load_explicit(&mlz_agent_control()->settings, memory_order_acquire);
-    mlz_agent.trace_malloc = s & MLZ_SET_MALLOC;
-    mlz_agent.trace_python = s & MLZ_SET_PYTHON;
-    mlz_agent.trace_gc = s & MLZ_SET_GC;
-    end_key_made = pthread_key_create(&end_key, thread_end) == 0;
-  }
+  bool on = mlz_session_find() && mlz_session_open();
+  if (on) prepare();
   atomic_store(&mlz_agent.attach, on ? MLZ_AGENT_ON : MLZ_AGENT_OFF);
 }
 
@@ -61,7 +67,7 @@ static bool image_begin(void) {
   struct mlz_control *c = mlz_agent_control();
   bool forked = mlz_agent.last_image != 0;
   /* Without --follow: the command itself and what its exec chain becomes, which stays the recorder's child. */
-  bool followed = c->follow || (!forked && (uint32_t)mlz_sys3(SYS_getppid, 0, 0, 0) == c->recorder_pid);
+  bool followed = c->follow || (!forked && (mlz_agent.started || (uint32_t)mlz_sys3(SYS_getppid, 0, 0, 0) == c->recorder_pid));
   if (mlz_recorder_died(c) || !followed) {
     atomic_store(&mlz_agent.attach, MLZ_AGENT_OFF);
     return false;
@@ -70,7 +76,7 @@ static bool image_begin(void) {
   mlz_agent.pid = mlz_sys_getpid();
   mlz_agent.peer_pid = number_in_proc("/proc/self", mlz_agent.pid);
   mlz_agent.image_parent = mlz_agent.last_image;
-  atomic_store_explicit(&mlz_agent.threads, NULL, memory_order_relaxed);
+  if (forked) atomic_store_explicit(&mlz_agent.threads, NULL, memory_order_relaxed); /* the parent's; in a session begun anew, free ones */
   atomic_store_explicit(&mlz_agent.last_gil, NULL, memory_order_relaxed);
   atomic_store_explicit(&mlz_agent.peer.stalled, 0, memory_order_relaxed);
   atomic_store_explicit(&mlz_agent.thread_next, 1, memory_order_relaxed);
@@ -81,16 +87,18 @@ static bool image_begin(void) {
 }
 
 static bool thread_gone(const struct mlz_thread *th) {
-  return atomic_load_explicit(&th->ended, memory_order_acquire) == 1 && mlz_sys3(SYS_tgkill, mlz_agent.pid, th->tid, 0) == -ESRCH;
+  return atomic_load_explicit(&th->ended, memory_order_acquire) == MLZ_THREAD_ENDED &&
+         mlz_sys3(SYS_tgkill, mlz_agent.pid, th->tid, 0) == -ESRCH;
 }
 
 /* Memory for a thread: one of a thread that is gone, else newly mapped. */
-static struct mlz_thread *thread_memory(void) {
+static struct mlz_thread *thread_memory(struct mlz_tls *t) {
   for (struct mlz_thread *th = atomic_load_explicit(&mlz_agent.threads, memory_order_acquire); th; th = th->next) {
-    uint32_t ended = 1;
-    if (thread_gone(th) && atomic_compare_exchange_strong(&th->ended, &ended, 2)) {
+    uint32_t ended = atomic_load_explicit(&th->ended, memory_order_acquire);
+    if ((ended == MLZ_THREAD_FREE || thread_gone(th)) && atomic_compare_exchange_strong(&th->ended, &ended, MLZ_THREAD_TAKEN)) {
       if (th->out.ring) mlz_session_unmap(th->out.ring);
       memset(th, 0, offsetof(struct mlz_thread, ended));
+      th->tls = t;
       return th;
     }
   }
@@ -98,6 +106,7 @@ static struct mlz_thread *thread_memory(void) {
   if (m < 0 && m > -4096) return NULL;
   mlz_sys3(SYS_madvise, m, sizeof(struct mlz_thread), MADV_WIPEONFORK);
   struct mlz_thread *th = (struct mlz_thread *)m;
+  th->tls = t;
   th->next = atomic_load_explicit(&mlz_agent.threads, memory_order_relaxed);
   while (!atomic_compare_exchange_weak(&mlz_agent.threads, &th->next, th)) {}
   return th;
@@ -139,7 +148,7 @@ static bool thread_begin(struct mlz_tls *t) {
   uint32_t index;
   struct mlz_thread *th = NULL;
   struct mlz_ring *r = mlz_session_claim(&index);
-  if (!r || !(th = thread_memory())) {
+  if (!r || !(th = thread_memory(t))) {
     if (r) mlz_session_unclaim(r);
     t->retries = t->retries ? (t->retries < RETRY_LAST ? t->retries * 2 : RETRY_LAST) : RETRY_FIRST;
     t->retry = t->retries;
@@ -159,7 +168,7 @@ static bool thread_begin(struct mlz_tls *t) {
   r->thread_no = th->number;
   r->start_ns = mlz_peer_clock(&mlz_agent.peer);
   atomic_store_explicit(&r->ending, 0, memory_order_relaxed);
-  atomic_store_explicit(&th->ended, 0, memory_order_release);
+  atomic_store_explicit(&th->ended, MLZ_THREAD_RUNS, memory_order_release);
   atomic_store_explicit(&r->state, MLZ_RING_LIVE, memory_order_release);
   t->thread = th;
   t->image = mlz_agent.last_image;
@@ -180,7 +189,7 @@ static bool thread_begin(struct mlz_tls *t) {
   return true;
 }
 
-bool mlz_agent_enter_slow(struct mlz_tls *t) {
+static bool enter_slow(struct mlz_tls *t) {
   uint32_t state = atomic_load_explicit(&mlz_agent.attach, memory_order_acquire);
   if (state == MLZ_AGENT_NEW) {
     attach();
@@ -200,6 +209,30 @@ bool mlz_agent_enter_slow(struct mlz_tls *t) {
   return true;
 }
 
+bool mlz_agent_enter_slow(struct mlz_tls *t) {
+  mlz_agent_inside(1);
+  bool yes = enter_slow(t);
+  mlz_agent_inside(-1);
+  return yes;
+}
+
+int mlz_agent_join(struct mlz_tls *t) {
+  if (!mlz_session_open()) return -ENOENT;
+  prepare();
+  if (mlz_agent.no_wipe) watch_forks();
+  if (mlz_agent.last_image > mlz_agent.image_last) mlz_agent.image_last = mlz_agent.last_image;
+  mlz_agent.last_image = 0;
+  _Atomic uint32_t *next = &mlz_agent_control()->image_next;
+  uint32_t n = atomic_load_explicit(next, memory_order_relaxed);
+  while (n <= mlz_agent.image_last && !atomic_compare_exchange_weak(next, &n, mlz_agent.image_last + 1)) {}
+  atomic_store(&mlz_agent.attach, MLZ_AGENT_ON);
+  t->retry = 0;
+  t->busy = MLZ_BUSY_EVENT;
+  bool yes = mlz_agent_enter(t);
+  t->busy = MLZ_BUSY_NOT;
+  return yes ? 0 : -ENOMEM;
+}
+
 void mlz_agent_code_died(void) {
   atomic_fetch_add_explicit(&mlz_agent.code_epoch, 1, memory_order_relaxed);
   for (struct mlz_thread *th = atomic_load_explicit(&mlz_agent.threads, memory_order_acquire); th; th = th->next) th->top = MLZ_NO_FRAME;
@@ -213,16 +246,23 @@ static void thread_end(void *arg) {
     pthread_setspecific(end_key, arg);
     return;
   }
-  /* A fork's child whose only thread ends without having done anything needs no image for that. */
-  if (t->busy || t->thread != th || t->image != atomic_load_explicit(&mlz_wiped_get()->image, memory_order_relaxed)) return;
+  if (t->busy) return;
   t->busy = MLZ_BUSY_EVENT;
-  if (mlz_agent_enter(t) && t->thread == th) {
+  atomic_thread_fence(memory_order_seq_cst); /* whoever ends the session holds the thread, then looks whether it is busy */
+  /* A fork's child whose only thread ends without having done anything needs no image for that. */
+  if (t->thread == th && t->image == atomic_load_explicit(&mlz_wiped_get()->image, memory_order_relaxed) && mlz_agent_enter(t) &&
+      t->thread == th) {
     mlz_gate_publish(t);
     if (!th->name_hash) send_name(th, MLZ_K_NAME);
     mlz_event_rare(th, MLZ_K_THREAD_END, 0, 0, mlz_peer_clock(&mlz_agent.peer), NULL, 0, false);
-    atomic_store_explicit(&th->out.ring->ending, 1, memory_order_release);
-    atomic_store_explicit(&th->ended, 1, memory_order_release);
+    atomic_store_explicit(&th->out.ring->ending, MLZ_RING_ENDING, memory_order_release);
     mlz_peer_wake(&mlz_agent.peer);
+  }
+  /* Without this, the thread could be gone while it is looked at. What belongs to another thread by now is not touched. */
+  for (;;) {
+    uint32_t ended = MLZ_THREAD_RUNS;
+    if (th->tls != t || atomic_compare_exchange_strong(&th->ended, &ended, MLZ_THREAD_ENDED) || ended != MLZ_THREAD_HELD) break;
+    mlz_sys3(SYS_sched_yield, 0, 0, 0);
   }
   t->busy = MLZ_BUSY_NOT;
 }
@@ -231,7 +271,13 @@ static void thread_end(void *arg) {
 static void forked_child(void) {
   if (!mlz_agent.no_wipe) return;
   atomic_store_explicit(&mlz_wiped_get()->image, 0, memory_order_relaxed);
-  memset(mlz_tls.thread, 0, offsetof(struct mlz_thread, ended)); /* the child's only one */
+  atomic_store_explicit(&mlz_wiped_get()->inside, 0, memory_order_relaxed);
+  if (mlz_tls.thread != &mlz_no_thread) memset(mlz_tls.thread, 0, offsetof(struct mlz_thread, ended)); /* the child's only one */
+}
+static void watch_forks(void) {
+  static bool watched;
+  if (!watched) pthread_atfork(NULL, NULL, forked_child);
+  watched = true;
 }
 
 __attribute__((constructor)) static void agent_start(void) {
@@ -240,7 +286,7 @@ __attribute__((constructor)) static void agent_start(void) {
   mlz_agent_enter(t);
   t->busy = MLZ_BUSY_OWN;
   if (atomic_load_explicit(&mlz_agent.attach, memory_order_relaxed) == MLZ_AGENT_ON) {
-    if (mlz_agent.no_wipe) pthread_atfork(NULL, NULL, forked_child);
+    if (mlz_agent.no_wipe) watch_forks();
     mlz_process_resolve_exec();
     mlz_python_start();
   }

@@ -41,6 +41,14 @@ struct mlz_known_id {
   uint64_t id;
 };
 
+enum mlz_thread_ended {
+  MLZ_THREAD_RUNS = 0,
+  MLZ_THREAD_ENDED = 1, /* its last destructor ran: its memory may be used again once its tid is gone */
+  MLZ_THREAD_TAKEN = 2, /* for another thread, which begins */
+  MLZ_THREAD_HELD = 3,  /* the thread does not end while who ends the session looks at it (leave.c) */
+  MLZ_THREAD_FREE = 4,  /* its session has ended: nobody's */
+};
+
 /* A thread. In memory of its own (mapped, never the program's heap), touched as far as it is used, and emptied by a fork
  * (MADV_WIPEONFORK): in the child nothing in it says that an event may be written. */
 struct mlz_thread {
@@ -87,8 +95,10 @@ struct mlz_thread {
   bool reset;
   bool below; /* as of the last reset: frames lie below the outermost remembered one */
 
+  struct mlz_tls *tls; /* of the thread */
+
   /* Not cleared when the memory is used again: others walk the list meanwhile. */
-  _Atomic uint32_t ended;  /* the thread's last destructor ran: may be reused once its tid is gone */
+  _Atomic uint32_t ended;  /* enum mlz_thread_ended */
   struct mlz_thread *next; /* list of all, newest first */
 
   uint64_t words[MLZ_STACK_DEPTH_MAX + 8]; /* pushed frames, outermost first */
@@ -149,12 +159,16 @@ enum mlz_agent_state {
  * next event of the child, and the first of the process, into the slow path. */
 struct mlz_wiped {
   _Atomic uint32_t image;
+  _Atomic uint32_t inside; /* threads that use the arena without being in the list of threads, or before */
 };
 struct mlz_agent {
-  struct mlz_peer peer;
+  struct mlz_peer peer;    /* its control block is one that says nothing while there is no session */
   _Atomic uint32_t attach; /* enum mlz_agent_state, survives a fork */
-  uint32_t image_parent;   /* of a fork's child: image that it was forked from */
-  uint32_t last_image;     /* the image as of the last look; survives a fork */
+  uint32_t session_number; /* of this process's sessions, from 1 */
+  uint32_t started;        /* pid of the process whose memlyze_start made the session; 0: it came with LD_PRELOAD. Survives a fork */
+  uint32_t image_last;   /* no image of another session had a higher number: what threads remember of it must not be taken for this one's */
+  uint32_t image_parent; /* of a fork's child: image that it was forked from */
+  uint32_t last_image;   /* the image as of the last look; survives a fork */
   uint32_t pid;
   uint32_t parent_pid; /* of a fork's child: the process of image_parent */
   uint32_t peer_pid;   /* the same in the recorder's pid namespace */
@@ -195,8 +209,22 @@ static inline __attribute__((always_inline)) bool mlz_agent_enter(struct mlz_tls
 /* A code object that has an id dies, under the GIL: no remembered frame may be believed. */
 MLZ_COLD void mlz_agent_code_died(void);
 
+/* A thread that is about to use the arena, or has done so: nobody unmaps it meanwhile. Then it looks at mlz_agent.attach. */
+static inline void mlz_agent_inside(int one) { atomic_fetch_add(&mlz_wiped_get()->inside, (uint32_t)one); }
+
+/* Joins the session that mlz_agent.session names, in a process that runs already: from then on events of this thread can be written. 0; -ENOENT: its
+ * arena is not there; -ENOMEM: no ring could be had (call mlz_agent_leave). */
+int mlz_agent_join(struct mlz_tls *t);
+/* leave.c: takes this process out of the session: nothing of it is looked at any more. Hooks that stay in place pass through. The GIL is held (and let
+ * go of while another thread is waited for); t->busy is NOT. False: a thread stayed inside a hook for seconds; what it may use is not unmapped. */
+bool mlz_agent_leave(struct mlz_tls *t);
+extern struct mlz_control mlz_no_control;
+
 /* session.c */
-bool mlz_session_open(void);                         /* maps the arena; false: no session */
+bool mlz_session_open(void);                         /* maps the arena of mlz_agent.session; false: no session */
+bool mlz_session_find(void);                         /* sets mlz_agent.session to the directory that LD_PRELOAD named us by; false: none */
+long mlz_session_arena(void);                        /* a descriptor of the arena; negative errno: none */
+void mlz_session_close(void);                        /* unmaps the arena but for rings that were mapped by themselves */
 bool mlz_session_reachable(void);                    /* could a program that is started now open the arena? Changes nothing */
 struct mlz_ring *mlz_session_claim(uint32_t *index); /* a populated ring, state CLAIMED; NULL: none */
 void mlz_session_unclaim(struct mlz_ring *r);

@@ -199,7 +199,7 @@ static bool store_id(const char *code, uint32_t id) {
   char *place = (char *)(uintptr_t)code + mlz_python.layout->code_extra, *entry;
   memcpy(&entry, place, sizeof(entry));
   int64_t size = entry ? (int64_t)word_at(entry, 0) : 0;
-  uint64_t value = id;
+  uint64_t value = (uint64_t)mlz_python.id_session << 32 | id;
   if (!entry) {
     size_t bytes = 8 + 8 * ((size_t)index + 1);
     entry = mlz_python_mem_alloc(bytes);
@@ -221,7 +221,7 @@ static bool store_id(const char *code, uint32_t id) {
   struct mlz_py_allocator top;
   mlz_python.err_fetch(&type, &error, &traceback);
   bool covered = mlz_python_uncover(&top);
-  int failed = mlz_python.extra_set((void *)(uintptr_t)code, index, (void *)(uintptr_t)id);
+  int failed = mlz_python.extra_set((void *)(uintptr_t)code, index, (void *)(uintptr_t)value);
   if (covered) mlz_python.mem_set(MLZ_D_MEM, &top);
   if (failed) mlz_python.err_clear();
   mlz_python.err_restore(type, error, traceback);

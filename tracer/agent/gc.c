@@ -37,6 +37,7 @@ static struct {
   uint32_t kept_n;
   void *(*new_function)(struct method_def *, void *, void *);
   int (*append)(void *, void *);
+  int (*remove)(void *, long, long, void *);
   void *(*new_list)(long);
   void *key_generation, *key_collected, *key_uncollectable; /* interned: looking a value up allocates nothing */
   long (*as_ssize)(void *);
@@ -166,7 +167,8 @@ static struct method_def definition = {"memlyze", (void *)callback, METH_FASTCAL
 static int install(void *unused) {
   (void)unused;
   struct mlz_tls *t = &mlz_tls;
-  if (t->busy || gc.installed) return 0;
+  if (t->busy || gc.installed || atomic_load_explicit(&mlz_agent.attach, memory_order_relaxed) != MLZ_AGENT_ON || !mlz_agent.trace_gc)
+    return 0;
   t->busy = MLZ_BUSY_OWN;
   mlz_names_prepare();
   gc.key_generation = mlz_python.intern("generation");
@@ -190,6 +192,8 @@ static int install(void *unused) {
     }
     if (gc.function && gc.append(list, gc.function) == 0) {
       gc.before = all_collections();
+      gc.calls = 0;
+      gc.phase = IDLE;
       gc.installed = true;
     } else {
       mlz_python.err_clear();
@@ -204,6 +208,7 @@ void mlz_gc_prepare(void) {
 #define FIND(member, name) *(void **)&gc.member = dlsym(RTLD_DEFAULT, name)
   FIND(new_function, "PyCFunction_NewEx");
   FIND(append, "PyList_Append");
+  FIND(remove, "PyList_SetSlice");
   FIND(new_list, "PyList_New");
   FIND(as_ssize, "PyLong_AsSsize_t");
   FIND(inc, "Py_IncRef");
@@ -222,6 +227,32 @@ void mlz_gc_prepare(void) {
     return;
   }
   if (mlz_python.add_pending) mlz_python.add_pending(install, NULL);
+}
+
+void mlz_gc_install(void) {
+  if (gc.new_function) install(NULL);
+}
+
+void mlz_gc_leave(void) {
+  struct mlz_tls *t = &mlz_tls;
+  bool was = gc.installed;
+  uint32_t kept = gc.kept_n;
+  mlz_gc_finalize();
+  if (!was || !gc.remove) return;
+  t->busy = MLZ_BUSY_OWN;
+  gc.kept_n = kept;
+  let_go();
+  char *list = callbacks();
+  for (long i = list ? list_size(list) - 1 : -1; i >= 0; i--) {
+    void **items;
+    memcpy(&items, list + 24, sizeof(items));
+    if (items[i] != gc.function) continue;
+    if (gc.remove(list, i, i + 1, NULL) != 0) mlz_python.err_clear();
+    break;
+  }
+  gc.dec(gc.function);
+  gc.function = NULL;
+  t->busy = MLZ_BUSY_NOT;
 }
 
 void mlz_gc_finalize(void) {

@@ -1,8 +1,9 @@
 /* The C library's malloc and mmap families, interposed. Any thread, at any time from the loader's first malloc on.
  *
- * The next definition is found by dlsym at the first call. What dlsym itself may allocate meanwhile comes from a small static
+ * The next definition is found by dlsym at the first call (in a process that runs already by mlz_libc_resolve, and modules.c leads the calls here). What dlsym itself may allocate meanwhile comes from a small static
  * buffer, whose blocks are never freed. */
 #undef _FILE_OFFSET_BITS /* it would rename mmap to mmap64; off_t has 64 bits anyway */
+#include "modules.h"
 #include "record.h"
 #include "sys.h"
 
@@ -31,6 +32,8 @@ static struct {
   int (*munmap)(void *, size_t);
   void *(*mremap)(void *, size_t, size_t, int, ...);
 } next;
+#define NEXT(X)                                                                                                                            \
+  X(malloc) X(calloc) X(realloc) X(free) X(posix_memalign) X(aligned_alloc) X(memalign) X(valloc) X(pvalloc) X(mmap) X(munmap) X(mremap)
 static _Atomic uint32_t resolved; /* 0 no, 1 under way, 2 yes */
 
 static _Alignas(16) char early[16384];
@@ -49,19 +52,8 @@ static MLZ_COLD bool resolve(void) {
   if (!atomic_compare_exchange_strong(&resolved, &state, 1)) {
     return state == 2;
   }
-#define FIND(name) *(void **)&next.name = dlsym(RTLD_NEXT, #name)
-  FIND(malloc);
-  FIND(calloc);
-  FIND(realloc);
-  FIND(free);
-  FIND(posix_memalign);
-  FIND(aligned_alloc);
-  FIND(memalign);
-  FIND(valloc);
-  FIND(pvalloc);
-  FIND(mmap);
-  FIND(munmap);
-  FIND(mremap);
+#define FIND(name) *(void **)&next.name = dlsym(RTLD_NEXT, #name);
+  NEXT(FIND)
 #undef FIND
   atomic_store(&resolved, 2);
   return true;
@@ -269,4 +261,31 @@ EXPORT void *mremap(void *address, size_t old_bytes, size_t bytes, int flags, ..
   }
   busy(t, MLZ_BUSY_NOT);
   return m;
+}
+
+/* ---- a process that runs already ---- */
+
+#define FAMILY(X)                                                                                                                          \
+  X(malloc)                                                                                                                                \
+  X(calloc)                                                                                                                                \
+  X(realloc) X(reallocarray) X(free) X(posix_memalign) X(aligned_alloc) X(memalign) X(valloc) X(pvalloc) X(mmap) X(mmap64) X(munmap)       \
+      X(mremap)
+/* What the exported names mean here: by those names the loader gives the C library's. */
+#define HERE(name) extern __typeof__(name) here_##name __attribute__((alias(#name), visibility("hidden"), copy(name)));
+FAMILY(HERE)
+#define ROW(name) {#name, (void *)here_##name, NULL},
+static struct mlz_redirect redirects[] = {FAMILY(ROW)};
+
+struct mlz_redirect *mlz_libc_redirects(unsigned *n) {
+  *n = sizeof(redirects) / sizeof(redirects[0]);
+  return redirects;
+}
+
+void mlz_libc_resolve(void) {
+  uint32_t state = 0;
+  if (!atomic_compare_exchange_strong(&resolved, &state, 1)) return;
+#define FIND(name) *(void **)&next.name = mlz_modules_find(#name);
+  NEXT(FIND)
+#undef FIND
+  atomic_store(&resolved, 2);
 }

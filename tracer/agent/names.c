@@ -36,6 +36,7 @@ void mlz_names_prepare(void) {
   names.key_threading = mlz_python.intern("threading");
   names.key_active = mlz_python.intern("_active");
   names.key_name = mlz_python.intern("_name");
+  names.threads_then = names.countdown = 0;
   names.ready = names.modules && names.next && names.attribute && names.as_unsigned && names.inc && names.dec && names.type_dict &&
                 names.key_threading && names.key_active && names.key_name;
 }

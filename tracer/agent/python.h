@@ -75,6 +75,7 @@ struct mlz_python {
   bool ended;                    /* it has begun to finalise; true until it is begun again */
   long extra_index;
   bool extra_ready;
+  uint32_t id_session; /* upper half of what co_extra holds: an id of another session of this process is none */
   char version[32];
 
   /* of the C API */
@@ -96,8 +97,10 @@ struct mlz_python {
 };
 extern struct mlz_python mlz_python;
 
-/* From the constructor: finds the interpreter and installs the hooks. */
+/* From the constructor, or where a session is started in a running process: finds the interpreter and installs the hooks. */
 void mlz_python_start(void);
+/* The session ends, the process goes on: gives back what was hooked, as far as nobody hooked it after us. The GIL is held. */
+void mlz_python_leave(void);
 /* hooks_python.c */
 bool mlz_python_install(void);
 void mlz_python_rewrap(void); /* from malloc, while wrap_pending */
@@ -132,6 +135,8 @@ void mlz_gc_prepare(void);
 /* collecting != 0: true if this allocation is made only because our callback exists. */
 MLZ_COLD bool mlz_gc_hides(bool obj_domain, size_t size);
 void mlz_gc_finalize(void);
+void mlz_gc_install(void); /* at once; the GIL is held, and calling the interpreter is safe here */
+void mlz_gc_leave(void);   /* takes the callback out */
 
 /* stack.c: what is compiled for each layout of frames. */
 struct mlz_stack_reader {

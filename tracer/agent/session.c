@@ -19,8 +19,9 @@
 
 static bool failed(long r) { return r < 0 && r > -4096; }
 
-/* The directory that LD_PRELOAD named us by; false when loaded in another way. */
-static bool session_directory(char *out, size_t size) {
+bool mlz_session_find(void) {
+  char *out = mlz_agent.session;
+  const size_t size = sizeof(mlz_agent.session);
   Dl_info info;
   if (!dladdr((void *)&mlz_session_open, &info) || !info.dli_fname) return false;
   const char *slash = strrchr(info.dli_fname, '/');
@@ -30,8 +31,7 @@ static bool session_directory(char *out, size_t size) {
   return true;
 }
 
-/* A descriptor of the arena, for the moment of a mapping; negative: none. */
-static long arena_open(void) {
+long mlz_session_arena(void) {
   char path[sizeof(mlz_agent.session) + sizeof(MLZ_ARENA_NAME) + 1];
   size_t n = strlen(mlz_agent.session);
   memcpy(path, mlz_agent.session, n);
@@ -60,8 +60,8 @@ static bool arena_trusted(long fd, struct stat *st) {
 }
 
 bool mlz_session_open(void) {
-  if (!session_directory(mlz_agent.session, sizeof(mlz_agent.session))) return false;
-  long fd = arena_open();
+  mlz_agent.whole = false;
+  long fd = mlz_session_arena();
   if (failed(fd)) return false;
   struct stat st;
   struct mlz_control *c = NULL;
@@ -86,17 +86,24 @@ bool mlz_session_open(void) {
 
 bool mlz_session_reachable(void) {
   struct stat st;
-  long fd = arena_open();
+  long fd = mlz_session_arena();
   if (failed(fd)) return fd == -EMFILE || fd == -ENFILE; /* an exec closes what is in the way */
   bool ok = arena_trusted(fd, &st);
   mlz_sys3(SYS_close, fd, 0, 0);
   return ok;
 }
 
+void mlz_session_close(void) {
+  struct mlz_control *c = mlz_agent_control();
+  long bytes = mlz_agent.whole ? (long)c->arena_bytes : MLZ_CONTROL_BYTES;
+  mlz_agent.peer.control = &mlz_no_control;
+  mlz_sys3(SYS_munmap, (long)c, bytes, 0);
+}
+
 /* Allocates a ring's pages now: a lack of memory must be an answer here, not a SIGBUS later. */
 static bool populate(struct mlz_ring *r, uint64_t bytes, uint64_t offset) {
   if (!failed(mlz_sys3(SYS_madvise, (long)r, (long)bytes, MADV_POPULATE_WRITE))) return true;
-  long fd = arena_open(); /* before Linux 5.14 */
+  long fd = mlz_session_arena(); /* before Linux 5.14 */
   if (failed(fd)) return false;
   long done = mlz_sys6(SYS_fallocate, fd, 0, (long)offset, (long)bytes, 0, 0);
   mlz_sys3(SYS_close, fd, 0, 0);
@@ -107,7 +114,7 @@ static struct mlz_ring *ring_map(uint32_t index) {
   struct mlz_control *c = mlz_agent_control();
   uint64_t offset = c->ring_offset + (uint64_t)index * c->ring_stride;
   if (mlz_agent.whole) return mlz_arena_ring(c, index);
-  long fd = arena_open();
+  long fd = mlz_session_arena();
   if (failed(fd)) return NULL;
   struct mlz_ring *r = arena_map(fd, offset, c->ring_stride);
   mlz_sys3(SYS_close, fd, 0, 0);

@@ -97,7 +97,7 @@ static __attribute__((noinline)) uint32_t FN(_id_read)(const struct mlz_thread *
   uint64_t id;
   if (MLZ_UNLIKELY(size <= index)) return 0;
   memcpy(&id, e + 8 + 8 * index, sizeof(id));
-  return (uint32_t)id;
+  return (uint32_t)(id >> 32) == mlz_python.id_session ? (uint32_t)id : 0; /* else of a session that was stopped */
 }
 static inline uint32_t FN(_id_known)(struct mlz_thread *th, const char *code) {
   struct mlz_known_id *known = &th->ids[((uintptr_t)code >> 5 ^ (uintptr_t)code >> 13) % MLZ_IDS];

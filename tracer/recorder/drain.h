@@ -91,7 +91,7 @@ struct mlz_shadow {
   struct mlz_live block;
 };
 
-enum mlz_ending { MLZ_END_NONE = 0, MLZ_END_EXIT, MLZ_END_KILLED, MLZ_END_EXEC, MLZ_END_CUT };
+enum mlz_ending { MLZ_END_NONE = 0, MLZ_END_EXIT, MLZ_END_KILLED, MLZ_END_EXEC, MLZ_END_CUT, MLZ_END_STOP };
 
 struct mlz_image {
   struct mlz_image *next;
@@ -111,7 +111,7 @@ struct mlz_image {
 
   uint32_t pid, parent_image, parent_pid, origin;
   int pidfd;   /* -1: none */
-  bool dead;   /* the process is gone, or another image runs in it */
+  bool dead;   /* the process is gone, takes no more part, or another image runs in it */
   bool closed; /* dead, and its rings are drained */
   bool known;  /* its IMAGE record was seen */
   enum mlz_ending ending;
@@ -161,6 +161,8 @@ struct mlz_drain {
   uint64_t slots_taken; /* in this round */
   uint32_t fill;        /* highest fill of a ring or its side buffer seen in this round, in 1/256 */
   uint64_t polled_ns;   /* when processes were last looked at */
+  uint32_t watched;     /* pid of a process whose recording may end while it lives; 0: none */
+  bool watched_left;    /* and so it did: all of its events were taken */
   long nap_ns;
   bool totals_only;    /* --snapshots-only */
   bool group_wanted;   /* a snapshot was asked for */
@@ -218,7 +220,8 @@ struct mlz_image *mlz_image_of(struct mlz_drain *d, uint32_t number, uint32_t pi
 void mlz_image_free(struct mlz_image *m);
 uint64_t mlz_image_allocs(const struct mlz_image *m);
 uint64_t mlz_image_frees(const struct mlz_image *m);
-void mlz_image_poll(struct mlz_drain *d); /* which processes are gone? */
+void mlz_image_poll(struct mlz_drain *d);                         /* which processes are gone? */
+void mlz_image_dead(struct mlz_image *m, enum mlz_ending ending); /* its rings are drained still; the first ending counts */
 void mlz_image_close(struct mlz_drain *d, struct mlz_image *m, enum mlz_ending ending);
 void mlz_image_row(struct mlz_drain *d, struct mlz_image *m); /* (again) into the PROCESS table */
 void mlz_image_thread_row(struct mlz_drain *d, struct mlz_feed *f);

@@ -137,7 +137,8 @@ void mlz_feed_look(struct mlz_drain *d) {
   for (uint32_t i = 0; i < d->feeds_high; i++) {
     struct mlz_feed *f = d->feeds[i];
     if (!f || f->gone) continue;
-    bool ending = atomic_load_explicit(&f->ring->ending, memory_order_acquire);
+    uint32_t ending = atomic_load_explicit(&f->ring->ending, memory_order_acquire);
+    if (ending == MLZ_RING_DETACHED) mlz_image_dead(f->image, MLZ_END_STOP);
     if (f->image->dead) {
       f->gone = true;
     } else if (ending || d->clock_ns - f->checked_ns > LOOK_NS) {

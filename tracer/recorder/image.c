@@ -10,7 +10,7 @@
 
 #define POLL_MAX 64 /* processes looked at with one call */
 
-static void image_dead(struct mlz_image *m, enum mlz_ending ending) {
+void mlz_image_dead(struct mlz_image *m, enum mlz_ending ending) {
   if (m->dead) return;
   m->dead = true;
   m->ending = ending;
@@ -43,9 +43,9 @@ struct mlz_image *mlz_image_of(struct mlz_drain *d, uint32_t number, uint32_t pi
   m->pid = pid;
   m->start_ns = d->clock_ns;
   m->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
-  if (m->pidfd < 0 && errno == ESRCH) image_dead(m, MLZ_END_EXIT);
+  if (m->pidfd < 0 && errno == ESRCH) mlz_image_dead(m, MLZ_END_EXIT);
   for (struct mlz_image *o = d->images; o; o = o->next) {
-    if (o->pid == pid && o->number < number) image_dead(o, MLZ_END_EXEC); /* one image at a time lives in a process */
+    if (o->pid == pid && o->number < number) mlz_image_dead(o, MLZ_END_EXEC); /* one image at a time lives in a process */
   }
   m->process = ++d->processes;
   process_note(d, number, m->process);
@@ -82,7 +82,7 @@ uint64_t mlz_image_frees(const struct mlz_image *m) {
 static void poll_some(struct mlz_image **of, struct pollfd *fds, unsigned n) {
   if (poll(fds, n, 0) <= 0) return;
   for (unsigned i = 0; i < n; i++) {
-    if (fds[i].revents) image_dead(of[i], MLZ_END_EXIT);
+    if (fds[i].revents) mlz_image_dead(of[i], MLZ_END_EXIT);
   }
 }
 
@@ -111,8 +111,9 @@ unsigned mlz_image_living(const struct mlz_drain *d) {
 void mlz_image_close(struct mlz_drain *d, struct mlz_image *m, enum mlz_ending ending) {
   if (m->closed) return;
   m->closed = true;
-  image_dead(m, ending);
+  mlz_image_dead(m, ending);
   mlz_image_point(d, m, m->finalized ? MLZ_POINT_EXIT : MLZ_POINT_END, 0, m->last_ns);
+  if (m->ending == MLZ_END_STOP && m->pid == d->watched) d->watched_left = true;
   d->live_bytes -= m->live_bytes;
   m->live_bytes = 0;
   mlz_heap_deinit(&m->heap);
@@ -170,7 +171,7 @@ static json_t *command_json(const struct mlz_image *m) {
 static json_t *number(uint64_t n) { return json_integer((json_int_t)n); }
 
 void mlz_image_row(struct mlz_drain *d, struct mlz_image *m) {
-  static const char *const endings[] = {"", "exit", "killed", "exec", "cut"};
+  static const char *const endings[] = {"", "exit", "killed", "exec", "cut", "stop"};
   if (!d->symbols.writer) return;
   json_t *j = json_object();
   json_object_set_new(j, "id", number(m->process));

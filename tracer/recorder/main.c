@@ -6,6 +6,7 @@
 #include "tracer/recorder/options.h"
 #include "tracer/recorder/output.h"
 #include "tracer/recorder/report.h"
+#include "tracer/recorder/serve.h"
 #include "tracer/recorder/session.h"
 #include "tracer/recorder/survivors.h"
 
@@ -27,6 +28,7 @@ struct recording {
   struct mlz_session session;
   struct mlz_arena arena;
   struct mlz_launch launch;
+  struct mlz_serve serve;
   struct mlz_writer *writer;
   struct mlz_emit *emit;
   struct mlz_drain drain;
@@ -36,7 +38,10 @@ struct recording {
   char memfd[48];
 };
 
+static bool serving; /* somebody hears us on another descriptor */
+
 static int fail(const char *text) {
+  if (serving) mlz_serve_say("error", text);
   fprintf(stderr, "memlyze-record: %s\n", text);
   return FAILED;
 }
@@ -127,10 +132,10 @@ static int prepare_session(struct recording *r, const char *agent, char *err, si
   mlz_launch_wakes(r->arena.control);
   if ((e = mlz_session_link(&r->session, agent, r->arena.fd)) < 0) {
     snprintf(err, size, "%s: cannot make a link: %s", r->session.path, strerror(-e));
-  } else if ((e = mlz_launch_fork(&r->launch, r->options.command, preload)) < 0) {
+  } else if (!r->serve.pid && (e = mlz_launch_fork(&r->launch, r->options.command, preload)) < 0) {
     snprintf(err, size, "cannot start a process: %s", strerror(-e));
   } else if ((e = open_file(r, err, size)) < 0) {
-    mlz_launch_cancel(&r->launch);
+    if (!r->serve.pid) mlz_launch_cancel(&r->launch);
   }
   return e;
 }
@@ -177,7 +182,7 @@ static bool all_gone(struct recording *r, unsigned idle) {
 static void drain_until_end(struct recording *r) {
   struct mlz_drain *d = &r->drain;
   for (unsigned idle = 0;;) {
-    bool stop = mlz_launch_poll(&r->launch);
+    bool stop = !r->serve.pid && mlz_launch_poll(&r->launch);
     mlz_desk_look(&r->desk);
     idle = mlz_drain_round(d) || r->desk.taken ? 0 : idle + 1;
     mlz_desk_obey(&r->desk, d);
@@ -186,6 +191,7 @@ static void drain_until_end(struct recording *r) {
     if (d->group_wanted || due) seal(r);
     mlz_desk_answer(&r->desk, r->emit);
     if (r->progress) mlz_report_progress(d, mlz_emit_bytes(r->emit), &r->progress_ns);
+    if (r->serve.pid) r->launch.exited = mlz_serve_over(&r->serve, d);
     if (r->launch.exited && (!r->options.wait_all || all_gone(r, idle))) return;
     if (stop) {
       mlz_launch_stop_self();
@@ -221,12 +227,13 @@ static unsigned drain_rest(struct recording *r) {
   return cut;
 }
 
-static void finish(struct recording *r) {
+/* 0, or why the file is not whole: negative errno. */
+static int finish(struct recording *r) {
   struct mlz_drain *d = &r->drain;
   struct mlz_outcome o = {.status = r->launch.status};
   o.cut = drain_rest(r);
   o.duration_ns = mlz_arena_clock(d->control);
-  if (d->first_ring == 0) o.untraced = mlz_launch_untraced_cause(r->options.command[0], r->arena.control);
+  if (d->first_ring == 0 && !r->serve.pid) o.untraced = mlz_launch_untraced_cause(r->options.command[0], r->arena.control);
   seal(r);
   mlz_emit_join(r->emit);
   o.error = mlz_emit_error(r->emit);
@@ -242,10 +249,55 @@ static void finish(struct recording *r) {
             r->options.output, strerror(-o.error));
   }
   if (!r->options.quiet) mlz_report_print(d, &o, r->options.output);
+  return o.error;
+}
+
+/* Once COMMAND runs, or, where there is a program to serve, before it is told that we are there. */
+static int begin(struct recording *r) {
+  char err[PATH_MAX + 256];
+  if (mlz_output_place(&r->output, r->options.force, err, sizeof err) < 0) {
+    fail(err); /* it goes on under the temporary name */
+    if (serving) mlz_output_abandon(&r->output);
+    if (serving) return FAILED;
+  }
+  int e = mlz_emit_new(&r->emit, r->writer);
+  if (e == 0) e = mlz_drain_init(&r->drain, r->arena.control, r->writer, r->emit, r->options.sample_rate);
+  if (e < 0) return fail(serving ? "out of memory" : "out of memory; COMMAND runs on untraced");
+  r->drain.every_ns = r->options.snapshot_every_ns;
+  r->drain.totals_only = r->options.snapshots_only;
+  mlz_symbols_set_filter(&r->drain.symbols, &r->options.filter);
+  mlz_desk_init(&r->desk, r->arena.control, (uint32_t)r->launch.pid);
+  r->drain.watched = r->serve.pid;
+  if (serving) mlz_serve_say("ready", r->session.path);
+  return 0;
+}
+
+static void end(struct recording *r) {
+  mlz_emit_free(r->emit);
+  mlz_drain_deinit(&r->drain);
+  mlz_writer_free(r->writer);
+}
+
+static int serve(struct recording *r) {
+  char err[PATH_MAX + 256];
+  serving = true;
+  if (mlz_serve_begin(&r->serve, r->options.serve, err, sizeof err) < 0) return fail(err);
+  r->options.command = r->serve.command;
+  r->launch.pid = (pid_t)r->serve.pid;
+  int status = prepare(r);
+  if (status) return status;
+  status = begin(r);
+  if (status == 0) drain_until_end(r);
+  mlz_session_remove(&r->session);
+  if (status) return status;
+  int e = finish(r);
+  snprintf(err, sizeof err, "%s: writing failed: %s; the trace is readable up to the last whole part, what came later is lost",
+           r->options.output, strerror(-e));
+  end(r);
+  mlz_serve_answer(r->output.path, e < 0 ? err : NULL);
 }
 
 static int record(struct recording *r) {
-  char err[PATH_MAX + 256];
   mlz_launch_signals();
   int status = prepare(r);
   if (status) return status;
@@ -255,25 +307,16 @@ static int record(struct recording *r) {
     mlz_session_remove(&r->session);
     return status;
   }
-  if (mlz_output_place(&r->output, r->options.force, err, sizeof err) < 0) fail(err); /* it goes on under the temporary name */
-  int e = mlz_emit_new(&r->emit, r->writer);
-  if (e == 0) e = mlz_drain_init(&r->drain, r->arena.control, r->writer, r->emit, r->options.sample_rate);
-  if (e < 0) { /* COMMAND runs already: without us it goes on untraced */
-    fprintf(stderr, "memlyze-record: out of memory; COMMAND runs on untraced\n");
+  status = begin(r);
+  if (status) {
     mlz_session_remove(&r->session);
-    return FAILED;
+    return status;
   }
-  r->drain.every_ns = r->options.snapshot_every_ns;
-  r->drain.totals_only = r->options.snapshots_only;
-  mlz_symbols_set_filter(&r->drain.symbols, &r->options.filter);
-  mlz_desk_init(&r->desk, r->arena.control, (uint32_t)r->launch.pid);
   r->progress = !r->options.quiet && isatty(2);
   drain_until_end(r);
   mlz_session_leave(&r->session);
   finish(r);
-  mlz_emit_free(r->emit);
-  mlz_drain_deinit(&r->drain);
-  mlz_writer_free(r->writer);
+  end(r);
   return r->launch.status;
 }
 
@@ -283,6 +326,7 @@ int main(int argc, char **argv) {
   if (mlz_launch_guard_descriptors() < 0) return FAILED;
   int outcome = mlz_options_parse(&r.options, argc, argv, err, sizeof err);
   if (outcome < 0) {
+    if (r.options.serve) mlz_serve_say("wrong", err);
     fprintf(stderr, "memlyze-record: %s\n", err);
     return 2;
   }
@@ -294,5 +338,5 @@ int main(int argc, char **argv) {
     puts("memlyze-record " MLZ_VERSION);
     return 0;
   }
-  return record(&r);
+  return r.options.serve ? serve(&r) : record(&r);
 }

@@ -1,9 +1,10 @@
 /* memlyze TOOL ...: the same program as memlyze-TOOL, which lies beside this one (or in the build tree's analyzer/). */
+#include "tracer/recorder/tool.h"
+
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 static const struct {
   const char *name, *what;
@@ -24,26 +25,6 @@ static void help(FILE *to) {
   fputs("\nBegin with:\n  memlyze record python3 app.py\n  memlyze stats trace.mlyze\n", to);
 }
 
-/* Returns only if the tool was not found. */
-static void run(const char *tool, char **argv) {
-  static const char *const places[] = {"", "/../../analyzer"};
-  char exe[PATH_MAX], path[PATH_MAX + 64];
-  ssize_t n = readlink("/proc/self/exe", exe, sizeof exe - 1);
-  if (n < 0) n = 0;
-  exe[n] = 0;
-  char *slash = strrchr(exe, '/');
-  if (!slash) return;
-  *slash = 0;
-  for (unsigned i = 0; i < sizeof places / sizeof places[0]; i++) {
-    snprintf(path, sizeof path, "%s%s/memlyze-%s", exe, places[i], tool);
-    execv(path, argv);
-    if (errno != ENOENT && errno != ENOTDIR) {
-      fprintf(stderr, "memlyze: %s: %s; reinstall memlyze\n", path, strerror(errno));
-      return;
-    }
-  }
-}
-
 int main(int argc, char **argv) {
   const char *tool = argc > 1 ? argv[1] : "--help";
   if (argc < 2) {
@@ -58,7 +39,7 @@ int main(int argc, char **argv) {
     help(stdout);
     return 0;
   }
-  char name[64], *asked[] = {name, "--help", NULL}, **args = argv + 1;
+  char path[PATH_MAX], name[64], *asked[] = {name, "--help", NULL}, **args = argv + 1;
   if (!strcmp(tool, "help")) {
     tool = argv[2];
     args = asked;
@@ -69,7 +50,11 @@ int main(int argc, char **argv) {
   }
   snprintf(name, sizeof name, "memlyze-%s", tool);
   if (args != asked) args[0] = name;
-  run(tool, args);
+  int e = mlz_tool_exec(tool, args, path, sizeof path);
+  if (e != -ENOENT) {
+    fprintf(stderr, "memlyze: %s: %s; reinstall memlyze\n", path, strerror(-e));
+    return 2;
+  }
   fprintf(stderr, "memlyze: no tool '%s'; memlyze --help lists the tools\n", tool);
   return 2;
 }

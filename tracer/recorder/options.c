@@ -36,6 +36,7 @@ enum id {
   ID_ONLY,
   ID_QUIET,
   ID_VERSION,
+  ID_SERVE,
   ID_LATER, /* of the contract, not in this version */
 };
 
@@ -63,6 +64,7 @@ static const struct mlz_option_row rows[] = {
     {ID_VERBOSE, "verbose", NULL, "say what is done"},
     {ID_HELP, "help", NULL, "this text"},
     {ID_VERSION, "version", NULL, "the version"},
+    {ID_SERVE, "serve", "PID", NULL}, /* not for people: serve.h */
     {ID_LATER, "native", NULL, NULL},
     {ID_LATER, "max-size", "SIZE", NULL},
     {ID_LATER, "flight-recorder", "T", NULL},
@@ -189,6 +191,8 @@ static const char *take(struct mlz_options *o, int id, const char *value) {
   case ID_VERBOSE:
     o->verbose = true;
     return NULL;
+  case ID_SERVE:
+    return mlz_option_count(value, 1, INT32_MAX, &o->serve) ? NULL : "must be the number of a process";
   default:
     return "is not in this version";
   }
@@ -233,6 +237,12 @@ int mlz_options_parse(struct mlz_options *o, int argc, char **argv, char *err, s
   }
   if (mlz_filter_any(&o->filter) && o->max_stack_depth == 0) {
     snprintf(err, err_size, "--include and --exclude look at the stacks, of which --max-stack-depth 0 keeps nothing; drop one of them");
+    return -EINVAL;
+  }
+  if (o->serve) {
+    o->quiet = true;
+    if (optind == argc) return MLZ_OPTIONS_RUN;
+    snprintf(err, err_size, "--serve takes no COMMAND");
     return -EINVAL;
   }
   if (optind >= argc) {

@@ -20,6 +20,7 @@ struct mlz_options {
   uint32_t max_events;      /* as given; mlz_options_slots rounds it */
   struct mlz_filter filter; /* pointers into argv */
   bool drop, python, malloc, follow, wait_all, quiet, verbose;
+  uint32_t serve; /* pid; 0: none. There is no COMMAND then (serve.h) */
   char **command; /* in argv; NULL-terminated */
 };
 
