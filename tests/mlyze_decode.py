@@ -13,7 +13,7 @@ import sys
 M64 = (1 << 64) - 1
 MAGIC = b'MLYZE\r\n\x1a'
 CHUNK_MAGIC = b'\xf7MLC'
-META, STRINGS, FRAMES, STACKS, PROCESS, THREAD, EVENTS, GROUP, SUMMARY, INDEX, END = range(1, 12)
+META, STRINGS, FRAMES, STACKS, PROCESS, THREAD, EVENTS, GROUP, SUMMARY, INDEX, END, TOTALS = range(1, 13)
 ALLOC, FREE, FREE_TEMP, FREE_OLD, FREE_OLD_TEMP, FREE_FOREIGN, FREE_TEMP_REF = range(7)
 KNOWN_OPS = set(range(7)) | set(range(16, 23))
 
@@ -125,6 +125,7 @@ class Trace:
         self.strings, self.frames, self.stacks = {0: ''}, {0: (0, 0, 0, 0, 0)}, {0: (False, [])}
         self.processes, self.threads = {}, {}
         self.events = []  # (offset, group)
+        self.totals = []  # (offset, size)
         self.groups = 0
         self.bad = self.bad_bytes = self.unknown = 0
         self.cut = False
@@ -140,6 +141,8 @@ class Trace:
                     self.groups += 1
                 if kind == EVENTS:
                     self.events.append((at, size, group))
+                elif kind == TOTALS:
+                    self.totals.append((at, size))
                 elif chunk is None or chunk[0] != kind or chunk[4] != size:
                     self.damage(size)
                 else:
@@ -152,8 +155,9 @@ class Trace:
         if not 64 <= size <= 4096 or len(self.data) < size or struct.unpack_from('<Q', self.data, size - 8)[0] != xxh64(0, self.data[:size - 8]):
             self.damage(64)
             return 64
-        if oldest > 1 or features & 0xffffffff:
+        if oldest > 1 or features & 0xfffffffe:
             raise SystemExit('a newer format')
+        self.totals_only = features & 1
         return size
 
     def damage(self, size):
@@ -209,6 +213,8 @@ class Trace:
                 continue
             if chunk[0] == EVENTS:
                 self.events.append((at, chunk[4], self.groups))
+            elif chunk[0] == TOTALS:
+                self.totals.append((at, chunk[4]))
             else:
                 self.groups += chunk[0] == GROUP
                 self.load(chunk)
@@ -273,6 +279,61 @@ class Trace:
                 row.append(((row[-1] if row else 0) + c.zigzag()) & 0xffffffff)
             outermost_first = row
             self.stacks[first + i] = (bool(head & 1), row[::-1])
+
+
+# ---- totals ----
+
+def decode_totals(t):
+    """Yields (head, rows) of each point: head is [process, part, flags, point, name, ns, ...], rows {number: (stack, domain, weight bits, [nine integers])},
+    or None where what it builds upon was lost."""
+    state = {}  # process: [part, rows or None]
+    for at, size in t.totals:
+        chunk = t.chunk(at)
+        head = None
+        try:
+            if chunk is None or chunk[0] != TOTALS or chunk[4] != size:
+                raise Damaged('chunk')
+            c = Cursor(t.payload(chunk))
+            head = [c.varint() for _ in range(13)]
+            known = state.setdefault(head[0], [-1, None])
+            if head[2] & 1:
+                known[1] = {}
+            elif head[1] != known[0] + 1:
+                known[1] = None
+            known[0] = head[1]
+            if known[1] is not None:
+                rows, known[1] = known[1], None
+                totals_rows(c, chunk[3], rows)
+                known[1] = rows
+        except (Damaged, IndexError, KeyError, RuntimeError):
+            t.damage(size)
+            continue
+        if not head[2] & 2:
+            yield head, known[1]
+
+
+def totals_rows(c, count, rows):
+    weights = [struct.unpack('<Q', c.take(8))[0] for _ in range(c.varint())]
+    n, stack, stacks = c.varint(), 0, []
+    for _ in range(n):
+        stack = (stack + c.zigzag()) & 0xffffffff
+        stacks.append(stack)
+    for stack in stacks:
+        kind = c.varint()
+        if kind % 8 > 4:
+            raise Damaged('domain')
+        rows[len(rows)] = (stack, kind % 8, weights[kind // 8], [0] * 9)
+    if c.varint() != count:
+        raise Damaged('count')
+    changed, following = [], 0
+    for _ in range(count):
+        following += c.varint() + 1
+        changed.append(following - 1)
+    for field in range(9):
+        for row in changed:
+            rows[row][3][field] = (rows[row][3][field] + c.zigzag()) & M64
+    if not c.done():
+        raise Damaged('long')
 
 
 # ---- events ----
@@ -432,6 +493,11 @@ def lines(t):
             elif what is not None:
                 line += ' class %d alloc %d' % what
             yield line
+    for head, rows in decode_totals(t):
+        yield ('point process %d kind %d name %d ns %d events %d allocations %d peak %d at %d all %d at %d foreign %d known %d'
+               % (head[0], head[3], min(head[4], strings), *head[5:], rows is not None))
+        for number, (stack, domain, weight, values) in sorted((rows or {}).items()):
+            yield 'row %d stack %d domain %d weight %016x %s' % (number, min(stack, stacks), domain, weight, ' '.join(map(str, values)))
     yield 'damage chunks %d bytes %d unknown %d cut %d' % (t.bad, t.bad_bytes, t.unknown, t.cut)
 
 

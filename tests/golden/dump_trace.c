@@ -73,6 +73,22 @@ static void chunk(const struct mlz_block *b, FILE *out) {
   }
 }
 
+static void point(const struct mlz_totals_point *p, FILE *out) {
+  const struct mlz_totals_head *h = &p->head;
+  fprintf(out, "point process %" PRIu32 " kind %u name %" PRIu32 " ns %" PRIu64 " events %" PRIu64 " allocations %" PRIu64, h->process,
+          (unsigned)h->point, h->name, h->ns, h->events, h->allocations);
+  fprintf(out, " peak %" PRIu64 " at %" PRIu64 " all %" PRIu64 " at %" PRIu64 " foreign %" PRIu64 " known %d\n", h->peak_bytes, h->peak_ns,
+          h->all_peak_bytes, h->all_peak_ns, h->foreign, p->known);
+  for (uint32_t i = 0; i < p->n; i++) {
+    const struct mlz_totals_row *row = &p->rows[i];
+    uint64_t weight;
+    memcpy(&weight, &row->key.weight, sizeof weight);
+    fprintf(out, "row %" PRIu32 " stack %" PRIu32 " domain %" PRIu32 " weight %016" PRIx64, i, row->key.stack, row->key.domain, weight);
+    for (unsigned k = 0; k < MLZ_TOTALS; k++) fprintf(out, " %" PRIu64, row->is[k]);
+    fputc('\n', out);
+  }
+}
+
 void dump_trace(struct mlz_trace *t, FILE *out) {
   object(out, "meta", mlz_trace_meta(t));
   object(out, "summary", mlz_trace_summary(t));
@@ -80,6 +96,9 @@ void dump_trace(struct mlz_trace *t, FILE *out) {
   struct mlz_block b;
   mlz_trace_rewind(t);
   while (mlz_trace_next(t, MLZ_WANT_ALL, &b) == 1) chunk(&b, out);
+  struct mlz_totals_point p;
+  mlz_trace_totals_rewind(t);
+  while (mlz_trace_totals_next(t, &p) == 1) point(&p, out);
   const struct mlz_damage *d = mlz_trace_damage(t);
   fprintf(out, "damage chunks %" PRIu64 " bytes %" PRIu64 " unknown %" PRIu64 " cut %d\n", d->chunks_bad, d->bytes_bad, d->chunks_unknown,
           d->cut);

@@ -58,6 +58,17 @@ int main(int argc, char **argv) {
   memcpy(copy + at, whole + strings, n - strings);
   at += n - strings;
   save("unknown", copy, at - 32);
+
+  /* Totals instead of events; and the same with a point lost. */
+  size_t totals_n;
+  uint8_t *totals = sample_totals(&totals_n);
+  if (totals == NULL) return 2;
+  save("totals", totals, totals_n);
+  size_t lost = find(totals, totals_n, first, MLZ_C_TOTALS);
+  lost = find(totals, totals_n, lost + sample_chunk_size(totals + lost), MLZ_C_TOTALS);
+  totals[lost + 40] ^= 1;
+  save("totals-hole", totals, totals_n);
+  free(totals);
   free(whole);
   free(open_ended);
   free(copy);

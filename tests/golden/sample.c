@@ -150,6 +150,61 @@ uint8_t *sample_bytes(int finish, size_t *n) {
   return bytes;
 }
 
+static int one_point(struct mlz_writer *w, uint32_t *part, uint32_t process, enum mlz_point_kind kind, uint32_t name, uint64_t ns) {
+  static const struct mlz_totals_key keys[] = {{1, 2, 1}, {2, 2, 1}, {4, 4, 1}, {3, 0, 12.5}, {3, 2, 1}};
+  struct mlz_totals_change changes[5];
+  bool base = *part == 0 || kind == MLZ_POINT_EXIT, later = process == 1 && *part >= 1;
+  uint32_t n = 0, n_rows = later ? 5 : 3;
+  for (uint32_t row = 0; row < n_rows; row++) {
+    if (!base && row == 1) continue; /* nothing new */
+    struct mlz_totals_change *c = &changes[n++];
+    *c = (struct mlz_totals_change){.row = row, .by = {3 + row, 1000 * (row + 1), row, 40 * row, row / 2, 16 * (row / 2), row * row}};
+    if (row == 3) c->by[MLZ_TOTAL_ALLOC_SQUARES] = ns, c->by[MLZ_TOTAL_FREE_SQUARES] = 1;
+    if (row == 4) c->by[MLZ_TOTAL_SIZE_MAX] = UINT64_C(1) << 40;
+  }
+  struct mlz_totals_head h = {.process = process, .point = kind, .name = name, .ns = ns, .events = *part + 1, .allocations = 10 * ns};
+  h.peak_bytes = 5000 + ns, h.peak_ns = ns - 10, h.all_peak_bytes = 7000 + ns, h.all_peak_ns = ns - 20, h.foreign = ns / 100;
+  if (base) return mlz_writer_totals(w, &h, part, true, keys, n_rows, changes, n);
+  return mlz_writer_totals(w, &h, part, false, keys + 3, *part == 1 ? n_rows - 3 : 0, changes, n);
+}
+
+static int write_totals(struct mlz_writer *w) {
+  uint32_t first = 0, second = 0;
+  first_tables(w);
+  int rc = one_point(w, &first, 1, MLZ_POINT_SNAPSHOT, 8, 1000);
+  if (rc == 0) rc = flush_tables(w);
+  if (rc == 0) rc = one_point(w, &first, 1, MLZ_POINT_SNAPSHOT, 8, 2000);
+  if (rc == 0) rc = one_point(w, &second, 2, MLZ_POINT_SNAPSHOT, 8, 2000);
+  if (rc == 0) rc = flush_tables(w);
+  if (rc == 0) rc = one_point(w, &second, 2, MLZ_POINT_END, 0, 2500);
+  if (rc == 0) rc = one_point(w, &first, 1, MLZ_POINT_END, 0, 3000);
+  if (rc == 0) rc = one_point(w, &first, 1, MLZ_POINT_EXIT, 0, 3100);
+  if (rc != 0) return rc;
+  json_t *s = state(1, 3200);
+  rc = mlz_writer_finish(w, s);
+  json_decref(s);
+  return rc;
+}
+
+uint8_t *sample_totals(size_t *n) {
+  int fd = memfd_create("sample", MFD_CLOEXEC), keep = dup(fd);
+  uint8_t *bytes = NULL;
+  struct mlz_writer *w = NULL;
+  json_t *meta = json_pack("{s:s,s:{s:b}}", "version", "0.1.0", "settings", "snapshots_only", 1);
+  int rc = mlz_writer_new_totals_only(&w, fd, meta, 0);
+  if (rc == 0) rc = write_totals(w);
+  off_t size = rc == 0 ? lseek(keep, 0, SEEK_END) : -1;
+  if (size > 0 && (bytes = malloc((size_t)size)) != NULL && pread(keep, bytes, (size_t)size, 0) != size) {
+    free(bytes);
+    bytes = NULL;
+  }
+  *n = (size_t)size;
+  mlz_writer_free(w);
+  close(keep);
+  json_decref(meta);
+  return bytes;
+}
+
 size_t sample_chunk(uint8_t *out, unsigned kind, uint64_t count, const void *payload, uint32_t n) {
   struct mlz_chunk_header h = {.magic = MLZ_CHUNK_MAGIC, .kind = (uint16_t)kind, .stored = n, .raw = n, .count = count};
   h.checksum = mlz_chunk_checksum(&h, payload);
