@@ -1,12 +1,16 @@
 #include "api.h"
 
+#include "shm/mailbox_ask.h"
+
 #include "event.h"
+#include "gate.h"
 #include "launch.h"
 #include "modules.h"
 #include "python.h"
 #include "sys.h"
 
 #include <errno.h>
+#include <math.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
@@ -239,6 +243,91 @@ EXPORT int memlyze_stop(char *text, size_t size) {
   } else {
     fail(r, text, size, "another thread is starting or stopping the recording");
   }
+  errno = saved;
+  return r;
+}
+
+/* ---- requests ---- */
+
+static bool take_name(const char *name, char *into, uint32_t *bytes, const char *what, char *text, size_t size) {
+  if (!name) return true;
+  size_t n = strnlen(name, MLZ_MAILBOX_NAME_MAX + 1);
+  const char *problem = mlz_mailbox_name_problem(name, n);
+  if (problem) {
+    if (size) snprintf(text, size, "%s: the name %s", what, problem);
+    return false;
+  }
+  memcpy(into, name, n);
+  *bytes = (uint32_t)n;
+  return true;
+}
+
+static bool recording(void) { return atomic_load(&mlz_agent.attach) == MLZ_AGENT_ON; }
+
+/* Its process must have a ring, whose thread carries the mark, and what this thread has passed over so far is counted before it. */
+static bool be_known(struct mlz_tls *t) {
+  t->busy = MLZ_BUSY_EVENT;
+  bool yes = mlz_agent_enter(t);
+  if (yes) mlz_gate_publish(t);
+  t->busy = MLZ_BUSY_NOT;
+  return yes;
+}
+
+static int ask(const struct mlz_request *q, uint64_t *ns, char *text, size_t size) {
+  if (!recording() || !be_known(&mlz_tls)) {
+    enum memlyze_mode mode = mode_now();
+    bool dead = mode != MEMLYZE_MODE_NONE;
+    return fail(dead ? MEMLYZE_E_RECORDER : MEMLYZE_E_STATE, text, size, dead ? "the recorder has ended" : "recording was not started");
+  }
+  long fd = mlz_session_arena();
+  if (fd < 0) return fail(MEMLYZE_E_RECORDER, text, size, "the recorder has ended");
+  struct mlz_request request = *q;
+  request.pid = mlz_agent.peer_pid;
+  int e = mlz_mailbox_ask((int)fd, mlz_agent_control(), &request, recording, ns, text, size);
+  mlz_sys3(SYS_close, fd, 0, 0);
+  switch (e) {
+  case 0:
+    return 0;
+  case -EINVAL:
+    return MEMLYZE_E_VALUE;
+  case -ECANCELED:
+    return MEMLYZE_E_STATE;
+  case -EIO:
+  case -ENOSPC:
+    return MEMLYZE_E_SYSTEM;
+  default:
+    return MEMLYZE_E_RECORDER;
+  }
+}
+
+EXPORT int memlyze_request(const char *mark, const char *snapshot, double sample_rate, int max_stack_depth, int paused, uint64_t *ns,
+                           char *text, size_t size) {
+  int saved = errno;
+  struct mlz_request q = {0};
+  *ns = 0;
+  if (size) text[0] = 0;
+  if (!take_name(mark, q.mark, &q.mark_bytes, "mark", text, size) ||
+      !take_name(snapshot, q.snapshot, &q.snapshot_bytes, "snapshot", text, size))
+    return MEMLYZE_E_VALUE;
+  if (!isnan(sample_rate)) {
+    if (!(sample_rate > 0 && sample_rate <= 1))
+      return fail(MEMLYZE_E_VALUE, text, size, "the sample rate must be a number above 0 and at most 1");
+    q.mask |= MLZ_SET_RATE_MASK;
+    q.sample_rate = sample_rate;
+  }
+  if (max_stack_depth != -1) {
+    if (max_stack_depth < 0 || max_stack_depth > (int)MLZ_STACK_DEPTH_MAX)
+      return fail(MEMLYZE_E_VALUE, text, size, "the stack depth must be a whole number from 0 to 1024");
+    q.mask |= MLZ_SET_DEPTH_MASK;
+    q.depth = (uint32_t)max_stack_depth;
+  }
+  if (paused != -1) {
+    q.mask |= MLZ_SET_PAUSED;
+    if (paused) q.bits |= MLZ_SET_PAUSED;
+  }
+  mlz_agent_inside(1); /* the mailbox stays mapped: another thread may stop the recording */
+  int r = ask(&q, ns, text, size);
+  mlz_agent_inside(-1);
   errno = saved;
   return r;
 }

@@ -1,5 +1,5 @@
 /* memlyze control: changes a running session, from outside. */
-#include "tracer/recorder/marking.h"
+#include "shm/mailbox_ask.h"
 #include "tracer/recorder/option_rows.h"
 #include "tracer/recorder/rate.h"
 #include "tracer/recorder/reach.h"
@@ -50,7 +50,7 @@ static int fail(const char *text) {
 }
 
 static const char *take_name(const char *name, char *into, uint32_t *bytes) {
-  const char *problem = mlz_marking_name_problem(name, strlen(name));
+  const char *problem = mlz_mailbox_name_problem(name, strlen(name));
   if (problem) return problem;
   *bytes = (uint32_t)strlen(name);
   memcpy(into, name, *bytes);

@@ -1,5 +1,6 @@
 #include "tracer/recorder/desk.h"
 
+#include "shm/mailbox_ask.h"
 #include "tracer/recorder/changes.h"
 #include "tracer/recorder/marking.h"
 #include "tracer/recorder/options.h"
@@ -27,7 +28,7 @@ void mlz_desk_look(struct mlz_desk *desk) {
 }
 
 static bool name_valid(const char *name, uint32_t bytes) {
-  return bytes == 0 || (bytes <= MLZ_MAILBOX_NAME_MAX && !mlz_marking_name_problem(name, bytes));
+  return bytes == 0 || (bytes <= MLZ_MAILBOX_NAME_MAX && !mlz_mailbox_name_problem(name, bytes));
 }
 
 /* Nothing is done yet. */

@@ -1,6 +1,6 @@
 #include "tracer/recorder/filter.h"
 
-#include "tracer/recorder/marking.h"
+#include "shm/mailbox_ask.h"
 
 #include <fnmatch.h>
 #include <stdio.h>
@@ -10,7 +10,7 @@
 #define TEXT_MAX 10240u /* the agent sends names of 1024 characters at most, of four bytes at most */
 
 const char *mlz_patterns_add(struct mlz_patterns *p, const char *text) {
-  const char *problem = mlz_marking_name_problem(text, strlen(text));
+  const char *problem = mlz_mailbox_name_problem(text, strlen(text));
   if (problem) return *text ? problem : "is an empty pattern; give a module or function, like json.* or app.main";
   const char **grown = reallocarray(p->at, p->n + 1, sizeof *grown);
   if (!grown) return "does not fit into memory";

@@ -6,34 +6,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-/* The bytes of the character at `p`, 0: none (Unicode 15, table 3-7: no overlong forms, no surrogates). */
-static unsigned character(const unsigned char *p, size_t left, uint32_t *out) {
-  static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
-  unsigned n = p[0] < 0x80 ? 1 : p[0] >> 5 == 6 ? 2 : p[0] >> 4 == 14 ? 3 : p[0] >> 3 == 30 ? 4 : 0;
-  if (n == 0 || n > left) return 0;
-  uint32_t c = n == 1 ? p[0] : p[0] & (0xffu >> (n + 1));
-  for (unsigned i = 1; i < n; i++) {
-    if (p[i] >> 6 != 2) return 0;
-    c = c << 6 | (p[i] & 0x3f);
-  }
-  if (c < least[n] || c > 0x10ffff || (c >= 0xd800 && c <= 0xdfff)) return 0;
-  *out = c;
-  return n;
-}
-
-const char *mlz_marking_name_problem(const char *name, size_t bytes) {
-  if (bytes == 0) return "is empty";
-  if (bytes > MLZ_MAILBOX_NAME_MAX) return "is longer than 255 bytes";
-  for (size_t i = 0; i < bytes;) {
-    uint32_t c;
-    unsigned n = character((const unsigned char *)name + i, bytes - i, &c);
-    if (n == 0) return "is not UTF-8";
-    if (c < 0x20 || (c >= 0x7f && c < 0xa0)) return "has a control character";
-    i += n;
-  }
-  return NULL;
-}
-
 static struct mlz_feed *first_feed(const struct mlz_image *m) {
   struct mlz_feed *first = NULL;
   for (struct mlz_feed *f = m->feeds; f; f = f->next) {

@@ -1,11 +1,8 @@
-/* Marks that come from outside the traced program: their names, and their place in the trace. */
+/* Marks that come from outside the traced program: their place in the trace. Their names: shm/mailbox_ask.h. */
 #ifndef MLZ_RECORDER_MARKING_H
 #define MLZ_RECORDER_MARKING_H
 
 #include "tracer/recorder/drain.h"
-
-/* What is wrong with a name: a text that follows "the name "; NULL: nothing. UTF-8, no control characters, not empty. Pure. */
-const char *mlz_marking_name_problem(const char *name, size_t bytes);
 
 /* The ring whose thread carries a mark: the oldest one of the process, or of the oldest process that runs. NULL: no process has a ring. */
 struct mlz_feed *mlz_marking_feed(const struct mlz_drain *d, uint32_t pid);

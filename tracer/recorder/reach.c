@@ -1,26 +1,17 @@
 #include "tracer/recorder/reach.h"
 
-#include "tracer/recorder/arena.h"
+#include "shm/mailbox_ask.h"
 #include "tracer/recorder/session.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <linux/futex.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
-
-#define SILENT_NS UINT64_C(3000000000) /* a recorder that lives looks at its mailbox many times in it */
-#define BUSY_NS UINT64_C(30000000000)  /* others ask too, or the disk is slow */
-#define SLICE_NS 50000000
 
 /* ---- finding it ---- */
 
@@ -160,109 +151,6 @@ void mlz_reach_close(struct mlz_reach *r) {
   *r = (struct mlz_reach){.fd = -1};
 }
 
-/* ---- asking ---- */
-
-static bool recorder_gone(const struct mlz_reach *r) {
-  return mlz_recorder_died(r->control) || (kill((pid_t)r->control->recorder_pid, 0) < 0 && errno == ESRCH);
-}
-
-static int gone(const struct mlz_reach *r, char *err, size_t size) {
-  snprintf(err, size, "the recorder (process %u) has ended; nothing was changed", r->control->recorder_pid);
-  return -ESRCH;
-}
-
-static int silent(const struct mlz_reach *r, char *err, size_t size) {
-  snprintf(err, size, "the recorder (process %u) does not answer, it may be stopped (kill -CONT %u); nothing was changed",
-           r->control->recorder_pid, r->control->recorder_pid);
-  return -ETIMEDOUT;
-}
-
-/* One asker at a time; the lock goes with its holder. */
-static int lock(const struct mlz_reach *r, char *err, size_t size) {
-  for (uint64_t began = mlz_arena_clock(r->control); flock(r->fd, LOCK_EX | LOCK_NB) < 0;) {
-    if (errno != EWOULDBLOCK && errno != EINTR) {
-      int e = errno;
-      snprintf(err, size, "the session cannot be locked: %s", strerror(e));
-      return -e;
-    }
-    if (recorder_gone(r)) return gone(r, err, size);
-    if (mlz_arena_clock(r->control) - began > BUSY_NS) {
-      snprintf(err, size, "another memlyze control has held the session for 30 s; nothing was changed");
-      return -ETIMEDOUT;
-    }
-    clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){.tv_nsec = 2000000}, NULL);
-  }
-  return 0;
-}
-
-/* Number of the request. What a control that was killed has left behind is withdrawn, or on its way: then it is waited for. */
-static int post(struct mlz_reach *r, const struct mlz_request *request, uint32_t *number, char *err, size_t size) {
-  struct mlz_mailbox *box = mlz_arena_mailbox(r->control);
-  uint32_t state = atomic_load_explicit(&box->state, memory_order_acquire);
-  if (mlz_mailbox_state_of(state) == MLZ_MAILBOX_POSTED) atomic_compare_exchange_strong(&box->state, &state, state & ~3u);
-  for (uint64_t began = mlz_arena_clock(r->control); mlz_mailbox_state_of(state = atomic_load(&box->state)) == MLZ_MAILBOX_TAKEN;) {
-    if (recorder_gone(r)) return gone(r, err, size);
-    if (mlz_arena_clock(r->control) - began > BUSY_NS) return silent(r, err, size);
-    clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){.tv_nsec = 2000000}, NULL);
-  }
-  box->request = *request;
-  *number = (state & ~3u) + 4;
-  atomic_store_explicit(&box->state, *number | MLZ_MAILBOX_POSTED, memory_order_release);
-  atomic_fetch_add(&r->control->wake, 1);
-  syscall(SYS_futex, &r->control->wake, FUTEX_WAKE, 1, NULL, NULL, 0);
-  return 0;
-}
-
-/* Waits for the answer as long as the recorder makes progress. */
-static int wait_done(struct mlz_reach *r, uint32_t number, char *err, size_t size) {
-  struct mlz_mailbox *box = mlz_arena_mailbox(r->control);
-  uint64_t beat = atomic_load(&r->control->heartbeat), since = mlz_arena_clock(r->control), began = since;
-  for (uint32_t state; (state = atomic_load_explicit(&box->state, memory_order_acquire)) != (number | MLZ_MAILBOX_DONE);) {
-    struct timespec slice = {.tv_nsec = SLICE_NS};
-    syscall(SYS_futex, &box->state, FUTEX_WAIT, state, &slice, NULL, 0);
-    if (recorder_gone(r)) {
-      if (atomic_load(&box->state) == (number | MLZ_MAILBOX_DONE)) return 0;
-      return gone(r, err, size);
-    }
-    uint64_t now = mlz_arena_clock(r->control), next = atomic_load(&r->control->heartbeat);
-    if (next != beat) beat = next, since = now;
-    bool posted = mlz_mailbox_state_of(state) == MLZ_MAILBOX_POSTED;
-    if (now - since < (posted ? SILENT_NS : BUSY_NS) && now - began < BUSY_NS) continue;
-    if (posted && !atomic_compare_exchange_strong(&box->state, &state, number)) continue; /* taken just now */
-    return silent(r, err, size);
-  }
-  return 0;
-}
-
-static int answer(const struct mlz_reach *r, const struct mlz_request *request, char *err, size_t size) {
-  switch ((enum mlz_answer)mlz_arena_mailbox(r->control)->answer) {
-  case MLZ_ANSWER_DONE:
-    return 0;
-  case MLZ_ANSWER_NOBODY:
-    snprintf(err, size, "no traced process runs in this session that a mark could belong to; nothing was changed");
-    return -ESRCH;
-  case MLZ_ANSWER_RINGS:
-    snprintf(err, size, "the session's rings (%u records) are too small for stacks of %u frames; record with a larger --max-events",
-             r->control->ring_slots, request->depth);
-    return -ENOSPC;
-  case MLZ_ANSWER_DISK:
-    snprintf(err, size, "the recorder cannot write the trace (a full disk?); the mark may be lost");
-    return -EIO;
-  case MLZ_ANSWER_WRONG:
-    break;
-  }
-  snprintf(err, size, "the recorder refused the request; nothing was changed");
-  return -EINVAL;
-}
-
 int mlz_reach_ask(struct mlz_reach *r, const struct mlz_request *request, uint64_t *ns, char *err, size_t err_size) {
-  uint32_t number;
-  int e = recorder_gone(r) ? gone(r, err, err_size) : lock(r, err, err_size);
-  if (e < 0) return e;
-  e = post(r, request, &number, err, err_size);
-  if (e == 0) e = wait_done(r, number, err, err_size);
-  if (e == 0) e = answer(r, request, err, err_size);
-  if (e == 0) *ns = mlz_arena_mailbox(r->control)->answer_ns;
-  flock(r->fd, LOCK_UN);
-  return e;
+  return mlz_mailbox_ask(r->fd, r->control, request, NULL, ns, err, err_size);
 }

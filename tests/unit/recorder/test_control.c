@@ -1,6 +1,7 @@
 /* memlyze control: rates as they were typed, names, the list of changes, and both sides of the mailbox. */
 #include "fake.h"
 
+#include "shm/mailbox_ask.h"
 #include "tracer/recorder/desk.h"
 #include "tracer/recorder/marking.h"
 #include "tracer/recorder/rate.h"
@@ -44,7 +45,7 @@ Test(rate, that_is_none) {
 
 /* ---- names ---- */
 
-static const char *problem(const char *name) { return mlz_marking_name_problem(name, strlen(name)); }
+static const char *problem(const char *name) { return mlz_mailbox_name_problem(name, strlen(name)); }
 
 Test(names, good_ones) {
   char longest[256];
@@ -67,7 +68,7 @@ Test(names, bad_ones) {
   cr_assert_str_eq(problem(longer), "is longer than 255 bytes");
   static const char *const control[] = {"\n", "a\tb", "\x1b[1m", "\x7f", "\xc2\x85", "\xc2\x9f"};
   for (size_t i = 0; i < sizeof control / sizeof control[0]; i++) cr_assert_str_eq(problem(control[i]), "has a control character");
-  cr_assert_str_eq(mlz_marking_name_problem("a\0b", 3), "has a control character");
+  cr_assert_str_eq(mlz_mailbox_name_problem("a\0b", 3), "has a control character");
 }
 
 /* ---- changes ---- */
