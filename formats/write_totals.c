@@ -68,7 +68,10 @@ int mlz_tables_totals(struct mlz_tables *t, const struct mlz_totals_head *h, uin
                       uint32_t n_rows, const struct mlz_totals_change *changes, uint32_t n) {
   struct mlz_buffer *out = &t->totals;
   uint32_t at = 0;
-  if (n_rows > MLZ_TOTALS_NEW_MAX) return -EFBIG;
+  if (n_rows > MLZ_TOTALS_NEW_MAX) {
+    ++*part; /* what follows tells nothing either */
+    return -EFBIG;
+  }
   do {
     uint32_t some = n - at < MLZ_TABLE_ROWS_MAX ? n - at : MLZ_TABLE_ROWS_MAX;
     struct mlz_chunk_header c = {.magic = MLZ_CHUNK_MAGIC, .kind = MLZ_C_TOTALS, .count = some};
