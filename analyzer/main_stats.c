@@ -258,8 +258,8 @@ static void print_filter(const struct mlz_input *in, FILE *out) {
 /* For who asks for help: what the overhead depends on. "rate 1, 10 frames, rings of 16384 records, gc, python, malloc, follow; when a ring is full:
  * block" */
 static void print_settings(const struct mlz_input *in, FILE *out) {
-  static const char *const switches[][2] = {
-      {"track_gc", "gc"}, {"python", "python"}, {"malloc", "malloc"}, {"native", "native"}, {"follow", "follow"}};
+  static const char *const switches[][2] = {{"track_gc", "gc"},   {"python", "python"}, {"malloc", "malloc"},
+                                            {"native", "native"}, {"follow", "follow"}, {"snapshots_only", "snapshots only"}};
   const json_t *meta = mlz_trace_meta(in->trace), *settings = json_object_get(meta, "settings");
   if (!json_is_object(settings)) return;
   char a[MLZ_UNITS_MAX],
@@ -270,6 +270,12 @@ static void print_settings(const struct mlz_input *in, FILE *out) {
     bool on = json_is_true(json_object_get(settings, switches[i][0]));
     if (!on) continue;
     char *longer = mlz_text_format("%s, %s", text, switches[i][1]);
+    free(text);
+    text = longer;
+  }
+  uint64_t every = mlz_input_uint(settings, "snapshot_every_ns", 0);
+  if (every) {
+    char *longer = mlz_text_format("%s, a snapshot every %s", text, mlz_units_time(a, (double)every));
     free(text);
     text = longer;
   }

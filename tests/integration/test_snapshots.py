@@ -5,7 +5,7 @@ import os
 import subprocess
 import time
 
-from harness import MEMLYZE, PYTHONS, SLOW, case, clean_env, execute, record, run, same, tool
+from harness import BUILD, MEMLYZE, PYTHONS, SLOW, TESTS, case, clean_env, execute, record, run, same, tool
 
 TWO = [PYTHONS[0], PYTHONS[-1]] if len(PYTHONS) > 1 else PYTHONS
 
@@ -121,6 +121,31 @@ def leaks_live_at_the_end_and_grow_between_points(python):
     same('what lives at the end', kept['part.mlyze'], kept['full.mlyze'])
     since = {e['function']: e['count'] for e in tool('leaks', '--since', 'two', trace='part.mlyze')['leaks']}
     assert 1000 <= since['grow'] <= 1010, since  # and what the line's own numbers take
+
+
+API = '''
+import memlyze
+tracer = memlyze.start('unused.mlyze')
+kept = []
+for n in range(3):
+    kept += [bytes(100 + i) for i in range(50)]
+    tracer.snapshot('after %d' % n)
+    if n: del kept[:30]
+'''
+
+
+@case(each=TWO)
+def at_the_program_s_own_snapshots(python):
+    with open('program.py', 'w') as file:
+        file.write(API)
+    env = clean_env(MEMLYZE_HOME=BUILD, PYTHONPATH=os.path.join(os.path.dirname(TESTS), 'tracer', 'python'), PYTHONDONTWRITEBYTECODE='1')
+    for trace, options in (('full.mlyze', []), ('part.mlyze', ['--snapshots-only'])):
+        record([python, 'program.py'], '--max-stack-depth', '1', *options, trace=trace, env=env)
+    for name in ('after 0', 'after 1', 'after 2'):
+        full, part = ({k: v for k, v in sites(t, '--group', 'stack', '--at', name)[0].items() if k and k[0][1].endswith('program.py')}
+                      for t in ('full.mlyze', 'part.mlyze'))
+        assert any(v[2] >= 50 for v in full.values()), full
+        same('live at %s' % name, part, full)
 
 
 @case
