@@ -6,7 +6,7 @@
 #include <string.h>
 #include <xxhash.h>
 
-static const unsigned char *key_of(const struct mlz_intern *in, uint32_t number, size_t *size) {
+const void *mlz_intern_bytes(const struct mlz_intern *in, uint32_t number, size_t *size) {
   size_t begin = number ? in->ends[number - 1] : 0;
   *size = in->ends[number] - begin;
   return in->bytes + begin;
@@ -17,7 +17,7 @@ static size_t slot_of(const struct mlz_intern *in, const void *key, size_t size)
   size_t mask = in->table_size - 1, at = XXH64(key, size, 0) & mask;
   for (; in->table[at]; at = (at + 1) & mask) {
     size_t other;
-    const unsigned char *bytes = key_of(in, in->table[at] - 1, &other);
+    const void *bytes = mlz_intern_bytes(in, in->table[at] - 1, &other);
     if (other == size && (!size || !memcmp(bytes, key, size))) break;
   }
   return at;
@@ -29,7 +29,7 @@ static void grow(struct mlz_intern *in) {
   in->table = mlz_text_calloc(in->table_size, sizeof *in->table);
   for (uint32_t i = 0; i < in->n; i++) {
     size_t size;
-    const unsigned char *bytes = key_of(in, i, &size);
+    const void *bytes = mlz_intern_bytes(in, i, &size);
     in->table[slot_of(in, bytes, size)] = i + 1;
   }
 }

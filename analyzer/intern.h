@@ -20,6 +20,8 @@ uint32_t mlz_intern_key(struct mlz_intern *i, const void *key, size_t size);
 uint32_t mlz_intern_text(struct mlz_intern *i, const char *text);
 /* MLZ_INTERN_NONE: it has no number. */
 uint32_t mlz_intern_find(const struct mlz_intern *i, const void *key, size_t size);
+/* Its bytes; not ended by a NUL. */
+const void *mlz_intern_bytes(const struct mlz_intern *i, uint32_t number, size_t *size);
 void mlz_intern_clear(struct mlz_intern *i);
 
 #endif

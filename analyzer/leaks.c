@@ -496,6 +496,7 @@ static void judge(struct leak_pass *pass, const struct ledger *l, const struct m
     memcpy(e->reason, reason, sizeof reason);
   }
   e->spans_loss |= first < p->lossy_end;
+  e->program |= kind == MLZ_STACK_PROGRAM;
   e->processes++;
   e->seen += leak->seen;
   e->count += leak->count;

@@ -66,6 +66,7 @@ struct mlz_leak_entry {
   uint32_t same_grade;  /* how many of them have this grade themselves */
   enum mlz_grade grade; /* the most important of its processes */
   bool spans_loss;
+  bool program; /* allocated by the program itself: no module's import, no interpreter without a Python frame */
   uint32_t processes;
   uint32_t growing, brief; /* in how many of them it grew; in how many of those that lived for less than a tenth of the trace */
   uint64_t seen;

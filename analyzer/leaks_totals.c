@@ -187,6 +187,7 @@ static void add_course(struct totals_pass *pass, const struct course *c, const u
     e->judged_bytes = bytes;
     memcpy(e->reason, reason, sizeof reason);
   }
+  e->program |= kind == MLZ_STACK_PROGRAM;
   e->processes++;
   e->seen += c->now.seen > c->since.seen ? c->now.seen - c->since.seen : 0;
   e->count += count;

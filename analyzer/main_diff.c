@@ -341,7 +341,7 @@ static void print_head(const struct settings *s, const struct results *r, FILE *
   char share[MLZ_UNITS_MAX] = "";
   const struct mlz_diff_site *t = &r->total;
   double before = t->amount[MLZ_BEFORE].value, delta = mlz_diff_delta(t);
-  if (before >= 0.5) mlz_units_percent(share, fabs(delta), before);
+  if (before >= 0.5 && fabs(delta) >= 0.5) mlz_units_percent(share, fabs(delta), before);
   char *change = amount_text(r, delta, true), *error = amount_text(r, t->difference, false);
   const char *unit = mlz_metric_counts(r->diff.metric) ? " blocks" : "";
   fprintf(out, "%s%s%s %s%s", color ? mlz_term_style(MLZ_STYLE_BOLD) : "", change, unit, verbs[r->diff.metric],

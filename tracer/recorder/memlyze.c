@@ -17,6 +17,7 @@ static const struct {
     {"flame", "flame graph (SVG)"},
     {"gc", "garbage collection pauses and what triggers them"},
     {"diff", "what grew between two traces, or two instants of one"},
+    {"check", "limits and baselines, for CI"},
 };
 
 static void help(FILE *to) {
