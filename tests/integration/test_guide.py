@@ -42,7 +42,8 @@ SHELL = '''
 set -eo pipefail
 make() { command make -s -n -C %s "$@" >/dev/null; }
 benchmarks/agent/hot_path.py() { command benchmarks/agent/hot_path.py "$@" --rounds 1; }
-''' % shlex.quote(ROOT)
+ninja() { PATH=%s command ninja "$@"; }
+''' % (shlex.quote(ROOT), shlex.quote(os.environ['PATH']))
 
 
 def blocks():

@@ -54,6 +54,8 @@ class Agent:
             self._free = ctypes.CDLL(path)    # called without it: waits for the recorder
         except OSError as error:
             raise OSError(errno.ELIBACC, "memlyze's agent cannot be loaded: %s" % error) from None
+        if not hasattr(self._held, "memlyze_api_version"):
+            raise OSError(errno.ELIBBAD, "%s has no interface for Python; install the agent and this package from one release" % path)
         version = self._held.memlyze_api_version()
         if version != API_VERSION:
             raise OSError(errno.ELIBBAD, "the agent %s speaks version %d of its interface, this package %d; install both from one release"

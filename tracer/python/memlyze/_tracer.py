@@ -130,6 +130,8 @@ def _read_stats(path: str) -> Dict[str, Any]:
 
 
 def _answer(text: bytes, path: str, said: str = "") -> Dict[str, Any]:
+    if text and not text.startswith(b"{"):  # the recorder's own line
+        raise OSError(text.decode(errors="replace").strip())
     try:
         return answer(text)
     except (ValueError, KeyError):

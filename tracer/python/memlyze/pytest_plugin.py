@@ -64,6 +64,8 @@ def pytest_addoption(parser: Any) -> None:
     group.addoption("--memlyze-update-baseline", action="store_true", help="write the figures of the tests that passed into the baseline instead of comparing")
     group.addoption("--memlyze-tolerance", metavar="PART", default="5%", help="what a test may grow by against the baseline (default 5%%; 0 is exact)")
     group.addoption("--memlyze-traces", metavar="DIR", help="keep the trace of each test as DIR/TEST.mlyze")
+    group.addoption("--memlyze-warmup", metavar="N", type=int, default=0,
+                    help="call each test function N times unrecorded first, so that its figures do not depend on which tests ran before in this process (default 0)")
     group.addoption("--memlyze-depth", metavar="N", type=int, default=10, help="frames kept of each stack (default 10)")
 
 
@@ -204,8 +206,8 @@ class Plugin:
         self.traces = os.path.abspath(option.memlyze_traces) if option.memlyze_traces else None
         if self.traces:
             os.makedirs(self.traces, exist_ok=True)
-        # In a worker of xdist these carry its messages, at any time.
-        self.foreign = {t.native_id for t in threading.enumerate() if t is not threading.main_thread() and t.native_id} if self.worker else set()
+        # In a worker of xdist these carry its messages, at any time (threading does not know them).
+        self.foreign: Set[int] = {int(tid) for tid in os.listdir("/proc/self/task")} - {threading.main_thread().native_id or 0} if self.worker else set()
         self.limits: Dict[str, Tuple[List[Limit], int]] = {}
         self.seen: Dict[str, Tuple[Figures, str]] = {}
 
@@ -272,7 +274,8 @@ class Plugin:
             yield
             return
         limits, warmup = self.limits.get(item.nodeid) or _limits_of(item)
-        measured = Measured(self._trace_of(item), self.config.option.memlyze_depth, warmup, any(limit.figure == "leaked" for limit in limits))
+        option = self.config.option
+        measured = Measured(self._trace_of(item), option.memlyze_depth, max(warmup, option.memlyze_warmup), any(limit.figure == "leaked" for limit in limits))
         name = "obj" if _wraps_function(item) else "runtest"
         original = getattr(item, name)
 
