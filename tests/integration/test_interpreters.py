@@ -77,6 +77,21 @@ def exact_beside_tracemalloc(python):
     assert not wrong, '\n'.join(wrong)
 
 
+@case(each=PYTHONS)
+def blocks_allocated_with_the_gil_released(python):
+    program = os.path.join(PROGRAMS, 'released.py')
+    said, lines = json.loads(record([python, program]).stdout), lines_of(program)
+    chains = {'released': [('one', lines['released']), ('work', lines['called'])], 'first': [('<module>', lines['first'])]}
+    found = {name: [0, 0, 0, 0] for name in said}
+    for t, (stack, size, *_), allocation in events():
+        frames = [(t.strings[t.frames[f][0]], t.frames[f][3]) for f in t.stacks[stack][1]]
+        for name, chain in chains.items():
+            if size >= 70000 and frames[:len(chain)] == chain:
+                sign = 1 if allocation else -1
+                found[name] = [a + b for a, b in zip(found[name], (allocation, allocation * size, sign, sign * size))]
+    same('blocks', found, said)
+
+
 @case(each=FREE_THREADED)
 def free_threaded(python):
     """No stacks, and that is said; but every block and every free."""

@@ -71,6 +71,7 @@ struct mlz_thread {
   uint32_t seen_epoch;   /* code epoch that they are of */
   uint32_t ids_epoch;    /* code epoch of `ids` */
   bool stack_reset;      /* the recorder's frame array is not what we remember: send RESET (mlz_thread_forget) */
+  bool detached;         /* the stack is walked without the GIL */
   bool interp_known;     /* `interp` is one whose co_extra index is ours */
   const void *interp;    /* for which interp_known was decided */
   int64_t interp_number; /* the interpreter's own number for it; -1: the main one */
@@ -81,13 +82,14 @@ struct mlz_thread {
   uint64_t lost_alloc, lost_free; /* not yet told by LOST */
 
   /* Sampling (gate.h). */
-  uint64_t sample_window; /* number of the next window */
-  uint64_t sample_key;    /* which thread of which fork's child it is: their choices must not be alike */
-  uint64_t sample_begun;  /* how much of it belongs to an allocation that began in the window before; 2^32 is all of it */
-  uint64_t sample_ahead;  /* from the last choice to the first allocation that begins in it */
-  bool sample_taken;      /* that allocation across the boundary is the last choice */
-  uint64_t passed_then;   /* allocations that will have been passed over when the next one is chosen */
-  uint32_t number;        /* thread number */
+  uint64_t sample_window;  /* number of the next window */
+  uint64_t sample_key;     /* which thread of which fork's child it is: their choices must not be alike */
+  uint64_t sample_inverse; /* of the rate, for divisions */
+  uint64_t sample_begun;   /* how much of it belongs to an allocation that began in the window before; 2^32 is all of it */
+  uint64_t sample_ahead;   /* from the last choice to the first allocation that begins in it */
+  bool sample_taken;       /* that allocation across the boundary is the last choice */
+  uint64_t passed_then;    /* allocations that will have been passed over when the next one is chosen */
+  uint32_t number;         /* thread number */
 
   /* The stack difference that the last capture found. */
   uint32_t pop;

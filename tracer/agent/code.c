@@ -232,6 +232,10 @@ static bool store_id(const char *code, uint32_t id) {
 static bool shared(const char *code) { return mlz_python.layout->minor == 12 && (int32_t)word_at(code, 0) < 0; }
 
 uint32_t mlz_code_register(struct mlz_thread *th, const char *frame, const char *code) {
+  if (MLZ_UNLIKELY(th->detached)) {
+    th->seen_epoch = MLZ_EPOCH_NONE; /* the next walk looks at it again */
+    return 0;
+  }
   if (*mlz_python.initialized) mlz_python.seen_initialized = true;
   if (MLZ_UNLIKELY(mlz_python.ended) && !mlz_python_again(th)) return 0;
   if (!mlz_python_interp_holds(th)) return 0; /* its index of co_extra is another: names without a life time would mislead */

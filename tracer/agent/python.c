@@ -342,6 +342,18 @@ bool mlz_python_interp_holds(struct mlz_thread *th) {
   return th->interp_known;
 }
 
+unsigned mlz_python_stack_detached(struct mlz_thread *th) {
+  if (atomic_load_explicit(&mlz_python.state, memory_order_relaxed) != MLZ_PY_READY || th->depth == 0 || !*mlz_python.initialized)
+    return MLZ_F_NOSTACK;
+  const char *own = mlz_python.tstate_own();
+  if (!own || *(const void *const *)(const void *)(own + MLZ_TSTATE_INTERP) != th->interp) return MLZ_F_NOSTACK;
+  th->detached = true;
+  unsigned flags = mlz_python.reader->capture(th, own);
+  th->detached = false;
+  if (th->seen_epoch == MLZ_EPOCH_NONE) th->top = MLZ_NO_FRAME; /* something had no name */
+  return flags;
+}
+
 /* 3.12 and later keep the thread state in thread-local storage. Its address is taken from the getter's code: either
  * `mov %fs:disp,%rax`, or `lea tls_index(%rip),%rdi; call __tls_get_addr`, or `mov gottpoff(%rip),%rax; mov %fs:(%rax),%rax`. */
 void *__tls_get_addr(void *index);

@@ -200,6 +200,10 @@ static inline __attribute__((always_inline)) unsigned mlz_python_stack(struct ml
   return mlz_python.reader->capture(th, tstate);
 }
 
+/* The same for a thread that has given the GIL away: nobody else changes its frames meanwhile. The interpreter is not called, so code that was
+ * never seen has no name. */
+MLZ_COLD unsigned mlz_python_stack_detached(struct mlz_thread *th);
+
 /* Has the interpreter begun to finalise? One load; the first yes sends FINALIZE. */
 static inline __attribute__((always_inline)) void mlz_python_look_finalize(struct mlz_tls *t) {
   if (MLZ_LIKELY(*mlz_python.initialized)) return;

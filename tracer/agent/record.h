@@ -35,7 +35,9 @@ MLZ_INLINE bool mlz_record_alloc(struct mlz_tls *t, unsigned kind, unsigned doma
     mlz_record_refuse(t, &mlz_agent_control()->unaligned);
     return false;
   }
-  unsigned flags = mlz_python_stack(t, ts) | (answer == MLZ_GATE_CERTAIN ? MLZ_F_CERTAIN : 0);
+  bool detached = !ts && !mlz_domain_gil(domain); /* numpy's zeros, hashlib and others allocate with the GIL released */
+  unsigned flags = MLZ_UNLIKELY(detached) ? mlz_python_stack_detached(th) : mlz_python_stack(t, ts);
+  if (answer == MLZ_GATE_CERTAIN) flags |= MLZ_F_CERTAIN;
   if (MLZ_UNLIKELY(!mlz_marks_set(block, mlz_domain_map(domain)))) {
     mlz_record_refuse(t, &mlz_agent_control()->unmarked);
     return false;
