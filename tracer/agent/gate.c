@@ -11,11 +11,17 @@ static uint64_t hash(uint64_t x) {
 /* floor(h n / 2^64): even in [0, n) */
 static uint64_t share(uint64_t h, uint64_t n) { return (uint64_t)((unsigned __int128)h * n >> 64); }
 
+/* floor(x / length) for x < 2^34, with inverse = floor((2^64 - 1) / length): the product is too small by one at most. */
+static uint64_t quotient(uint64_t x, uint64_t length, uint64_t inverse) {
+  uint64_t q = share(x, inverse);
+  return q + (x - q * length >= length);
+}
+
 /* Allocations end to end, each of length rate + 1, are cut into windows of length 2^32; in each window a place is drawn. An allocation may lie
  * across a boundary: it is drawn in the second window with the probability that is left of its own, and never in both, so that each is chosen
  * with probability R exactly (docs/sampling.md). Returns how many allocations after the last choice the next one lies; from 0 on for the first. */
 static uint64_t draw(struct mlz_thread *th, uint32_t rate) {
-  const uint64_t window = UINT64_C(1) << 32, length = (uint64_t)rate + 1;
+  const uint64_t window = UINT64_C(1) << 32, length = (uint64_t)rate + 1, inverse = th->sample_inverse;
   uint64_t begun = th->sample_begun, rest = window - begun;
   uint64_t h = hash(th->sample_key ^ th->sample_window++);
   bool across = false;
@@ -24,7 +30,8 @@ static uint64_t draw(struct mlz_thread *th, uint32_t rate) {
     across = (uint64_t)(drawn >> 64) < begun;
     h = (uint64_t)drawn; /* the fraction is as even as h was */
   }
-  uint64_t n = (rest + length - 1) / length, place = share(h, rest) / length; /* of those that begin in this window */
+  uint64_t n = quotient(rest + length - 1, length, inverse); /* begin in this window */
+  uint64_t place = quotient(share(h, rest), length, inverse);
   uint64_t distance = across ? th->sample_ahead - 1 : th->sample_ahead + place;
   th->sample_begun = n * length - rest;
   th->sample_taken = !across && place + 1 == n; /* matters only where the last one goes on */
@@ -45,6 +52,7 @@ void mlz_gate_reset(struct mlz_tls *t) {
   uint32_t rate = mlz_settings_rate(t->settings);
   th->passed_then -= mlz_gate_still(t);
   th->sample_begun = th->sample_ahead = 0;
+  th->sample_inverse = UINT64_MAX / ((uint64_t)rate + 1);
   th->sample_taken = false;
   if (t->settings & MLZ_SET_PAUSED) {
     mlz_gate_set(t, UINT64_MAX / 2);

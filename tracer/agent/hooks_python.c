@@ -187,9 +187,13 @@ static void install(unsigned generation) {
     hooks[MLZ_D_MEM].realloc = reader->mem_realloc;
   }
   for (int d = 0; d < 3; d++) {
-    struct mlz_py_allocator a = hooks[d];
+    struct mlz_py_allocator a = hooks[d], step;
     mlz_python.mem_get(d, &inner[generation][d]);
     a.ctx = &inner[generation][d];
+    step = inner[generation][d];
+    /* The raw domain is called without the GIL meanwhile, and must not meet our function with another's context. */
+    step.ctx = step.ctx ? step.ctx : a.ctx;
+    mlz_python.mem_set(d, &step);
     mlz_python.mem_set(d, &a);
   }
 }

@@ -38,85 +38,72 @@ static __attribute__((noinline)) void *FN(_turned)(void *block, size_t size, uin
   return block;
 }
 
-/* Up to six frames returned, up to three were called; the one below may have moved on; no hidden frames are about. All else: FN(_turned).
- * Nothing is changed before everything is known. */
+/* The stack is another: some frames returned, some were called, some of those that stayed have moved on or, where a call's frame took the place
+ * of an earlier one, are of another code. One pass over the window finds the outermost that differs; from there inwards all are sent anew. Nothing is
+ * changed before everything is known. More of it than fits in a quick message, and hidden frames: FN(_turned). */
 static __attribute__((noinline)) void *FN(_called)(void *block, size_t size, uint64_t head, void *old) {
-  enum { LOOK = 4 };
+  enum { NEW = 8, BACK = 32, PUSH = 2 * (MLZ_QUICK - 1), CHUNK = 1 << 16 };
   struct mlz_tls *t = &mlz_tls;
   struct mlz_thread *th = t->thread;
   struct mlz_seen *at = th->last;
-  const char *f = FN(_top)(*(const char *const *)th->tstate_slot), *fresh[3];
+  const char *f = FN(_top)(*(const char *const *)th->tstate_slot), *fresh[NEW];
   if (MLZ_UNLIKELY(th->top == MLZ_NO_FRAME) || MLZ_UNLIKELY(!f) || MLZ_UNLIKELY(th->hidden != 0))
     return FN(_turned)(block, size, head, old);
   if (MLZ_UNLIKELY(!FN(_shim)(f) && FN(_incomplete)(f, FN(_code)(f), FN(_instr)(f))))
     f = FN(_ptr)(f, PREVIOUS); /* its arguments are being made */
-  uint32_t called = 0, returned;
+  uint32_t called = 0;
   for (;; called++) {
     if (MLZ_UNLIKELY(!f)) return FN(_turned)(block, size, head, old);
-    returned = f == at[0].frame ? 0 : f == at[-1].frame ? 1 : f == at[-2].frame ? 2 : f == at[-3].frame ? 3 : 4;
-    if (returned < 4) break;
-    if (MLZ_UNLIKELY(called == 2) || MLZ_UNLIKELY(FN(_shim)(f)) || MLZ_UNLIKELY(FN(_incomplete)(f, FN(_code)(f), FN(_instr)(f))))
+    /* A frame that lies a little above a remembered one, in the interpreter's stack of frames, is a newer one. */
+    const struct mlz_seen *end = at - th->seen > BACK ? at - BACK : th->seen - 1;
+    struct mlz_seen *e = at;
+    while (e->frame != f && e != end && (uintptr_t)f - (uintptr_t)e->frame >= CHUNK) e--;
+    if (e->frame == f) {
+      at = e;
+      break;
+    }
+    if (MLZ_UNLIKELY(called == NEW) || MLZ_UNLIKELY(FN(_shim)(f)) || MLZ_UNLIKELY(FN(_incomplete)(f, FN(_code)(f), FN(_instr)(f))))
       return FN(_turned)(block, size, head, old);
     fresh[called] = f;
     f = FN(_ptr)(f, PREVIOUS);
   }
-  at -= returned;
-  /* From there on the frames lie where they lay. The outermost that differs has moved on; those inside of it, if it is not the first, are other
-   * calls, whose frames took the places of the last ones'. So is the outermost itself, where it is of another code. */
-  if (MLZ_UNLIKELY(at < th->seen)) return FN(_turned)(block, size, head, old);
-  const char *frames[LOOK];
-  uint32_t depth = 0, replaced = 0;
-  for (;; depth++, f = FN(_ptr)(f, PREVIOUS)) {
-    if (MLZ_UNLIKELY(f != at[-(int)depth].frame)) return FN(_turned)(block, size, head, old);
-    frames[depth] = f;
-    if (FN(_differs)(at - depth, f)) replaced = depth;
-    if (depth == LOOK - 1 || at - depth == th->seen) break;
-  }
-  replaced += FN(_code)(frames[replaced]) != at[-(int)replaced].code;
-  if (MLZ_UNLIKELY(replaced > depth) || MLZ_UNLIKELY(called + replaced > 3)) return FN(_turned)(block, size, head, old);
-  for (uint32_t r = 0; r < replaced; r++) {
-    if (MLZ_UNLIKELY(FN(_incomplete)(frames[r], FN(_code)(frames[r]), FN(_instr)(frames[r])))) return FN(_turned)(block, size, head, old);
-    fresh[called++] = frames[r];
-  }
-  f = frames[replaced];
-  at -= replaced;
-  returned += replaced;
-  uint32_t n = th->seen_n + called - returned, window = n < th->depth ? n : th->depth;
+  uint32_t n = (uint32_t)(at - th->seen) + 1 + called, window = n < th->depth ? n : th->depth;
   struct mlz_seen *low = &th->seen[n - window];
   if (MLZ_UNLIKELY(at < low) || MLZ_UNLIKELY(n < th->depth && th->below) || MLZ_UNLIKELY(window > MLZ_WINDOW_QUICK) ||
-      MLZ_UNLIKELY(n > MLZ_SEEN_MAX) || !FN(_window_holds)(low, (uint64_t)(at - low) + 1, f))
+      MLZ_UNLIKELY(n > MLZ_SEEN_MAX))
     return FN(_turned)(block, size, head, old);
-  uint64_t instr = FN(_instr)(f);
-  bool moved = FN(_differs)(at, f);
-  if (moved && (MLZ_UNLIKELY(FN(_code)(f) != at->code) || /* of the same code? */
-                MLZ_UNLIKELY(instr < at->instr && FN(_incomplete)(f, at->code, instr))))
-    return FN(_turned)(block, size, head, old);
+  struct mlz_seen *outer = at + 1;
+  for (struct mlz_seen *e = at;; e--, f = FN(_remembered)(e)) {
+    outer = FN(_differs)(e, f) ? e : outer;
+    if (MLZ_UNLIKELY(FN(_ptr)(f, PREVIOUS) != e[-1].frame)) return FN(_turned)(block, size, head, old);
+    if (e == low) break;
+  }
+  uint32_t replaced = (uint32_t)(at + 1 - outer), push = replaced + called, pop = th->seen_n - (uint32_t)(outer - th->seen);
+  if (MLZ_UNLIKELY(push > PUSH) || MLZ_UNLIKELY(pop > MLZ_POP_MAX)) return FN(_turned)(block, size, head, old);
   struct mlz_marks_piece *piece = mlz_marks_find((uintptr_t)block);
   if (MLZ_UNLIKELY(!piece)) return FN(_turned)(block, size, head, old);
-  uint32_t ids[3];
-  for (uint32_t k = 0; k < called; k++) {
+  uint32_t ids[PUSH];
+  for (uint32_t k = 0; k < push; k++) {
+    const struct mlz_seen *e = outer + k;
+    const char *frame = k < replaced ? e->frame : fresh[push - 1 - k], *code = FN(_code)(frame);
+    if (MLZ_UNLIKELY(k < replaced && FN(_incomplete)(frame, code, FN(_instr)(frame)))) return FN(_turned)(block, size, head, old);
     /* The entry left there by the last call at this depth often is of the same code: its id is still true. */
-    const struct mlz_seen *e = at + 1 + k;
-    const char *code = FN(_code)(fresh[called - 1 - k]);
     ids[k] = MLZ_LIKELY(e->code == code && (uint32_t)(e - th->seen) < th->stale_n) ? e->id : FN(_id_known)(th, code);
     if (MLZ_UNLIKELY(ids[k] == 0) || MLZ_UNLIKELY(ids[k] == MLZ_SEEN_HIDDEN)) return FN(_turned)(block, size, head, old); /* not known */
   }
   /* Field by field into their places: a copy through the stack would wait for its own stores. */
   struct mlz_slot *s = th->out.cursor;
   uint64_t *words = &s[1].a;
-  uint32_t pop = returned + moved, push = moved + called;
-  if (moved) *words++ = MLZ_FRAME(at->id, FN(_offset)(at->code, instr));
-  at->instr = instr;
-  for (uint32_t k = 0; k < called; k++) {
-    at++;
-    at->frame = fresh[called - 1 - k];
-    at->code = FN(_code)(at->frame);
-    at->instr = FN(_instr)(at->frame);
-    at->id = ids[k];
-    at->floor = FN(_floor)(at->frame, at->code);
-    *words++ = MLZ_FRAME(at->id, FN(_offset)(at->code, at->instr));
+  for (uint32_t k = 0; k < push; k++) {
+    struct mlz_seen *e = outer + k;
+    if (k >= replaced) e->frame = fresh[push - 1 - k];
+    e->code = FN(_code)(e->frame);
+    e->instr = FN(_instr)(e->frame);
+    e->id = ids[k];
+    e->floor = FN(_floor)(e->frame, e->code);
+    words[k] = MLZ_FRAME(e->id, FN(_offset)(e->code, e->instr));
   }
-  FN(_aim_at)(th, n, at, window);
+  FN(_aim_at)(th, n, &th->seen[n - 1], window);
   mlz_marks_set_plain(piece, block, MLZ_MARKS_PLAIN);
   s->a = mlz_event_block_word(0, 0, 0, block) | head;
   s->b = mlz_size_word(size, pop, push);
