@@ -34,6 +34,16 @@ NAMES = ['one', 'two', 'three', 'four']
 SITE = ('alloc_count', 'alloc_bytes', 'live_count', 'live_bytes', 'temporary_count')
 
 
+def wait_for_read(pid):
+    """os.read makes its result before it waits: until it does, the last allocation may be still to come."""
+    for _ in range(1000 * SLOW):
+        with open('/proc/%s/syscall' % pid) as file:
+            if file.read().split()[:2] == ['0', '0x0']:
+                return
+        time.sleep(0.01)
+    raise AssertionError('the program does not read')
+
+
 def phases(python, trace, *options):
     with open('program.py', 'w') as file:
         file.write(PHASES)
@@ -45,6 +55,9 @@ def phases(python, trace, *options):
         said = recorder.stdout.readline()
         if said != 'ready\n':
             raise AssertionError('%r: %s' % (said, recorder.communicate()[1]))
+        if name == NAMES[0]:
+            pid = subprocess.check_output(['ps', '-o', 'pid=', '--ppid', str(recorder.pid)], universal_newlines=True).split()[0]
+        wait_for_read(pid)
         done = execute([MEMLYZE, 'control', '--pid', recorder.pid, '--snapshot', name])
         same('control', (done.returncode, done.stderr), (0, ''))
         recorder.stdin.write('\n')
