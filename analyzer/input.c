@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 uint64_t mlz_input_uint(const json_t *object, const char *key, uint64_t otherwise) {
@@ -125,7 +126,7 @@ static void choose(struct mlz_input *in, const char *wish) {
   for (size_t i = 0; i < in->n_processes; i++)
     in->n_chosen += in->processes[i]->chosen = wish || !with_python || in->processes[i]->python[0];
   size_t left_out = in->n_processes - in->n_chosen;
-  if (left_out)
+  if (left_out && !in->quiet)
     fprintf(stderr, "memlyze-%s: %zu of %zu processes ran no Python and %s left out (--process all shows them)\n", in->tool, left_out,
             in->n_processes, left_out == 1 ? "is" : "are");
 }
@@ -157,24 +158,36 @@ static bool is_file(const char *path, size_t length) {
   return found;
 }
 
-/* trace.mlyze@NAME, unless a file of that very name exists. Both may hold an @, and the name a slash: the longest file that exists is the trace. */
-static void split_path(struct mlz_input *in, const char *given) {
+/* trace.mlyze@NAME, unless a file of that very name exists. Both may hold an @, and the name a slash: the longest file that exists is the trace.
+ * malloc'd; *mark NULL: none. */
+static char *split_path(const char *given, char **mark) {
   const char *last = strrchr(given, '@'), *at = NULL;
   for (const char *p = strchr(given, '@'); p; p = strchr(p + 1, '@'))
     if (p > given && p[1] && is_file(given, (size_t)(p - given))) at = p;
   if (!at && last && last > given && last[1] && !strchr(last, '/')) at = last;
-  if (!at || !access(given, F_OK)) {
-    in->path = mlz_text_format("%s", given);
-    return;
-  }
-  in->path = mlz_text_format("%.*s", (int)(at - given), given);
-  in->mark = mlz_text_format("%s", at + 1);
+  bool whole = !at || !access(given, F_OK);
+  *mark = whole ? NULL : mlz_text_format("%s", at + 1);
+  return whole ? mlz_text_format("%s", given) : mlz_text_format("%.*s", (int)(at - given), given);
+}
+
+bool mlz_input_same_file(const char *a, const char *b) {
+  struct stat x, y;
+  return !stat(a, &x) && !stat(b, &y) && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+bool mlz_input_is_trace(const struct mlz_input *in, const char *given) {
+  char *mark, *path = split_path(given, &mark);
+  bool same = mlz_input_same_file(in->path, path);
+  free(path);
+  free(mark);
+  return same;
 }
 
 struct mlz_input *mlz_input_open(const char *tool, const struct mlz_common_options *common) {
   struct mlz_input *in = mlz_text_calloc(1, sizeof *in);
   in->tool = tool;
-  split_path(in, common->path);
+  in->quiet = common->quiet;
+  in->path = split_path(common->path, &in->mark);
   char err[512] = "cannot be read";
   int rc = mlz_trace_open(&in->trace, in->path, err, sizeof err);
   if (rc < 0) mlz_input_fail(in, "%s", err);
@@ -277,8 +290,9 @@ static void warn_untraced(const struct mlz_input *in) {
 int mlz_input_finish(struct mlz_input *in) {
   const struct mlz_damage *damage = mlz_trace_damage(in->trace);
   bool damaged = damage->cut || damage->chunks_bad || damage->bytes_bad;
-  if (damaged) warn_damage(in, damage);
   bool nothing = !in->events_read && !in->points_read;
+  if (in->quiet) return nothing && damaged ? 2 : 0;
+  if (damaged) warn_damage(in, damage);
   if (nothing && damaged) {
     mlz_input_warn(in, "no event could be read");
     return 2;

@@ -30,6 +30,7 @@ struct mlz_input {
   double sample_rate;         /* at the start */
   const json_t *rate_changes; /* array of what docs/format.md says; NULL: none */
   bool totals_only;           /* its points are all that it knows of blocks (totals.h) */
+  bool quiet;                 /* nothing is said that was said when the same trace was opened before */
   bool estimated;             /* some blocks stand for more than one: the rate was below 1 at some time. Complete after a scan */
   /* filled by scans */
   uint64_t events_read;
@@ -39,6 +40,9 @@ struct mlz_input {
 
 /* Opens common->path, chooses processes, prints the notice of what was left out. On failure prints one line to stderr and exits 2. */
 struct mlz_input *mlz_input_open(const char *tool, const struct mlz_common_options *common);
+bool mlz_input_same_file(const char *a, const char *b);
+/* Is `path` (with or without @NAME) the file of this input? */
+bool mlz_input_is_trace(const struct mlz_input *in, const char *path);
 struct mlz_input *mlz_input_close(struct mlz_input *in); /* returns NULL */
 
 /* Never NULL: a process that no table names (damage) gets an entry when it is first seen. */

@@ -224,7 +224,7 @@ static void read_baselines(const struct settings *s, const struct mlz_suppressio
 
 static void save(const struct settings *s, const struct mlz_figures *runs, size_t n) {
   for (size_t i = 0; i < n; i++)
-    if (mlz_report_same_file(s->save, runs[i].in->path)) fail(s->save, "--save-baseline would overwrite the trace itself");
+    if (mlz_input_same_file(s->save, runs[i].in->path)) fail(s->save, "--save-baseline would overwrite the trace itself");
   json_t *document = json_pack("{s:s, s:o, s:o}", "schema", "memlyze.check/1", "figures", mlz_check_figures_json(runs, n),
                                "growing_functions", mlz_check_growth_json(runs, n));
   FILE *file = fopen(s->save, "we");

@@ -116,6 +116,7 @@ static void open_inputs(const struct settings *s, struct results *r) {
     common.process = process[side];
     if (side == MLZ_AFTER && common.path[0] == '@' && common.path[1])
       common.path = same = mlz_text_format("%s%s", r->in[0]->path, common.path);
+    common.quiet = side == MLZ_AFTER && mlz_input_is_trace(r->in[MLZ_BEFORE], common.path);
     r->in[side] = mlz_input_open(tool.name, &common);
     free(process[side]);
   }

@@ -144,6 +144,7 @@ static int flame_of_two(struct mlz_input *after, struct settings *s) {
   struct mlz_common_options common = s->common;
   char *same = s->diff[0] == '@' && s->diff[1] ? mlz_text_format("%s%s", after->path, s->diff) : NULL;
   common.path = same ? same : s->diff;
+  common.quiet = mlz_input_is_trace(after, common.path);
   struct mlz_input *in[MLZ_SIDES] = {mlz_input_open(tool.name, &common), after};
   free(same);
   if (s->by < 0) s->by = in[MLZ_BEFORE]->mark || after->mark ? MLZ_BY_LIVE_BYTES : MLZ_BY_ALLOC_BYTES;

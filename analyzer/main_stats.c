@@ -126,6 +126,25 @@ static json_t *points_json(const struct mlz_stats *s) {
   return list;
 }
 
+/* A pass of its own, where there are any. Of a trace of totals its points are the instants. */
+static bool read_marks(struct mlz_input *in, const struct mlz_stats *s, struct mlz_marks *marks) {
+  if (in->totals_only || !(s->marks + s->snapshots)) return false;
+  mlz_marks_read(in, marks);
+  return true;
+}
+
+static json_t *marks_json(struct mlz_input *in, const struct mlz_stats *s) {
+  json_t *list = json_array();
+  struct mlz_marks marks;
+  if (!read_marks(in, s, &marks)) return list;
+  for (size_t i = 0; i < marks.n; i++)
+    json_array_append_new(list, json_pack("{s:o, s:s, s:I, s:I}", "name", mlz_json_text(marks.marks[i].name), "kind",
+                                          marks.marks[i].snapshot ? "snapshot" : "mark", "time_ns", (json_int_t)marks.marks[i].ns, "pid",
+                                          (json_int_t)in->processes[marks.marks[i].process]->pid));
+  mlz_marks_clear(&marks);
+  return list;
+}
+
 static void set_copy(json_t *document, const char *key, const json_t *from, const char *from_key) {
   json_t *value = json_object_get(from, from_key);
   json_object_set_new(document, key, value ? json_deep_copy(value) : json_null());
@@ -192,6 +211,7 @@ static void print_json(struct mlz_input *in, const struct mlz_stats *s, FILE *ou
   json_object_set_new(document, "sizes", in->totals_only ? json_null() : sizes_json(in, s));
   json_object_set_new(document, "lifetimes", in->totals_only ? json_null() : lifetimes_json(in, s));
   if (in->totals_only) json_object_set_new(document, "points", points_json(s));
+  json_object_set_new(document, "marks", marks_json(in, s));
   json_object_set_new(document, "largest_time_gap_ns", json_integer((json_int_t)in->gap_ns));
   set_copy(document, "counters", summary, "counters");
   if (!in->events_read) set_copy(document, "untraced_cause", summary, "untraced_cause");
@@ -252,6 +272,28 @@ static void print_filter(const struct mlz_input *in, FILE *out) {
   }
   uint64_t n = mlz_input_uint(json_object_get(mlz_trace_summary(in->trace), "counters"), "allocations_filtered", 0);
   if (*text) line(out, "filter", "%s: %s allocations were filtered out", text, mlz_units_count(a, (double)n));
+  free(text);
+}
+
+/* "start at 1.2 s, warm at 3.4 s": what --at and the @ of a trace take. */
+static void print_marks(struct mlz_input *in, const struct mlz_stats *s, FILE *out) {
+  enum { SHOWN_MAX = 12 };
+  char a[MLZ_UNITS_MAX], *text = mlz_text_format("%s", "");
+  struct mlz_marks marks;
+  if (read_marks(in, s, &marks)) {
+    for (size_t i = 0; i < marks.n && i < SHOWN_MAX; i++) {
+      char *clean = mlz_text_clean(marks.marks[i].name, true);
+      char *longer = mlz_text_format("%s%s%s at %s", text, i ? ", " : "", clean, mlz_units_time(a, (double)marks.marks[i].ns));
+      free(clean);
+      free(text);
+      text = longer;
+    }
+    if (*text && marks.n > SHOWN_MAX)
+      line(out, "marks", "%s, %zu more (--json lists all)", text, marks.n - SHOWN_MAX);
+    else if (*text)
+      line(out, "marks", "%s", text);
+    mlz_marks_clear(&marks);
+  }
   free(text);
 }
 
@@ -324,6 +366,7 @@ static void print_head(struct mlz_input *in, const struct mlz_stats *s, bool at,
   print_settings(in, out);
   if (in->estimated || in->rate_changes) print_rate(in, out);
   print_filter(in, out);
+  print_marks(in, s, out);
   fputc('\n', out);
   line(out, "allocated", "%s%s in %s%s blocks", mlz_units_size(a, s->total.alloc_bytes),
        error_text(c, guess, true, mlz_spread_alloc_bytes_error(&s->spread)), mlz_units_count(b, s->total.alloc_count),

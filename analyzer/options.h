@@ -42,6 +42,7 @@ struct mlz_common_options {
   int color; /* enum mlz_color */
   bool json;
   bool include_mmap;
+  bool quiet; /* no option: what is said of this trace was said before */
 };
 
 struct mlz_tool {

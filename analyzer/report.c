@@ -10,7 +10,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 void mlz_report_begin(void) {
@@ -19,13 +18,8 @@ void mlz_report_begin(void) {
   signal(SIGPIPE, SIG_IGN);
 }
 
-bool mlz_report_same_file(const char *a, const char *b) {
-  struct stat x, y;
-  return !stat(a, &x) && !stat(b, &y) && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
-}
-
 void mlz_report_guard(const struct mlz_input *in, const struct mlz_common_options *common) {
-  if (common->output && mlz_report_same_file(common->output, in->path))
+  if (common->output && mlz_input_same_file(common->output, in->path))
     mlz_input_fail(in, "-o %s would overwrite the trace itself; choose another place with -o", common->output);
 }
 

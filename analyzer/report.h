@@ -15,7 +15,6 @@ void mlz_report_close(const struct mlz_input *in, const struct mlz_common_option
 
 /* Ends the program if common->output is this trace; mlz_report_open asks it about its own. */
 void mlz_report_guard(const struct mlz_input *in, const struct mlz_common_options *common);
-bool mlz_report_same_file(const char *a, const char *b);
 
 /* Strings of a trace may be any bytes; JSON's may not. */
 json_t *mlz_json_text(const char *text);

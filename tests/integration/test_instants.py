@@ -71,6 +71,8 @@ def every_tool_takes_the_name_of_a_mark_and_of_a_snapshot():
             same('in the picture', {f for f in FUNCTIONS if '>%s phases.py' % f in picture}, set(live))
         assert tool('stats', trace='trace.mlyze@' + name)['bytes']['live_at_end'] > 10000
         tool('gc', '--from', name)
+    same('stats lists them', [(m['name'], m['kind']) for m in tool('stats')['marks']], [('a', 'mark'), ('b', 'snapshot'), ('c d/e@f', 'mark')])
+    assert 'c d/e@f at ' in ' '.join(execute([MEMLYZE, 'stats', 'trace.mlyze']).stdout.split())
     same('from a to b', blocks('--from', 'a', '--to', 'b', key='alloc_count'), phases('second'))
     same('from b to c', blocks('--from', 'b', trace='trace.mlyze@c d/e@f'), phases('third'))
     assert 'nothing is between' in refused('top', '--from', 'b', '--to', 'a', 'trace.mlyze')
