@@ -1,18 +1,22 @@
 #!/usr/bin/env python3
-"""Packages with memory and stacks of their own: numpy, greenlet, gevent, a Cython module. Known lines must carry their blocks exactly.
+"""Packages with memory, stacks or processes of their own: numpy, greenlet, gevent, a Cython module, gunicorn. Known lines must carry their blocks exactly.
 
-    extensions.py --memlyze PATH/TO/memlyze --python VENV/bin/python3 [numpy|greenlet|gevent|cython|embed ...]
+    extensions.py --memlyze PATH/TO/memlyze --python VENV/bin/python3 [numpy|greenlet|gevent|cython|gunicorn|embed ...]
 
-The environment has numpy, greenlet, gevent, Cython and setuptools, as far as they are to be tried; embed wants a compiler and the interpreter's headers.
+The environment has numpy, greenlet, gevent, Cython, setuptools and gunicorn, as far as they are to be tried; embed wants a compiler and the interpreter's headers.
 Exit status: 0 all exact, 1 something is not.
 """
 import argparse
+import collections
 import json
 import os
 import re
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PROGRAMS = os.path.join(HERE, 'programs')
@@ -118,12 +122,45 @@ class Field:
     def gevent(self):
         self.switching('gevent')
 
+    def gunicorn(self):
+        """Three workers; each has the blocks of its own requests, and what was loaded before the fork is counted once."""
+        lines = markers(os.path.join(PROGRAMS, 'gunicorn_known.py'))
+        for preload in ([], ['--preload']):
+            server = subprocess.Popen([self.o.memlyze, 'record', '-f', '--quiet', '-o', 'trace.mlyze', '--', self.o.python, '-m', 'gunicorn', '-w', '3',
+                                       '--chdir', PROGRAMS, '--pid', os.path.abspath('pid'), '-b',
+                                       'unix:' + os.path.abspath('socket'), '--log-level', 'error', *preload, 'gunicorn_known:app'])
+            answers = collections.Counter()
+            for _ in range(600):
+                try:
+                    with socket.socket(socket.AF_UNIX) as s:
+                        s.connect('socket')
+                        s.sendall(b'GET / HTTP/1.0\r\n\r\n')
+                        answer = b''.join(iter(lambda: s.recv(4096), b''))
+                    answers[int(answer.rpartition(b'\r\n')[2])] += 1
+                except (OSError, ValueError):
+                    time.sleep(0.05)
+                if sum(answers.values()) == 200:
+                    break
+            with open('pid') as file:
+                os.kill(int(file.read()), signal.SIGTERM)
+            server.wait()
+
+            def at(marker, process):
+                sites = json.loads(run([self.o.memlyze, 'top', '--json', '-n', '0', '--group', 'stack', '--process', str(process), 'trace.mlyze']))['sites']
+                size = 50033 if marker == 'request' else 60033
+                return sum(s['alloc_count'] for s in sites if s['line'] == lines[marker] and s['file'].endswith('gunicorn_known.py') and
+                           s['alloc_bytes'] >= size)
+            wrong = ['%d requests of %d: %d blocks' % (n, pid, at('request', pid)) for pid, n in answers.items() if at('request', pid) != n]
+            wanted = {'request': 200, 'loaded': 20 if preload else 60}
+            wrong += ['%s, all: got %d, wanted %d' % (m, at(m, 'all'), n) for m, n in wanted.items() if at(m, 'all') != n]
+            self.say('gunicorn %s, %d workers answered' % (' '.join(preload), len(answers)), wrong)
+
     def embed(self):
         """The interpreter inside a C program, begun and ended five times."""
-        where = "import sysconfig as s; v = s.get_config_vars(); print(s.get_paths()['include'], v['LIBDIR'], v['LDVERSION'], sep='\\n')"
-        include, library, version = run([self.o.python, '-c', where]).split('\n')[:3]
+        where = "import sys, sysconfig as s; v = s.get_config_vars(); print(s.get_paths()['include'], v['LIBDIR'], v['LDVERSION'], sys.base_prefix, sep='\\n')"
+        include, library, version, home = run([self.o.python, '-c', where]).split('\n')[:4]
         run(['cc', '-o', 'embed', os.path.join(PROGRAMS, 'embed.c'), '-I' + include, '-L' + library, '-Wl,-rpath,' + library, '-lpython' + version, '-lpthread'])
-        home = {'PYTHONHOME': os.path.dirname(library)}
+        home = {'PYTHONHOME': home}
         plain = run(['./embed'], **home)
         for options in ([], ['--no-malloc'], ['--sample-rate', '0.1'], ['--no-python']):
             traced = run([self.o.memlyze, 'record', '-f', '--quiet', '-o', 'trace.mlyze', *options, '--', './embed'], **home)
@@ -138,13 +175,13 @@ def main():
     a = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     a.add_argument('--memlyze', required=True)
     a.add_argument('--python', required=True)
-    a.add_argument('what', nargs='*', default=['numpy', 'cython', 'greenlet', 'gevent', 'embed'])
+    a.add_argument('what', nargs='*', default=['numpy', 'cython', 'greenlet', 'gevent', 'gunicorn', 'embed'])
     o = a.parse_args()
     o.memlyze, o.python = os.path.abspath(o.memlyze), os.path.abspath(o.python)
     print(run([o.python, '-VV']).strip())
     field = Field(o)
     before = os.getcwd()
-    for what in o.what or ['numpy', 'cython', 'greenlet', 'gevent', 'embed']:
+    for what in o.what or ['numpy', 'cython', 'greenlet', 'gevent', 'gunicorn', 'embed']:
         with tempfile.TemporaryDirectory() as work:
             os.chdir(work)
             getattr(field, what)()
