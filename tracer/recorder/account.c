@@ -49,7 +49,7 @@ static void extent_free(struct mlz_drain *d, struct mlz_feed *f, const struct ml
   if (m->builder && !m->totals)
     mlz_builder_free_block(m->builder, block->alloc_no, block->stack, mlz_live_size(block), MLZ_D_MMAP, d->weights[block->weight], false);
   m->frees++;
-  f->others++;
+  f->others += !m->totals;
 }
 
 static void extent_alloc(struct mlz_drain *d, struct mlz_feed *f, uint64_t start, uint64_t end, uint32_t stack, uint32_t weight) {
@@ -69,7 +69,7 @@ static void extent_alloc(struct mlz_drain *d, struct mlz_feed *f, uint64_t start
     }
     m->next_alloc++;
     m->allocs++;
-    f->others++;
+    f->others += !m->totals;
   }
   mlz_extents_add(&m->extents, (struct mlz_range){.start = start, .end = end, .block = block});
 }
