@@ -2,6 +2,7 @@
 
 #include "analyzer/text.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -172,57 +173,125 @@ static uint32_t number_files(struct mlz_input *const *in, struct files *files) {
 
 /* ---- lines ---- */
 
-static int compare_shifts(const void *a, const void *b) {
-  int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+/* What an alignment of two functions costs: a line that is in one of them only, lines that move otherwise than those before them, lines that call
+ * other functions. So two lines that each moved by a number of their own are still the same, but three unmoved lines are not given up for one. */
+#define COST_ALONE 1.25
+#define COST_MOVE 1.0
+#define COST_CALLS 1.0
+#define COST_DISTANCE 1e-4 /* for each line that they move otherwise; the nearest of equals */
+enum { DISTANCE_MAX = 1000, PAIRS_MAX = 1 << 16 };
+
+/* before[i] and after[k] taken as the same, with the best choice before them. */
+struct pair {
+  double cost;
+  uint32_t previous; /* PAIR_NONE: it is the first */
+  int64_t shift;
+  /* The best of all pairs up to i and up to k, with what is left alone behind it. */
+  double best_cost;
+  uint32_t best;
+};
+#define PAIR_NONE UINT32_MAX
+
+static double move_cost(int64_t from, int64_t to) {
+  uint64_t distance = from < to ? (uint64_t)(to - from) : (uint64_t)(from - to);
+  return distance ? COST_MOVE + COST_DISTANCE * (double)(distance < DISTANCE_MAX ? distance : DISTANCE_MAX) : 0;
+}
+
+/* The pairs of one shift, as far as they are known: which of them the next one would best follow. */
+struct chain {
+  int64_t shift;
+  double cost; /* less COST_ALONE for each line of both up to it */
+  uint32_t pair;
+};
+
+static int compare_chains(const void *a, const void *b) {
+  int64_t x = ((const struct chain *)a)->shift, y = ((const struct chain *)b)->shift;
   return x < y ? -1 : x > y;
 }
 
-static uint64_t size_of(int64_t shift) { return shift < 0 ? -(uint64_t)shift : (uint64_t)shift; }
+static struct chain *find_chain(struct chain *chains, size_t n, int64_t shift) {
+  struct chain key = {.shift = shift};
+  return bsearch(&key, chains, n, sizeof *chains, compare_chains);
+}
 
-enum { PAIRS_MAX = 1 << 16 };
-
-/* The shift that brings most lines together, the smallest of the best. */
-static int64_t best_shift(const uint32_t *before, size_t n, const uint32_t *after, size_t m) {
-  int64_t *shifts = mlz_text_calloc(n * m, sizeof *shifts), best = 0;
-  size_t most = 0;
+static struct chain *make_chains(const struct mlz_match_line *before, size_t n, const struct mlz_match_line *after, size_t m,
+                                 size_t *count) {
+  struct chain *chains = mlz_text_calloc(n * m + 1, sizeof *chains);
+  size_t all = 0, distinct = 0;
+  chains[all++].shift = 0;
   for (size_t i = 0; i < n; i++)
-    for (size_t k = 0; k < m; k++) shifts[i * m + k] = (int64_t)after[k] - before[i];
-  qsort(shifts, n * m, sizeof *shifts, compare_shifts);
-  for (size_t i = 0, end; i < n * m; i = end) {
-    for (end = i; end < n * m && shifts[end] == shifts[i];) end++;
-    if (end - i > most || (end - i == most && size_of(shifts[i]) < size_of(best))) most = end - i, best = shifts[i];
-  }
-  free(shifts);
-  return best;
+    for (size_t k = 0; k < m; k++) chains[all++].shift = (int64_t)after[k].line - before[i].line;
+  qsort(chains, all, sizeof *chains, compare_chains);
+  for (size_t i = 0; i < all; i++)
+    if (!i || chains[i].shift != chains[distinct - 1].shift) chains[distinct++] = chains[i];
+  /* Before all lines stands a pair that has not moved: -1 and -1. */
+  for (size_t i = 0; i < distinct; i++) chains[i].pair = PAIR_NONE, chains[i].cost = chains[i].shift ? HUGE_VAL : 2 * COST_ALONE;
+  *count = distinct;
+  return chains;
 }
 
-/* before[from..n) and after[base..m). What is not brought together by one shift is tried again between what is. */
-static void match_range(const uint32_t *before, size_t from, size_t n, const uint32_t *after, size_t base, size_t m, uint32_t *match) {
-  while (from < n && base < m) {
-    bool many = (n - from) > PAIRS_MAX / (m - base); /* then unmoved lines only, and the others in their order */
-    int64_t shift = many ? 0 : best_shift(before + from, n - from, after + base, m - base);
-    size_t i = from, k = base;
-    while (i < n && k < m) {
-      int64_t is = before[i] + shift;
-      if (is != after[k]) {
-        is < after[k] ? i++ : k++;
-        continue;
-      }
-      for (; many && from < i && base < k; from++, base++) match[from] = (uint32_t)base;
-      if (!many) match_range(before, from, i, after, base, k, match);
-      match[i++] = (uint32_t)k++;
-      from = i, base = k;
+static void set_pair(struct pair *pairs, size_t m, size_t i, size_t k, struct chain *chain, bool same_calls) {
+  struct pair *p = &pairs[i * m + k];
+  double left = COST_ALONE * (double)(i + k); /* nothing before it is the same */
+  *p = (struct pair){.cost = left + move_cost(0, chain->shift), .previous = PAIR_NONE, .shift = chain->shift};
+  if (chain->cost + left - 2 * COST_ALONE <= p->cost) p->cost = chain->cost + left - 2 * COST_ALONE, p->previous = chain->pair;
+  if (i && k) {
+    const struct pair *corner = &pairs[(i - 1) * m + k - 1];
+    double cost = corner->best_cost + move_cost(pairs[corner->best].shift, chain->shift);
+    if (cost < p->cost) p->cost = cost, p->previous = corner->best;
+  }
+  if (!same_calls) p->cost += COST_CALLS;
+  p->best = (uint32_t)(i * m + k);
+  p->best_cost = p->cost;
+  const struct pair *neighbours[] = {i ? &pairs[(i - 1) * m + k] : NULL, k ? &pairs[i * m + k - 1] : NULL};
+  for (size_t n = 0; n < 2; n++)
+    if (neighbours[n] && neighbours[n]->best_cost + COST_ALONE < p->best_cost)
+      p->best_cost = neighbours[n]->best_cost + COST_ALONE, p->best = neighbours[n]->best;
+  if (p->cost - left < chain->cost) chain->cost = p->cost - left, chain->pair = (uint32_t)(i * m + k);
+}
+
+static void align(const struct mlz_match_line *before, size_t n, const struct mlz_match_line *after, size_t m, uint32_t *match) {
+  struct pair *pairs = mlz_text_calloc(n * m, sizeof *pairs);
+  size_t n_chains;
+  struct chain *chains = make_chains(before, n, after, m, &n_chains);
+  for (size_t i = 0; i < n; i++)
+    for (size_t k = 0; k < m; k++)
+      set_pair(pairs, m, i, k, find_chain(chains, n_chains, (int64_t)after[k].line - before[i].line), before[i].calls == after[k].calls);
+  const struct pair *end = &pairs[n * m - 1];
+  uint32_t at = end->best_cost < COST_ALONE * (double)(n + m) ? end->best : PAIR_NONE;
+  for (; at != PAIR_NONE; at = pairs[at].previous) match[at / m] = (uint32_t)(at % m);
+  free(chains);
+  free(pairs);
+}
+
+/* Very many lines: those that have not moved, and between them the others in their order. */
+static void align_simply(const struct mlz_match_line *before, size_t n, const struct mlz_match_line *after, size_t m, uint32_t *match) {
+  size_t from = 0, base = 0;
+  for (size_t i = 0, k = 0; i <= n && k <= m;) {
+    bool end = i == n || k == m;
+    if (!end && before[i].line != after[k].line) {
+      before[i].line < after[k].line ? i++ : k++;
+      continue;
     }
-    for (; many && from < n && base < m; from++, base++) match[from] = (uint32_t)base;
+    if (end) i = n, k = m;
+    while (from < i && base < k) match[from++] = (uint32_t)base++;
+    if (end) break;
+    match[i] = (uint32_t)k;
+    from = ++i, base = ++k;
   }
 }
 
-void mlz_match_lines(const uint32_t *before, size_t n_before, const uint32_t *after, size_t n_after, uint32_t *match) {
-  for (size_t i = 0; i < n_before; i++) match[i] = UINT32_MAX;
+void mlz_match_lines(const struct mlz_match_line *before, size_t n, const struct mlz_match_line *after, size_t m, uint32_t *match) {
+  for (size_t i = 0; i < n; i++) match[i] = UINT32_MAX;
   /* Line 0 says that the line is not known. */
-  size_t from = n_before && !before[0], base = n_after && !after[0];
+  size_t from = n && !before[0].line, base = m && !after[0].line;
   if (from && base) match[0] = 0;
-  match_range(before, from, n_before, after, base, n_after, match);
+  if (from == n || base == m) return;
+  if (n - from > PAIRS_MAX / (m - base))
+    align_simply(before + from, n - from, after + base, m - base, match + from);
+  else
+    align(before + from, n - from, after + base, m - base, match + from);
+  for (size_t i = from; i < n && base; i++) match[i] += match[i] != UINT32_MAX;
 }
 
 /* ---- frames ---- */
@@ -230,6 +299,7 @@ void mlz_match_lines(const uint32_t *before, size_t n_before, const uint32_t *af
 /* A frame of one trace, to be sorted. */
 struct line {
   uint32_t function, line, frame;
+  uint64_t calls; /* a sum over the functions that it calls, and one for allocating itself */
 };
 
 static int compare_lines(const void *a, const void *b) {
@@ -246,25 +316,46 @@ static uint32_t function_of(struct mlz_match *match, const struct mlz_place *p, 
   return number;
 }
 
+/* `lines` by frame id. */
+static void add_calls(struct mlz_input *in, struct line *lines) {
+  enum { ITSELF = UINT32_MAX };
+  struct mlz_intern known = {0};
+  uint32_t n_stacks = mlz_trace_stacks(in->trace);
+  for (uint32_t stack = 0; stack < n_stacks; stack++) {
+    uint32_t n;
+    bool truncated;
+    const uint32_t *frames = mlz_trace_stack(in->trace, stack, &n, &truncated);
+    for (uint32_t i = 0; i < n; i++) {
+      uint32_t call[2] = {frames[i], i ? lines[frames[i - 1]].function : ITSELF}, before = known.n;
+      if (mlz_intern_key(&known, call, sizeof call) == before)
+        lines[frames[i]].calls += (call[1] + UINT64_C(1)) * UINT64_C(0x9e3779b97f4a7c15);
+    }
+  }
+  mlz_intern_clear(&known);
+}
+
 static struct line *sorted_lines(struct mlz_match *match, enum mlz_side side, const struct files *files) {
   uint32_t n = mlz_trace_frames(match->in[side]->trace);
   struct line *lines = mlz_text_calloc(n, sizeof *lines);
   for (uint32_t i = 0; i < n; i++) {
     struct mlz_place p = mlz_place_of_frame(match->in[side], i);
-    lines[i] = (struct line){function_of(match, &p, files->files[files->of_frame[i]].number), p.line, i};
+    lines[i] = (struct line){function_of(match, &p, files->files[files->of_frame[i]].number), p.line, i, 0};
   }
+  add_calls(match->in[side], lines);
   qsort(lines, n, sizeof *lines, compare_lines);
   return lines;
 }
 
 /* The distinct lines of the function that begins at *at; moves *at behind it. malloc'd. */
-static uint32_t *lines_of(const struct line *lines, size_t n, size_t *at, uint32_t function, size_t *count) {
+static struct mlz_match_line *lines_of(const struct line *lines, size_t n, size_t *at, uint32_t function, size_t *count) {
   size_t end = *at;
   while (end < n && lines[end].function == function) end++;
-  uint32_t *out = mlz_text_calloc(end - *at, sizeof *out);
+  struct mlz_match_line *out = mlz_text_calloc(end - *at, sizeof *out);
   *count = 0;
-  for (; *at < end; ++*at)
-    if (!*count || out[*count - 1] != lines[*at].line) out[(*count)++] = lines[*at].line;
+  for (; *at < end; ++*at) {
+    if (!*count || out[*count - 1].line != lines[*at].line) out[(*count)++].line = lines[*at].line;
+    out[*count - 1].calls += lines[*at].calls;
+  }
   return out;
 }
 
@@ -293,7 +384,8 @@ static void place_lines(struct mlz_match *match, enum mlz_side side, const struc
 static void match_function(struct mlz_match *match, const struct files *files, struct line *const *lines, const size_t *n, size_t *at,
                            uint32_t function) {
   size_t from[MLZ_SIDES] = {at[0], at[1]}, count[MLZ_SIDES];
-  uint32_t *distinct[MLZ_SIDES], *of_line[MLZ_SIDES];
+  struct mlz_match_line *distinct[MLZ_SIDES];
+  uint32_t *of_line[MLZ_SIDES];
   for (int side = 0; side < MLZ_SIDES; side++) {
     distinct[side] = lines_of(lines[side], n[side], &at[side], function, &count[side]);
     of_line[side] = mlz_text_calloc(count[side], sizeof(uint32_t));

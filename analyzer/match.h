@@ -4,9 +4,9 @@
  * Files are the same if their paths are, once what differs between machines is left out (mlz_match_path); of the others those of the same module and
  * base name, the one with the longest common tail first; last the main programs of both, whatever they are called.
  * Functions are the same if their file and qualified name are.
- * Lines of a function: those are brought together that coincide when all are shifted by the same number of lines, as an edit above them does; of all
- * shifts that bring most lines together the smallest, so none wherever that is as good. What is left over before, between and behind those is
- * brought together in the same way. So a line is new or gone only if there is none in its place. */
+ * Lines of a function keep their order. They are brought together so that few are left alone, that few move otherwise than those before them (an edit
+ * above moves all by the same number), and that they call the same functions (match.c has the costs). So a line is new or gone only if there is none
+ * in its place. */
 #ifndef MLZ_ANALYZER_MATCH_H
 #define MLZ_ANALYZER_MATCH_H
 
@@ -45,7 +45,11 @@ static inline uint32_t mlz_match_of(const struct mlz_match *match, enum mlz_side
 /* malloc'd: without "." and "..", below `directory` (where the command was started; "": not known) relative to it, packages from site-packages on,
  * the standard library without its place and version. */
 char *mlz_match_path(const char *path, const char *directory);
+struct mlz_match_line {
+  uint32_t line;
+  uint64_t calls; /* the same number for the same functions called */
+};
 /* Lines of one function, ascending, each once. match[i]: index into `after` of the line that before[i] is, or UINT32_MAX. */
-void mlz_match_lines(const uint32_t *before, size_t n_before, const uint32_t *after, size_t n_after, uint32_t *match);
+void mlz_match_lines(const struct mlz_match_line *before, size_t n, const struct mlz_match_line *after, size_t m, uint32_t *match);
 
 #endif

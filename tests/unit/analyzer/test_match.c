@@ -33,50 +33,75 @@ Test(match, paths_lose_what_differs_between_machines) {
 }
 
 #define NONE UINT32_MAX
-#define LINES(...) ((const uint32_t[]){__VA_ARGS__}), sizeof((const uint32_t[]){__VA_ARGS__}) / sizeof(uint32_t)
 
-static void check_lines(const char *what, const uint32_t *before, size_t n, const uint32_t *after, size_t m, const uint32_t *wanted,
-                        size_t w) {
+/* "10 12a" : lines, with letters for what they call. */
+static size_t read_lines(const char *text, struct mlz_match_line *out) {
+  size_t n = 0;
+  for (char *end; *text; n++) {
+    out[n] = (struct mlz_match_line){.line = (uint32_t)strtoul(text, &end, 10)};
+    for (text = end; *text && *text != ' '; text++) out[n].calls = out[n].calls * 31 + (unsigned char)*text;
+    while (*text == ' ') text++;
+  }
+  return n;
+}
+
+/* `wanted`: for each line before the one after, 0 for none. */
+static void check_lines(const char *what, const char *before, const char *after, const char *wanted) {
+  struct mlz_match_line lines[3][16];
   uint32_t match[16];
-  cr_assert_eq(w, n, "%s", what);
-  mlz_match_lines(before, n, after, m, match);
+  size_t n = read_lines(before, lines[0]), m = read_lines(after, lines[1]);
+  cr_assert_eq(read_lines(wanted, lines[2]), n, "%s", what);
+  mlz_match_lines(lines[0], n, lines[1], m, match);
   for (size_t i = 0; i < n; i++) {
-    uint32_t got = match[i] == NONE ? 0 : after[match[i]];
-    cr_assert_eq(got, wanted[i], "%s: line %u became %u instead of %u", what, before[i], got, wanted[i]);
+    uint32_t got = match[i] == NONE ? 0 : lines[1][match[i]].line;
+    cr_assert_eq(got, lines[2][i].line, "%s: line %u became %u instead of %u", what, lines[0][i].line, got, lines[2][i].line);
   }
 }
 
 Test(match, lines_that_moved) {
-  check_lines("nothing changed", LINES(3, 5, 9), LINES(3, 5, 9), LINES(3, 5, 9));
-  check_lines("an edit above", LINES(10, 12, 14), LINES(12, 14, 16), LINES(12, 14, 16));
-  check_lines("an edit above, lines fewer", LINES(10, 12, 14), LINES(7, 9, 11), LINES(7, 9, 11));
-  check_lines("an edit within", LINES(10, 12, 14), LINES(10, 12, 19), LINES(10, 12, 19));
-  check_lines("an edit behind the first", LINES(10, 12, 14), LINES(10, 15, 17), LINES(10, 15, 17));
-  check_lines("a new line", LINES(10, 20), LINES(10, 15, 20), LINES(10, 20));
-  check_lines("a line is gone", LINES(10, 15, 20), LINES(10, 20), LINES(10, 0, 20));
-  check_lines("a line is gone, others moved", LINES(10, 12, 17, 30), LINES(15, 22, 35), LINES(15, 0, 22, 35));
-  check_lines("the only one moved", LINES(10), LINES(400), LINES(400));
-  check_lines("as many by no shift as by another", LINES(10, 12, 14), LINES(12, 14), LINES(0, 12, 14));
-  check_lines("none after", LINES(10, 12), NULL, 0, LINES(0, 0));
-  check_lines("lines that are not known", LINES(0, 12), LINES(0, 13), LINES(0, 13));
-  check_lines("a line is not the unknown one", LINES(0), LINES(7), LINES(0));
+  check_lines("nothing changed", "3 5 9", "3 5 9", "3 5 9");
+  check_lines("an edit above", "10 12 14", "12 14 16", "12 14 16");
+  check_lines("an edit above, lines fewer", "10 12 14", "7 9 11", "7 9 11");
+  check_lines("an edit within", "10 12 14", "10 12 19", "10 12 19");
+  check_lines("an edit behind the first", "10 12 14", "10 15 17", "10 15 17");
+  check_lines("an edit above and one within", "3 5", "5 8", "5 8");
+  check_lines("an edit above and one within, more lines", "10 12 14 16", "12 14 19 21", "12 14 19 21");
+  check_lines("a new line", "10 20", "10 15 20", "10 20");
+  check_lines("a line is gone", "10 15 20", "10 20", "10 0 20");
+  check_lines("a line is gone, others moved", "10 12 17 30", "15 22 35", "15 0 22 35");
+  check_lines("one is gone, another one came", "10 12 14 20", "10 11 12 14", "10 12 14 0");
+  check_lines("the only one moved", "10", "400", "400");
+  check_lines("the nearest", "28", "20 30", "30");
+  check_lines("as many by no shift as by another", "10 12 14", "12 14", "0 12 14");
+  check_lines("none after", "10 12", "", "0 0");
+  check_lines("lines that are not known", "0 12", "0 13", "0 13");
+  check_lines("a line is not the unknown one", "0", "7", "0");
+  check_lines("only one side has an unknown one", "3 5", "0 4 6", "4 6");
 }
 
-/* Whatever the lines: in order, each to one, and as many as there can be. */
+Test(match, lines_that_call_the_same) {
+  check_lines("calls say which moved", "3a 4b", "4a 9b", "4 9");
+  check_lines("and which is gone", "10a 20b 30c", "15b 25c", "0 15 25");
+  check_lines("and which is new", "10a 20b", "10x 14a 24b", "14 24");
+  check_lines("a line that calls something else now", "10a 20b 30c", "10a 20x 30c", "10 20 30");
+}
+
+/* Whatever the lines: in order, each to one. */
 Test(match, lines_never_cross) {
-  uint32_t before[700], after[700], match[700];
+  static struct mlz_match_line lines[2][700];
+  uint32_t match[700];
   uint64_t random = 88172645463325252ull;
   for (int round = 0; round < 300; round++) {
-    size_t n[2] = {1, 1};
+    size_t n[2];
     for (int side = 0; side < 2; side++) {
-      uint32_t *lines = side ? after : before, line = 0;
+      uint32_t line = 0;
       n[side] = 1 + (size_t)(random >> 7) % (round % 50 == 49 ? 600 : 20); /* many: the simple way */
       for (size_t i = 0; i < n[side]; i++) {
         random ^= random << 13, random ^= random >> 7, random ^= random << 17;
-        lines[i] = line += 1 + (uint32_t)random % 4;
+        lines[side][i] = (struct mlz_match_line){line += 1 + (uint32_t)random % 4, random >> 20 & 1};
       }
     }
-    mlz_match_lines(before, n[0], after, n[1], match);
+    mlz_match_lines(lines[0], n[0], lines[1], n[1], match);
     uint32_t next = 0;
     size_t pairs = 0;
     for (size_t i = 0; i < n[0]; i++) {
