@@ -199,15 +199,29 @@ static void write_github(const struct mlz_check_report *r, FILE *out) {
 
 /* ---- SARIF 2.1.0 ---- */
 
+/* A path as a URI reference: what may not stand in one is escaped. malloc'd. */
+static char *uri_of(const char *path) {
+  char *out = mlz_text_calloc(strlen(path) * 3 + 1, 1), *p = out;
+  for (; *path; path++) {
+    bool plain = (*path >= 'a' && *path <= 'z') || (*path >= 'A' && *path <= 'Z') || strchr("0123456789-._~/@+,", *path);
+    if (plain)
+      *p++ = *path;
+    else
+      p += sprintf(p, "%%%02X", (unsigned char)*path);
+  }
+  return out;
+}
+
 static json_t *sarif_result(const struct mlz_check *c) {
   json_t *result =
       json_pack("{s:o, s:s, s:{s:o}}", "ruleId", mlz_json_text(c->name), "level", "error", "message", "text", mlz_json_text(c->message));
   if (*c->place.file && *c->place.file != '<') {
-    char *path = repository_path(c);
-    json_t *where = json_pack("{s:{s:{s:o}, s:{s:I}}}", "physicalLocation", "artifactLocation", "uri", mlz_json_text(path), "region",
+    char *path = repository_path(c), *uri = uri_of(path);
+    json_t *where = json_pack("{s:{s:{s:o}, s:{s:I}}}", "physicalLocation", "artifactLocation", "uri", json_string(uri), "region",
                               "startLine", (json_int_t)(c->place.line ? c->place.line : 1));
     json_object_set_new(result, "locations", json_pack("[o]", where));
     free(path);
+    free(uri);
   }
   return result;
 }

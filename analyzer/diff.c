@@ -63,7 +63,9 @@ void mlz_diff_add(struct mlz_diff_site *into, const struct mlz_diff_site *more) 
 
 bool mlz_diff_between(struct mlz_input *const *in, const struct mlz_measure *m, bool include_mmap, struct mlz_tally_run *out) {
   bool sampled = m[MLZ_BEFORE].run.n_spreads || m[MLZ_AFTER].run.n_spreads;
-  if (!sampled || m->metric == MLZ_BY_PEAK_BYTES || !mlz_input_same_file(in[MLZ_BEFORE]->path, in[MLZ_AFTER]->path)) return false;
+  if (!sampled || m->metric == MLZ_BY_PEAK_BYTES || in[MLZ_AFTER]->totals_only ||
+      !mlz_input_same_file(in[MLZ_BEFORE]->path, in[MLZ_AFTER]->path))
+    return false;
   bool forward = m[MLZ_AFTER].run.total.alloc_count >= m[MLZ_BEFORE].run.total.alloc_count;
   const struct mlz_cut *early = m[forward ? MLZ_BEFORE : MLZ_AFTER].window.to, *late = m[forward ? MLZ_AFTER : MLZ_BEFORE].window.to;
   if (!early) return false;

@@ -77,13 +77,15 @@ static void __attribute__((format(printf, 2, 3), noreturn)) fail(const char *wha
 
 /* ---- the limits file ---- */
 
+static const char *config_path = "memlyze.json";
+
 static json_t *read_config(const struct settings *s) {
-  const char *path = s->config ? s->config : "memlyze.json";
-  if (s->no_config || (!s->config && access(path, F_OK))) return NULL;
+  if (s->config) config_path = s->config;
+  if (s->no_config || (!s->config && access(config_path, F_OK))) return NULL;
   json_error_t why;
-  json_t *config = json_load_file(path, JSON_REJECT_DUPLICATES, &why);
-  if (!config) fail(path, "%s (line %d)", why.text, why.line);
-  if (!json_is_object(config)) fail(path, "an object is wanted, as memlyze check --help shows");
+  json_t *config = json_load_file(config_path, JSON_REJECT_DUPLICATES, &why);
+  if (!config) fail(config_path, "%s (line %d)", why.text, why.line);
+  if (!json_is_object(config)) fail(config_path, "an object is wanted, as memlyze check --help shows");
   static const char *const keys[] = {"max_peak",  "max_leaked", "max_growing", "max_allocs",       "limits",      "baseline",
                                      "tolerance", "min_change", "suppress",    "min_change_count", "allow_losses"};
   const char *key;
@@ -91,7 +93,7 @@ static json_t *read_config(const struct settings *s) {
   json_object_foreach(config, key, value) {
     bool known = false;
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) known |= !strcmp(keys[i], key);
-    if (!known) fail(path, "'%s' is not known; memlyze check --help lists the keys", key);
+    if (!known) fail(config_path, "'%s' is not known; memlyze check --help lists the keys", key);
   }
   return config;
 }
@@ -101,7 +103,7 @@ static const char *config_text(json_t *config, const char *key) {
   json_t *value = json_object_get(config, key);
   if (json_is_string(value)) return json_string_value(value);
   if (!json_is_number(value)) {
-    if (value) fail("memlyze.json", "'%s' is neither a text nor a number", key);
+    if (value) fail(config_path, "'%s' is neither a text nor a number", key);
     return NULL;
   }
   char text[64];
@@ -117,7 +119,7 @@ static void config_list(json_t *config, const char *key, struct mlz_option_list 
   if (json_is_string(value)) list->items[list->n++] = json_string_value(value);
   json_array_foreach(value, i, item) {
     if (!json_is_string(item) || list->n == MLZ_OPTION_LIST_MAX)
-      fail("memlyze.json", "'%s' is no list of at most %d texts", key, MLZ_OPTION_LIST_MAX);
+      fail(config_path, "'%s' is no list of at most %d texts", key, MLZ_OPTION_LIST_MAX);
     list->items[list->n++] = json_string_value(item);
   }
 }
@@ -135,9 +137,9 @@ static void apply_config(json_t *config, struct settings *s) {
   config_list(config, "baseline", &s->baselines);
   const char *change = config_text(config, "min_change"), *count = config_text(config, "min_change_count");
   if (change && s->min_change == UINT64_MAX && !mlz_units_parse_size(change, &s->min_change))
-    fail("memlyze.json", "min_change: '%s' is not a size", change);
+    fail(config_path, "min_change: '%s' is not a size", change);
   if (count && s->min_change_count == UINT64_MAX && !mlz_units_parse_size(count, &s->min_change_count))
-    fail("memlyze.json", "min_change_count: '%s' is not a number", count);
+    fail(config_path, "min_change_count: '%s' is not a number", count);
   s->allow_losses |= json_is_true(json_object_get(config, "allow_losses"));
 }
 

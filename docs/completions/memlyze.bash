@@ -59,6 +59,10 @@ _memlyze() {
     ;;
   esac
   case $previous in
+  --baseline | --save-baseline | --config | --suppress | --diff) # any file, traces too
+    mapfile -t COMPREPLY < <(_memlyze_files "$word" '*')
+    return
+    ;;
   --*)
     local values
     values=$(_memlyze_values "$tool" "$previous")

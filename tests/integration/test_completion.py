@@ -42,6 +42,17 @@ def traces_and_folders():
 
 
 @case
+def options_that_take_files():
+    for name in ('one.mlyze', 'base.json'):
+        open(name, 'w').close()
+    same('after --baseline', complete('memlyze', 'check', '--baseline', ''), {'one.mlyze', 'base.json'})
+    same('after --suppress', complete('memlyze-leaks', '--suppress', 'b'), {'base.json'})
+    same('the second trace', complete('memlyze', 'diff', 'one.mlyze', ''), {'one.mlyze'})
+    same('formats', complete('memlyze', 'check', '--format', 's'), {'sarif'})
+    assert {'diff', 'check'} <= complete('memlyze', '')
+
+
+@case
 def the_command_s_words_are_its_own():
     open('app.py', 'w').close()
     assert '--sample-rate' in complete('memlyze', 'record', '--')
