@@ -51,7 +51,7 @@ static const struct mlz_tool tool = {
              "Stacks are the same if they go through the same functions to the same line.\n"
              "new: there was nothing of it before; gone: there is nothing after.\n"
              "For sampled traces +- is half the interval of the difference; one within it may\n"
-             "be chance (~), and never passes a limit.\n" MLZ_TIME_NOTE,
+             "be chance (~), and is never a failure.\n" MLZ_TIME_NOTE,
 };
 
 static const char *const metric_names[] = {"alloc-bytes", "alloc-count", "live-bytes", "peak-bytes", "temporary"};
@@ -452,7 +452,8 @@ int main(int argc, char **argv) {
   if (second > status) status = second;
   bool limited = r.fail_over.given || r.fail_site_over.given;
   for (int side = 0; side < MLZ_SIDES; side++)
-    if (limited && !r.in[side]->events_read && !status) mlz_input_fail(r.in[side], "an empty trace passes no limit: record it again");
+    if (limited && !r.in[side]->events_read && !r.in[side]->points_read && !status)
+      mlz_input_fail(r.in[side], "an empty trace passes no limit: record it again");
   if (!status) {
     warn_settings(&r);
     mlz_report_guard(r.in[MLZ_BEFORE], &s.common);

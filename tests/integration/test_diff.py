@@ -205,6 +205,32 @@ control('--mark', 'late')
 
 
 @case
+def totals_of_snapshots():
+    program = '''
+import subprocess, os
+kept = [None] * 100
+UNIT = b'x'
+def first(n): kept[n] = UNIT * 1000
+def second(n): kept[50 + n] = UNIT * 2000
+def snapshot(name): subprocess.run([os.environ['MEMLYZE'], 'control', '--pid', str(os.getpid()), '--snapshot', name], check=True, stdout=subprocess.DEVNULL)
+snapshot('start')
+for n in range(40): first(n)
+snapshot('middle')
+for n in range(30): second(n)
+snapshot('late')
+'''
+    with open('snapshots.py', 'w') as file:
+        file.write(program)
+    record([PYTHON, '-I', 'snapshots.py'], '--no-follow', '--snapshots-only', env=clean_env(MEMLYZE=MEMLYZE))
+    for points, wanted in ((('start', 'late'), {'first': ('new', 0, 40), 'second': ('new', 0, 30)}), (('middle', 'late'), {'second': ('new', 0, 30)})):
+        answer = diff('trace.mlyze@' + points[0], '@' + points[1], '--fail-over', '1 GB')
+        same('from %s to %s' % points, {s['function']: (s['status'], s['before_count'], s['after_count']) for s in answer['sites'] if s['function'] in ('first', 'second')}, wanted)
+    same('a limit', diff('trace.mlyze@start', '@late', '--fail-site-over', '50 kB', status=1)['ok'], False)
+    unknown = execute([MEMLYZE, 'diff', '--by', 'peak-bytes', 'trace.mlyze@start', '@late'])
+    same('the peak is not known', (unknown.returncode, unknown.stdout), (2, ''))
+
+
+@case
 def sampled_traces_say_how_sure_they_are():
     for name, turns in (('old', 20000), ('new', 20200), ('more', 30000)):
         with open(name + '.py', 'w') as file:
