@@ -28,8 +28,8 @@ const struct mlz_mark *mlz_marks_find(const struct mlz_input *in, const struct m
 
 /* For the help of every tool. */
 #define MLZ_TIME_NOTE                                                                                                                      \
-  "TIME: 1.5s, 200ms, 90%, peak, end, or the name of a mark or snapshot (the last of\n"                                                    \
-  "that name; NAME#1 is the first). trace.mlyze@TIME is the trace as it was then.\n"
+  "TIME: 1.5s, 200ms, 90%, peak, end, or the name of a mark or snapshot (the last\n"                                                       \
+  "of that name; NAME#1: the first). trace.mlyze@TIME is the trace as it was then.\n"
 
 enum mlz_when_kind { MLZ_WHEN_NONE, MLZ_WHEN_END, MLZ_WHEN_PEAK, MLZ_WHEN_TIME, MLZ_WHEN_PERCENT, MLZ_WHEN_NAME };
 struct mlz_when {

@@ -41,10 +41,10 @@ static const struct mlz_tool tool = {
     .traces_max = 2,
     .usage = "[options] old.mlyze[@TIME] new.mlyze[@TIME]",
     .exit_status = "0 done; 1 a limit of --fail-over was passed; 2 wrong usage or an\nunreadable trace",
-    .notes = "  memlyze diff old.mlyze new.mlyze                what two runs allocated\n"
-             "  memlyze diff trace.mlyze@warm @end              what came to be live since a mark\n"
+    .notes = "  memlyze diff old.mlyze new.mlyze             what two runs allocated\n"
+             "  memlyze diff trace.mlyze@warm @end           what is live since a mark\n"
              "  memlyze diff --by peak-bytes old.mlyze new.mlyze\n"
-             "An @TIME alone means the first trace. --process PID,PID: of the one and the other.\n"
+             "An @TIME alone means the first trace. --process PID,PID: one of each.\n"
              "Sites are matched by function: the same file and qualified name. Files may lie\n"
              "elsewhere; lines of a function may have moved: their order, how far their\n"
              "neighbours moved and what they call say which is which.\n"

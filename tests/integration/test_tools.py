@@ -26,6 +26,8 @@ def help_and_manual_name_the_same_options(name):
     text = execute([MEMLYZE, name, '--help'])
     same('exit status', text.returncode, 0)
     same('stderr', text.stderr, '')
+    if name not in ('record', 'control'):
+        same('lines too wide', [line for line in text.stdout.splitlines() if len(line) > 80], [])
     same('the same through help', execute([MEMLYZE, 'help', name]).stdout, text.stdout)
     with open(os.path.join(MAN, 'memlyze-%s.1.scd' % name), encoding='utf-8') as file:
         manual = file.read()
