@@ -34,7 +34,7 @@ test:
 
 # In a build directory of its own: a prefix is part of the configuration.
 install:
-	@$(SETUP) test
+	@$(SETUP) build
 	@.ci/build $(BUILD)/install --prefix="$(ABSOLUTE_PREFIX)" --libdir=lib -Dtests=false
 	@meson install -C $(BUILD)/install --no-rebuild --quiet
 	@echo "installed in $(ABSOLUTE_PREFIX); the program is $(ABSOLUTE_PREFIX)/bin/memlyze"

@@ -7,6 +7,7 @@
 
 #include "analyzer/match.h"
 #include "analyzer/report.h"
+#include "analyzer/select.h"
 
 struct mlz_flame_node {
   uint32_t key;    /* of the frame: struct mlz_flame.keys */
@@ -34,6 +35,8 @@ struct mlz_flame {
   size_t node_table_size, key_table_size;
   uint32_t depth; /* highest */
   bool reversed;
+  const struct mlz_select
+      *root; /* what calls the outermost frame that it selects is left out; NULL: nothing is. Set after mlz_flame_begin() */
 };
 
 void mlz_flame_begin(struct mlz_flame *f, bool reversed);

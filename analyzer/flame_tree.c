@@ -130,6 +130,13 @@ static uint32_t walk(struct mlz_flame *f, const struct path *p, double value, do
   const uint32_t *frames = mlz_trace_stack(p->in->trace, p->stack, &n, &truncated);
   f->nodes[0].value += value;
   f->nodes[0].count += count;
+  for (uint32_t i = f->root ? n : 0; i-- > 0;) {
+    struct mlz_place place = mlz_place_of_frame(p->in, frames[i]);
+    if (!mlz_select_place(f->root, &place)) continue;
+    n = i + 1;
+    truncated = false;
+    break;
+  }
   if (!n) return step(f, node, &none, value, count);
   if (truncated && !f->reversed) node = step(f, node, &cut, value, count);
   for (uint32_t i = 0; i < n; i++) {

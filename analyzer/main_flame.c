@@ -10,7 +10,7 @@
 struct settings {
   struct mlz_common_options common;
   int by;
-  const char *at, *from, *to, *title, *diff;
+  const char *at, *from, *to, *title, *diff, *root;
   bool inverted, reverse;
 };
 
@@ -23,6 +23,9 @@ static const struct mlz_option options[] = {
     {"to", 0, MLZ_OPT_TEXT, "TIME", "only what happened until TIME", AT(to)},
     {"inverted", 0, MLZ_OPT_FLAG, NULL, "icicle: the root at the top", AT(inverted)},
     {"reverse", 0, MLZ_OPT_FLAG, NULL, "begin with the allocating lines, their callers upon them", AT(reverse)},
+    {"root", 0, MLZ_OPT_TEXT, "RE",
+     "leave out what calls the outermost frame whose \"module.function file:line\" matches the POSIX extended regular expression",
+     AT(root)},
     {"diff", 0, MLZ_OPT_TEXT, "BASE",
      "compare with BASE (old.mlyze, old.mlyze@TIME, or @TIME of the same trace): red is more than there, blue less; a stack is as wide as "
      "the larger of both",
@@ -46,7 +49,10 @@ static const struct mlz_tool tool = {
 static const char *const nouns[] = {"allocated", "allocated", "live", "live at the peak", "temporary"};
 
 static void build(struct mlz_input *in, const struct settings *s, struct mlz_flame *f, const struct mlz_measure *m) {
+  struct mlz_select root;
   mlz_flame_begin(f, s->reverse);
+  mlz_select_begin(&root, in, s->root);
+  if (s->root) f->root = &root;
   for (size_t i = 0; i < m->run.n; i++) {
     struct mlz_amount a = mlz_measure_row(m, i);
     if (a.value > 0)
@@ -54,17 +60,24 @@ static void build(struct mlz_input *in, const struct settings *s, struct mlz_fla
     else
       f->nodes[0].count += a.count; /* blocks of no bytes: no box, but the total is that of the other tools */
   }
+  f->root = NULL;
+  mlz_select_clear(&root);
   mlz_flame_layout(f, LEAST_SHARE);
 }
 
 /* `match` outlives the drawing: keys of the tree are its traces' texts. */
 static void build_comparison(const struct settings *s, struct mlz_flame *f, const struct mlz_match *match, const struct mlz_measure *m) {
+  struct mlz_select root;
   mlz_flame_begin(f, s->reverse);
+  mlz_select_begin(&root, match->in[MLZ_BEFORE], s->root);
+  if (s->root) f->root = &root;
   for (int side = 0; side < MLZ_SIDES; side++)
     for (size_t i = 0; i < m[side].run.n; i++) {
       struct mlz_amount a = mlz_measure_row(&m[side], i);
       if (a.value > 0) mlz_flame_add_side(f, match, (enum mlz_side)side, (uint32_t)i, a.value);
     }
+  f->root = NULL;
+  mlz_select_clear(&root);
   mlz_flame_compare(f);
   mlz_flame_layout(f, LEAST_SHARE);
 }

@@ -12,7 +12,7 @@ void mlz_select_begin(struct mlz_select *s, const struct mlz_input *in, const ch
   if (!rc) return;
   char why[128];
   regerror(rc, &s->re, why, sizeof why);
-  mlz_input_fail(in, "--filter: '%s' is no regular expression: %s", re, why);
+  mlz_input_fail(in, "'%s' is no regular expression: %s", re, why);
 }
 
 void mlz_select_clear(struct mlz_select *s) {

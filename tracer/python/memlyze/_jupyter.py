@@ -9,6 +9,7 @@ import html
 import json
 import linecache
 import os
+import re
 import subprocess
 import tempfile
 from types import CodeType
@@ -137,7 +138,9 @@ def register(shell: Any) -> None:
             trace = os.path.abspath(arguments.output) if arguments.output else os.path.join(temporary, "cell.mlyze")
             value, error, stats = _run(shell, code, last, trace, settings)
             process = ("--process", str(os.getpid()), "--by", arguments.by)
-            svg = "" if arguments.no_flame else _ask("flame", *process, "--title", "this cell: " + arguments.by, trace)
+            # The frames of IPython below the cell say nothing of it.
+            inside = ("--root", " " + re.escape(code.co_filename) + ":")
+            svg = "" if arguments.no_flame else _ask("flame", *process, *inside, "--title", "this cell: " + arguments.by, trace)
             sites = json.loads(_ask("top", "--json", *process, trace))["sites"]
         if error is not None:
             shell.showtraceback((type(error), error, error.__traceback__))

@@ -119,13 +119,9 @@ def _file_of(recorder: int) -> Optional[str]:
 
 
 def _read_stats(path: str) -> Dict[str, Any]:
-    """`memlyze stats --json` of a file, run outside of the session."""
+    """`memlyze stats --json` of a file. A child like any other: inside `memlyze record` it is one of the processes of the trace."""
     import subprocess
-    environment = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
-    others = [p for p in os.environ.get("LD_PRELOAD", "").split(":") if p and not p.endswith("/libmemlyze.so")]
-    if others:
-        environment["LD_PRELOAD"] = ":".join(others)
-    done = subprocess.run([_places.program("stats"), "--json", path], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+    done = subprocess.run([_places.program("stats"), "--json", path], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     return _answer(done.stdout, path, done.stderr.decode(errors="replace").strip())
 
 
@@ -328,7 +324,7 @@ def start(path: Path = "trace.mlyze", sample_rate: Optional[float] = None, max_s
         arguments = [_places.program("record"), "--serve", "-o", file] + options + [word for words in fixed.values() for word in words]
         try:
             answers = agent.start(arguments)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             if native and "not in this version" in str(error):
                 raise NotImplementedError(str(error)) from None
             raise
@@ -341,7 +337,7 @@ def _steer(agent: Agent, info: Info, rate: Optional[float], depth: Optional[int]
     as_it_is = [name for name, same in (("track_gc", track_gc == info.track_gc), ("sample_over", over == info.sample_over)) if same]
     ignored = [name for name in fixed if name not in as_it_is]
     if ignored:
-        warnings.warn("inside `memlyze record` these stay as they were given there: " + ", ".join(ignored), RuntimeWarning, stacklevel=4)
+        warnings.warn("inside `memlyze record` these stay as they were given there: " + ", ".join(ignored), RuntimeWarning, stacklevel=3)
     tracer = Tracer(agent, _file_of(info.recorder_pid) or "", restore=info)
     agent.request(mark="start", sample_rate=math.nan if rate is None else rate, max_stack_depth=-1 if depth is None else depth)
     return tracer
