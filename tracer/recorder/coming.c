@@ -24,12 +24,25 @@ static void fill(struct mlz_drain *d, const struct mlz_image *m) {
   c->image = m;
 }
 
+/* Really there, not only by its hash? */
+static bool there(const struct mlz_drain *d, const struct mlz_feed *f, uint64_t granule) {
+  for (const struct mlz_feed *o = f->image->feeds; o; o = o->next) {
+    if (o == f) continue;
+    for (uint64_t pos = o->pos; pos < o->h2; pos++) {
+      if (mlz_word_value(o->slots[pos & (d->control->ring_slots - 1)].a) == granule) return true;
+    }
+  }
+  return false;
+}
+
 bool mlz_coming(struct mlz_drain *d, const struct mlz_feed *f, uint64_t granule) {
   struct mlz_coming *c = &d->coming;
   if (!c->owners && !(c->owners = malloc(PLACES * sizeof *c->owners))) return true;
   if (c->round != d->round || c->image != f->image) fill(d, f->image);
   uint16_t owner = c->owners[place(granule)];
-  return owner == SEVERAL || (owner != 0 && owner != f->index + 1);
+  if (owner == 0 || owner == f->index + 1) return false;
+  /* Elsewhere hardly anything is unknown but what comes; a fork's child frees what it inherited, and waiting in vain lets others run ahead. */
+  return f->image->origin != MLZ_ORIGIN_FORK || there(d, f, granule);
 }
 
 void mlz_coming_free(struct mlz_coming *c) {

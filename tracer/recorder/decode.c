@@ -42,7 +42,8 @@ static inline uint32_t stack_slots(const struct mlz_feed *f, uint64_t b, uint32_
 
 /* ---- waiting for other feeds (rules 12, 13) ---- */
 
-/* Should the feed wait for others before it takes the event? */
+/* Should the feed wait for others before it takes the event? What explains an event below h1 lies below h2. What explains one beyond it may have
+ * been published after the other ring's h2 was read: there nothing is concluded, the event waits for the next round. */
 static bool block(struct mlz_drain *d, struct mlz_feed *f, unsigned kind, uint64_t granule) {
   struct mlz_image *m = f->image;
   if (m->n_feeds == 1) return false;
@@ -50,7 +51,7 @@ static bool block(struct mlz_drain *d, struct mlz_feed *f, unsigned kind, uint64
     f->force = false;
     return false;
   }
-  if (kind != MLZ_K_MMAP && !mlz_coming(d, f, granule)) return false;
+  if (kind != MLZ_K_MMAP && f->pos < f->h1 && !mlz_coming(d, f, granule)) return false;
   f->blocked = true;
   f->blocked_kind = (uint8_t)kind;
   f->blocked_granule = granule;
@@ -80,6 +81,12 @@ static inline enum verdict taken(struct mlz_drain *d, struct mlz_feed *f, unsign
 
 static bool under_gil(unsigned domain) { return domain == MLZ_D_MEM || domain == MLZ_D_OBJ; }
 
+/* A block that is not known was inherited by fork: surely so under the GIL, where the rings have an order, while that is kept. */
+static bool inherited(const struct mlz_feed *f, unsigned domain) {
+  const struct mlz_image *m = f->image;
+  return m->origin == MLZ_ORIGIN_FORK && under_gil(domain) && (m->n_feeds == 1 || (f->pos < f->h1 && m->n_blocked == 0));
+}
+
 /* An allocation where a block lives, and no other thread frees that. */
 static void close_old(struct mlz_drain *d, struct mlz_feed *f, uint64_t granule, unsigned domain) {
   if (mlz_aside_realloc_left(d, f, granule)) return;
@@ -89,8 +96,7 @@ static void close_old(struct mlz_drain *d, struct mlz_feed *f, uint64_t granule,
 
 /* A free of nothing, and no other thread allocates that. A fork's child may have inherited it. */
 static void free_nothing(struct mlz_drain *d, struct mlz_feed *f, uint64_t granule, unsigned domain) {
-  bool inherited = f->image->origin == MLZ_ORIGIN_FORK;
-  if (!inherited && f->image->n_feeds > 1 && !under_gil(domain) && mlz_aside_debt(f->image, granule)) return;
+  if (f->image->origin != MLZ_ORIGIN_FORK && f->image->n_feeds > 1 && !under_gil(domain) && mlz_aside_debt(f->image, granule)) return;
   mlz_account_foreign(d, f);
 }
 
@@ -147,12 +153,9 @@ static inline enum verdict take_alloc_step(struct mlz_drain *d, struct mlz_feed 
 static inline bool temporary(uint64_t a, uint64_t b) { return b == mlz_word_value(a) << MLZ_GRANULE_SHIFT; }
 
 static inline enum verdict take_free(struct mlz_drain *d, struct mlz_feed *f, uint64_t a, uint64_t b) {
-  struct mlz_image *m = f->image;
   uint64_t granule = mlz_word_value(a);
   if (__builtin_expect(!mlz_account_free(d, f, granule, temporary(a, b)), 0)) {
-    /* Inherited by fork, surely so under the GIL; else its allocation may lie in another ring. */
-    bool inherited = m->origin == MLZ_ORIGIN_FORK && under_gil(mlz_word_domain(a));
-    if (!inherited && block(d, f, MLZ_K_ALLOC, granule)) return STOPPED;
+    if (!inherited(f, mlz_word_domain(a)) && block(d, f, MLZ_K_ALLOC, granule)) return STOPPED;
     free_nothing(d, f, granule, mlz_word_domain(a));
   }
   f->pos++;
@@ -161,8 +164,8 @@ static inline enum verdict take_free(struct mlz_drain *d, struct mlz_feed *f, ui
 
 static __attribute__((noinline)) enum verdict take_realloc_begin(struct mlz_drain *d, struct mlz_feed *f, uint64_t a, uint64_t b) {
   uint64_t granule = mlz_word_value(a);
-  bool inherited = f->image->origin == MLZ_ORIGIN_FORK && under_gil(mlz_word_domain(a)); /* surely so, if it is not known */
-  if (!mlz_heap_find(&f->image->heap, granule) && !inherited && block(d, f, MLZ_K_ALLOC, granule)) return STOPPED;
+  bool known = mlz_heap_find(&f->image->heap, granule) != NULL;
+  if (!known && !inherited(f, mlz_word_domain(a)) && block(d, f, MLZ_K_ALLOC, granule)) return STOPPED;
   f->realloc_open = true;
   f->realloc_freed = false;
   f->realloc_temp = temporary(a, b);

@@ -23,6 +23,7 @@ struct choice {
   struct mlz_feed *stuck; /* the blocked one with the lowest key, below h1 */
   struct key next;        /* lowest key of the others: where `run` must stop */
   bool needed;            /* something below h1 is left */
+  bool later;             /* a feed waits beyond h1: what it holds back may explain the stuck ones in the next round */
 };
 
 /* What lies between h1 and h2 is taken only where it comes before something below h1, or may free a blocked feed. */
@@ -41,6 +42,7 @@ static struct choice choose(const struct mlz_drain *d, const struct mlz_image *m
   }
   if (!c.needed) return c;
   for (struct mlz_feed *f = m->feeds; f; f = f->next) {
+    c.later |= f->blocked && f->pos >= f->h1;
     if (f->pos >= f->h2 || f->blocked || f->broken) continue;
     struct key k = key_of(d, f);
     if (f->pos >= f->h1 && !c.stuck && !before(k, due)) { /* its turn comes before whatever below h1 has a later key */
@@ -74,12 +76,14 @@ static void image_merge(struct mlz_drain *d, struct mlz_image *m) {
         }
       }
       mlz_decode_run(d, f, end, stop.seq, stop.ns);
+    } else if (c.later) {
+      return;
     } else { /* nobody can explain the event: what would have was lost */
       struct mlz_feed *f = c.stuck;
       f->blocked = false;
       f->force = true;
       m->n_blocked--;
-      mlz_decode_run(d, f, f->h1, LAST.seq, LAST.ns);
+      mlz_decode_run(d, f, f->h1, f->seq, f->ns); /* no further: the others are looked at again first */
       f->force = false;
     }
   }
