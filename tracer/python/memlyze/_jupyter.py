@@ -83,9 +83,11 @@ def _ask(tool: str, *arguments: str) -> str:
     return done.stdout.decode()
 
 
-def _compiled(shell: Any, cell: str) -> Tuple[CodeType, Optional[CodeType]]:
+def _compiled(shell: Any, cell: str, magic: bool) -> Tuple[CodeType, Optional[CodeType]]:
     """The cell, and its last expression, whose value it shows: what run_cell makes of it, before anything is recorded. SyntaxError."""
     source = shell.transform_cell(cell)
+    if magic:
+        source = "\n" + source  # lines as the notebook counts them
     name = shell.compile.cache(source, shell.execution_count)
     tree = shell.compile.ast_parse(source, filename=name)
     last = None
@@ -130,7 +132,7 @@ def register(shell: Any) -> None:
             raise ValueError("%%memlyze: nothing to run; put it on top of a cell, or in front of a statement")
         settings = {"max_stack_depth": arguments.max_stack_depth, "sample_rate": arguments.sample_rate}
         try:
-            code, last = _compiled(shell, source)
+            code, last = _compiled(shell, source, cell is not None)
         except SyntaxError:
             shell.showsyntaxerror()
             return
