@@ -208,7 +208,7 @@ static bool store_id(const char *code, uint32_t id) {
     size = index + 1;
     memcpy(entry, &size, sizeof(size));
     memcpy(entry + 8 + 8 * index, &value, sizeof(value));
-    memcpy(place, &entry, sizeof(entry));
+    __atomic_store_n((char **)(void *)place, entry, __ATOMIC_RELEASE); /* another thread may walk without the GIL */
     return true;
   }
   if (size > index) {
