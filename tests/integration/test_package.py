@@ -331,6 +331,28 @@ def signals_to_the_module_reach_the_program():
     same('SIGINT seen by the program', result.stdout.split()[-1][-1:], '1')
 
 
+# ---- the documents ----
+
+def python_blocks(name):
+    with open(os.path.join(ROOT, name), encoding='utf-8') as file:
+        return re.findall(r'(?ms)^```python\n(.*?)^```$', file.read())
+
+
+@case(each=[('%s, block %d' % (name, n), text) for name in ('README.md', 'docs/python.md') for n, text in enumerate(python_blocks(name), 1)])
+def examples(text):
+    if 'pytest' not in text:
+        assert re.search(r'^\d+ \d+', python(PYTHON, text).stdout), 'nothing was printed'
+        same('complete', tool('stats')['complete'], True)
+        return
+    with_pytest = [p for _, p in PYTHONS if execute([p, '-c', 'import pytest']).returncode == 0]
+    if not with_pytest:
+        raise Skip('no interpreter here has pytest')
+    with open('test_example.py', 'w') as file:
+        file.write(text)
+    result = execute([with_pytest[0], '-m', 'pytest', '-q', '-p', 'memlyze.pytest_plugin', '--memlyze', '--strict-markers'], env=env())
+    assert result.returncode == 0 and '3 passed' in result.stdout, result.stdout
+
+
 # ---- getting it ----
 
 USE = '''
