@@ -37,7 +37,7 @@ install:
 	@$(SETUP) build
 	@.ci/build $(BUILD)/install --prefix="$(ABSOLUTE_PREFIX)" --libdir=lib -Dtests=false
 	@meson install -C $(BUILD)/install --no-rebuild --quiet
-	@echo "installed in $(ABSOLUTE_PREFIX); the program is $(ABSOLUTE_PREFIX)/bin/memlyze"
+	@echo "installed in $(ABSOLUTE_PREFIX); the program is $(ABSOLUTE_PREFIX)/bin/memlyze, the Python package is in $(ABSOLUTE_PREFIX)/share/memlyze/python (PYTHONPATH)"
 
 # Says what it will do and how long; the runs are kept in $(BUILD)/bench/report.json.
 bench:

@@ -133,6 +133,8 @@ def check_trace(text, wanted):
 
 def needs(text):
     """Skips a block whose tools, none of ours, are not on this machine."""
+    if os.environ.get('ASAN_OPTIONS') and ('build/bench' in text or 'valgrind' in text):
+        raise Skip('measures, which a sanitized build is not for')
     for word in ('valgrind', 'callgrind_annotate', 'perf', 'ninja'):
         if re.search(r'(?m)^(memlyze record )?%s\b' % word, text) and not shutil.which(word):
             raise Skip('%s is not installed' % word)

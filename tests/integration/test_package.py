@@ -389,6 +389,8 @@ def the_installed_package_works_wherever_it_is_moved():
 
 @case
 def one_wheel_for_every_interpreter():
+    if os.environ.get('ASAN_OPTIONS'):
+        raise Skip('builds for itself, without sanitizers')
     with_pip = [p for _, p in PYTHONS if execute([p, '-c', 'import venv, ensurepip']).returncode == 0]
     if not with_pip:
         raise Skip('no interpreter here can make virtual environments (python3-venv)')
