@@ -268,8 +268,8 @@ EXPORT void *mremap(void *address, size_t old_bytes, size_t bytes, int flags, ..
 #define FAMILY(X)                                                                                                                          \
   X(malloc)                                                                                                                                \
   X(calloc)                                                                                                                                \
-  X(realloc) X(reallocarray) X(free) X(posix_memalign) X(aligned_alloc) X(memalign) X(valloc) X(pvalloc) X(mmap) X(mmap64) X(munmap)       \
-      X(mremap)
+  X(realloc)                                                                                                                               \
+  X(reallocarray) X(free) X(posix_memalign) X(aligned_alloc) X(memalign) X(valloc) X(pvalloc) X(mmap) X(mmap64) X(munmap) X(mremap)
 /* What the exported names mean here: by those names the loader gives the C library's. */
 #define HERE(name) extern __typeof__(name) here_##name __attribute__((alias(#name), visibility("hidden"), copy(name)));
 FAMILY(HERE)
