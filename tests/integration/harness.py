@@ -143,6 +143,33 @@ def same(what, got, wanted):
     assert got == wanted, '%s: got %r, wanted %r' % (what, got, wanted)
 
 
+def compare_exact(program, result, answer, peaks):
+    """What programs/exact.py (or a copy) printed, and what `top` says of it, by alloc-bytes and by peak-bytes."""
+    said = json.loads(result.stdout)
+    lines = lines_of(program)
+    sites = sites_of(answer, program)
+    executed = [s for s in answer['sites'] if s['file'] == 'in memory ä.py' and s['line'] == 3]
+    peak_sites = sites_of(peaks, program)
+    wrong = []
+    for name, wanted in sorted(said['known'].items()):
+        if name == 'executed':
+            site = executed[0] if executed else None
+        else:
+            site = sites.get(lines[name])
+        if site is None:
+            wrong.append('%s: not there' % name)
+            continue
+        got = [site['alloc_count'], site['alloc_bytes'], site['live_count'], site['live_bytes']]
+        if got != wanted[:4]:
+            wrong.append('%s: got %r, wanted %r' % (name, got, wanted[:4]))
+        if name != 'executed':
+            peak = peak_sites[lines[name]]['peak_bytes'] if lines[name] in peak_sites else 0
+            if peak != wanted[4]:
+                wrong.append('%s: %d bytes at the peak, wanted %d' % (name, peak, wanted[4]))
+    assert not wrong, '\n'.join(wrong)
+    return said, lines, sites
+
+
 # ---- interpreters ----
 
 def _version_of(path):

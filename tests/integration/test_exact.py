@@ -3,38 +3,12 @@ import json
 import os
 import shutil
 
-from harness import PROGRAMS, PYTHONS, case, clean_env, execute, lines_of, record, run, same, sites_of, tool
+from harness import PROGRAMS, PYTHONS, case, clean_env, compare_exact, execute, lines_of, record, run, same, sites_of, tool
 
 EXACT = os.path.join(PROGRAMS, 'exact.py')
 SETTINGS = [('', [], {}), (', PYTHONMALLOC=malloc', [], {'PYTHONMALLOC': 'malloc'}),
             (', PYTHONMALLOC=pymalloc', [], {'PYTHONMALLOC': 'pymalloc'}), (', PYTHONMALLOC=debug', [], {'PYTHONMALLOC': 'debug'}),
             (', -X dev', ['-X', 'dev'], {}), (', without the C library', ['--'], {})]
-
-
-def compare(program, result, answer, peaks):
-    said = json.loads(result.stdout)
-    lines = lines_of(program)
-    sites = sites_of(answer, program)
-    executed = [s for s in answer['sites'] if s['file'] == 'in memory ä.py' and s['line'] == 3]
-    peak_sites = sites_of(peaks, program)
-    wrong = []
-    for name, wanted in sorted(said['known'].items()):
-        if name == 'executed':
-            site = executed[0] if executed else None
-        else:
-            site = sites.get(lines[name])
-        if site is None:
-            wrong.append('%s: not there' % name)
-            continue
-        got = [site['alloc_count'], site['alloc_bytes'], site['live_count'], site['live_bytes']]
-        if got != wanted[:4]:
-            wrong.append('%s: got %r, wanted %r' % (name, got, wanted[:4]))
-        if name != 'executed':
-            peak = peak_sites[lines[name]]['peak_bytes'] if lines[name] in peak_sites else 0
-            if peak != wanted[4]:
-                wrong.append('%s: %d bytes at the peak, wanted %d' % (name, peak, wanted[4]))
-    assert not wrong, '\n'.join(wrong)
-    return said, lines, sites
 
 
 def check(python, arguments, variables, program=EXACT):
@@ -44,7 +18,7 @@ def check(python, arguments, variables, program=EXACT):
     result = record([python] + arguments + [program], '--max-stack-depth', '20', *options, env=clean_env(**variables))
     answer = tool('top', '-n', '0')
     peaks = tool('top', '-n', '0', '--by', 'peak-bytes')
-    said, lines, sites = compare(program, result, answer, peaks)
+    said, lines, sites = compare_exact(program, result, answer, peaks)
     temporary = sites[lines['freed_small']]['temporary_count']
     same('temporary blocks of freed_small', temporary, 200)
     same('temporary blocks of kept_small', sites[lines['kept_small']]['temporary_count'], 0)

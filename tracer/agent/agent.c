@@ -286,6 +286,7 @@ __attribute__((constructor)) static void agent_start(void) {
   mlz_agent_enter(t);
   t->busy = MLZ_BUSY_OWN;
   if (atomic_load_explicit(&mlz_agent.attach, memory_order_relaxed) == MLZ_AGENT_ON) {
+    mlz_agent.preloaded = true;
     if (mlz_agent.no_wipe) watch_forks();
     mlz_process_resolve_exec();
     mlz_python_start();

@@ -176,6 +176,7 @@ struct mlz_agent {
   uint32_t peer_pid;   /* the same in the recorder's pid namespace */
   bool whole;          /* the whole arena is mapped; else each ring is mapped when it is claimed */
   bool no_wipe;        /* the kernel lacks MADV_WIPEONFORK: pthread_atfork stands in */
+  bool preloaded;      /* the library came with LD_PRELOAD, for a session that was there then */
   bool trace_malloc;   /* settings that stay as they were when the image began */
   bool trace_python;
   bool trace_gc;

@@ -202,7 +202,7 @@ static bool store_id(const char *code, uint32_t id) {
   uint64_t value = (uint64_t)mlz_python.id_session << 32 | id;
   if (!entry) {
     size_t bytes = 8 + 8 * ((size_t)index + 1);
-    entry = mlz_python_mem_alloc(bytes);
+    entry = mlz_running_mem_alloc(bytes);
     if (!entry) return false;
     memset(entry, 0, bytes);
     size = index + 1;
@@ -220,7 +220,7 @@ static bool store_id(const char *code, uint32_t id) {
   void *type = NULL, *error = NULL, *traceback = NULL;
   struct mlz_py_allocator top;
   mlz_python.err_fetch(&type, &error, &traceback);
-  bool covered = mlz_python_uncover(&top);
+  bool covered = mlz_running_uncover(&top);
   int failed = mlz_python.extra_set((void *)(uintptr_t)code, index, (void *)(uintptr_t)value);
   if (covered) mlz_python.mem_set(MLZ_D_MEM, &top);
   if (failed) mlz_python.err_clear();

@@ -146,6 +146,7 @@ static void *callback(void *self, void *const *args, long n) {
       else
         on_stop(t, args[1]);
       if (!start) mlz_names_look(t);
+      if (!start) mlz_running_look();
     }
     gc.fresh_dict = false;
     t->busy = MLZ_BUSY_NOT;

@@ -141,7 +141,9 @@ bool mlz_agent_leave(struct mlz_tls *t) {
     atomic_store(&mlz_agent.threads, NULL);
     mlz_agent.pid = mlz_sys_getpid();
   }
-  mlz_python_leave();
+  mlz_gc_leave();
+  mlz_running_unhook();
+  atomic_store(&mlz_python.state, MLZ_PY_NONE);
   if (mlz_agent.started) mlz_modules_restore();
   mlz_agent.trace_malloc = mlz_agent.trace_python = mlz_agent.trace_gc = false;
   atomic_store(&mlz_agent.attach, MLZ_AGENT_OFF);

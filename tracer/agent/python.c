@@ -53,91 +53,6 @@ static void find_runtime(void) {
   if (state) mlz_python.tstate_global = (const void *const *)(const void *)state;
 }
 
-/* ---- the allocators of an interpreter that runs already: hooked and given back ---- */
-
-static struct {
-  bool preloaded;                   /* the hooks came before the interpreter began, and stay */
-  bool on, arenas_on;               /* in this session */
-  struct mlz_py_allocator hooks[3]; /* as they were installed last; what they call is where ctx points */
-  unsigned generation;              /* in which of the two places that is (hooks_python.c) */
-  bool covered[2];                  /* that one could not be given back: somebody's hooks lie on top of it, and will call it */
-  struct mlz_py_arenas arenas, arenas_under;
-  bool arenas_covered;
-} running;
-
-static bool ours(const struct mlz_py_allocator *a, unsigned domain) {
-  return a->free == running.hooks[domain].free && running.hooks[domain].free != NULL;
-}
-
-/* Puts our hooks on top. Where both places are covered, the hooks that lie below somebody's do. The GIL is held. */
-static bool hook_running(void) {
-  struct mlz_py_allocator top;
-  mlz_python.mem_get(MLZ_D_OBJ, &top);
-  if (!top.malloc) return false;
-  if (running.preloaded) return true;
-  running.on = true;
-  if (!ours(&top, MLZ_D_OBJ) && !(running.covered[0] && running.covered[1])) {
-    if (running.covered[0] || running.covered[1]) {
-      mlz_python_on_top(); /* to the other place */
-      running.generation = !running.generation;
-    } else {
-      mlz_python_install();
-      running.generation = 0;
-    }
-    atomic_store(&mlz_python.wrap_pending, 0); /* the interpreter has chosen its allocators long ago */
-    for (unsigned d = 0; d < 3; d++) mlz_python.mem_get((int)d, &running.hooks[d]);
-  }
-  return true;
-}
-
-/* raw may be called without the GIL meanwhile: a thread that has read one word of the table reads another one of the same allocator, or one that
- * goes with it. An allocator whose ctx is NULL does not look at it. */
-static void give_back(unsigned domain, const struct mlz_py_allocator *hook) {
-  struct mlz_py_allocator under = *(const struct mlz_py_allocator *)hook->ctx;
-  if (!under.ctx) {
-    struct mlz_py_allocator step = under;
-    step.ctx = hook->ctx;
-    mlz_python.mem_set((int)domain, &step);
-    const struct timespec t = {.tv_nsec = 20000};
-    if (domain == MLZ_D_RAW) mlz_sys3(SYS_nanosleep, (long)&t, 0, 0);
-  }
-  mlz_python.mem_set((int)domain, &under);
-}
-
-void mlz_python_leave(void) {
-  mlz_gc_leave();
-  if (running.on) {
-    bool covered = false;
-    for (unsigned d = 0; d < 3; d++) {
-      struct mlz_py_allocator top;
-      mlz_python.mem_get((int)d, &top);
-      if (ours(&top, d))
-        give_back(d, &top);
-      else
-        covered = true;
-    }
-    running.covered[running.generation] = covered;
-    running.on = false;
-  }
-  if (running.arenas_on) {
-    struct mlz_py_arenas top;
-    mlz_python.arena_get(&top);
-    running.arenas_covered = top.alloc != running.arenas.alloc;
-    if (!running.arenas_covered) mlz_python.arena_set(&running.arenas_under);
-    running.arenas_on = false;
-  }
-  atomic_store(&mlz_python.state, MLZ_PY_NONE);
-}
-
-/* As mlz_python_arenas; remembers what is to be given back. */
-static void hook_arenas(void) {
-  if (!mlz_python.arena_get || !mlz_python.arena_set || running.arenas_covered) return;
-  mlz_python.arena_get(&running.arenas_under);
-  mlz_python_arenas();
-  mlz_python.arena_get(&running.arenas);
-  running.arenas_on = true;
-}
-
 void mlz_python_start(void) {
   const char *(*get_version)(void) = (const char *(*)(void))symbol("Py_GetVersion");
   if (!get_version) return;
@@ -179,8 +94,7 @@ void mlz_python_start(void) {
   if (strstr(version, "free-threading")) mlz_marks_atomic[MLZ_MARKS_PLAIN] = true;
   atomic_store(&py->state, MLZ_PY_NEW);
   /* Without its allocators the interpreter still gives stacks, collections and the end of the process. */
-  if (mlz_agent.trace_python && !(mlz_agent.started ? hook_running() : mlz_python_install())) atomic_store(&py->state, MLZ_PY_NONE);
-  if (mlz_agent.trace_python && !mlz_agent.started) running.preloaded = true;
+  if (mlz_agent.trace_python && !(mlz_agent.started ? mlz_running_hook() : mlz_python_install())) atomic_store(&py->state, MLZ_PY_NONE);
 }
 
 /* ---- the check: everything is read through the kernel, so a wrong offset is an answer and not a fault ---- */
@@ -272,7 +186,7 @@ void mlz_python_check(struct mlz_tls *t, const char *tstate) {
   }
   atomic_store(&told, mlz_agent.last_image);
   send_python(t->thread, "ok");
-  hook_arenas();
+  mlz_running_arenas();
   atomic_store(&mlz_python.state, MLZ_PY_READY);
   if (mlz_agent.trace_gc) mlz_gc_prepare();
 }

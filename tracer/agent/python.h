@@ -99,8 +99,6 @@ extern struct mlz_python mlz_python;
 
 /* From the constructor, or where a session is started in a running process: finds the interpreter and installs the hooks. */
 void mlz_python_start(void);
-/* The session ends, the process goes on: gives back what was hooked, as far as nobody hooked it after us. The GIL is held. */
-void mlz_python_leave(void);
 /* hooks_python.c */
 bool mlz_python_install(void);
 void mlz_python_rewrap(void); /* from malloc, while wrap_pending */
@@ -110,6 +108,14 @@ void mlz_python_on_top(void); /* puts our hooks back where the interpreter has t
  * back. False: ours is the top one, nothing was changed. The GIL is held. */
 bool mlz_python_uncover(struct mlz_py_allocator *top);
 void *mlz_python_mem_alloc(size_t size); /* a block that PyMem_Free may free, unseen by every hook; the GIL is held */
+
+/* hooks_running.c: the same for a session that is started in an interpreter that runs, and that ends before it. The GIL is held. */
+bool mlz_running_hook(void);   /* puts our hooks on top, unless they are there; false: the interpreter has no allocators */
+void mlz_running_arenas(void); /* mlz_python_arenas, in every session */
+void mlz_running_look(void);   /* whether somebody who came before us and has gone has thrown our hooks out: puts them back */
+void mlz_running_unhook(void); /* gives back what was hooked, as far as nobody hooked it after us */
+bool mlz_running_uncover(struct mlz_py_allocator *top); /* mlz_python_uncover and mlz_python_mem_alloc, in every session */
+void *mlz_running_mem_alloc(size_t size);
 
 /* The first event with a frame: checks the layout, sends PYTHON, prepares GC and code ids. The GIL is held. */
 MLZ_COLD void mlz_python_check(struct mlz_tls *t, const char *tstate);
