@@ -112,8 +112,8 @@ def recorded(text):
     """The options of the last recording of a block into trace.mlyze; None: there is none."""
     found = None
     for line in text.replace('\\\n', ' ').splitlines():
-        words = shlex.split(line, comments=True)
-        if 'record' in words[:3] and words[0] in ('memlyze', 'Memlyze', 'time') and '--against' not in words:
+        words = shlex.split(line, comments=True) if re.match(r'(time )?[Mm]emlyze record ', line) else []
+        if words and '--against' not in words:
             found = options_of(words[words.index('record') + 1:])
     return found
 

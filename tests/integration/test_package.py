@@ -105,7 +105,8 @@ def start_stop_start_with_threads(interpreter):
 # ---- behaviour ----
 
 BEHAVIOUR = '''
-import os, sys, threading, signal
+import os, sys, threading, signal, warnings
+warnings.simplefilter("ignore", DeprecationWarning)   # of a fork while a thread that was joined is still on its way out
 signals = []
 signal.signal(signal.SIGCHLD, lambda *a: signals.append(a))
 descriptors = sorted(os.listdir("/proc/self/fd"))
