@@ -421,6 +421,56 @@ one('last')
         assert known_blocks(name)[0] >= 100, (name, known_blocks(name))
 
 
+@case(each=PYTHONS)
+def from_anywhere(python):
+    """From several threads at once, from a signal's handler, within a collection, from a finalizer: one at a time, and each trace is whole."""
+    said = program('''
+import gc, signal, threading
+done, refusals = [], []
+def worker():
+    for n in range(6):
+        try:
+            answers = start()
+        except Refused as e:
+            refusals.append(e.args[0])
+            time.sleep(0.01)
+            continue
+        keep = known(20)
+        result = []
+        other = threading.Thread(target=lambda: result.append(stop(answers)))
+        other.start()
+        other.join()
+        done.append(result[0]['complete'])
+workers = [threading.Thread(target=worker) for _ in range(3)]
+for t in workers: t.start()
+for t in workers: t.join()
+print(json.dumps([len(done) + len(refusals), all(done), set(refusals) <= {-1}, info().mode]))
+handled = []
+def handler(*_):
+    handled.append(stop(start())['complete'])
+signal.signal(signal.SIGALRM, handler)
+signal.setitimer(signal.ITIMER_REAL, 0.01)
+while not handled: [object() for _ in range(100)]
+states = []
+def begin(phase, _):
+    if phase == 'start' and not states: states.append(start())
+def end(phase, _):
+    if phase == 'stop' and len(states) == 1: states.append(stop(states[0])['complete'])
+gc.callbacks += [begin, end]
+gc.collect()
+gc.collect()
+print(json.dumps([handled[0], states[1], len(gc.callbacks)]))
+class Last:
+    def __del__(self): states.append(stop(self.answers)['complete'])
+last = Last()
+last.answers, last.self = start(), last
+del last
+gc.collect()
+print(json.dumps([states[2], info().mode, len(gc.callbacks)]))
+''', python=python)
+    same('said', said, [[18, True, True, 0], [True, True, 2], [True, 0, 2]])
+
+
 @case
 def collections_are_seen_at_once_and_no_callback_stays():
     said = program('''

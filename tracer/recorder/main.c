@@ -293,8 +293,9 @@ static int serve(struct recording *r) {
   int e = finish(r);
   snprintf(err, sizeof err, "%s: writing failed: %s; the trace is readable up to the last whole part, what came later is lost",
            r->options.output, strerror(-e));
+  int file = dup(r->output.fd); /* by its name another recording may replace it at any time */
   end(r);
-  mlz_serve_answer(r->output.path, e < 0 ? err : NULL);
+  mlz_serve_answer(file, e < 0 ? err : NULL);
 }
 
 static int record(struct recording *r) {

@@ -76,12 +76,12 @@ static bool given_up(const struct mlz_drain *d) {
 
 bool mlz_serve_over(const struct mlz_serve *s, const struct mlz_drain *d) { return d->watched_left || program_gone(s) || given_up(d); }
 
-void mlz_serve_answer(const char *file, const char *problem) {
-  char path[PATH_MAX + 64], name[] = "memlyze-stats", json[] = "--json", copy[PATH_MAX];
+void mlz_serve_answer(int file, const char *problem) {
+  char path[PATH_MAX + 64], name[] = "memlyze-stats", json[] = "--json", trace[32];
   if (!problem) {
-    snprintf(copy, sizeof copy, "%s", file);
+    snprintf(trace, sizeof trace, "/proc/self/fd/%d", file);
     dup2(ANSWERS, 1);
-    int e = mlz_tool_exec("stats", (char *[]){name, json, copy, NULL}, path, sizeof path);
+    int e = mlz_tool_exec("stats", (char *[]){name, json, trace, NULL}, path, sizeof path);
     dprintf(1, "memlyze-record: memlyze-stats cannot be executed: %s; reinstall memlyze\n", strerror(-e));
   } else {
     dprintf(ANSWERS, "memlyze-record: %s\n", problem);

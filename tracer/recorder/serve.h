@@ -21,7 +21,7 @@ int mlz_serve_begin(struct mlz_serve *s, uint32_t pid, char *err, size_t size);
 void mlz_serve_say(const char *word, const char *text);
 /* Is there nobody to serve any more? After each round. */
 bool mlz_serve_over(const struct mlz_serve *s, const struct mlz_drain *d);
-/* The answers; `problem`: why the file could not be finished, or NULL. Does not return. */
-void mlz_serve_answer(const char *file, const char *problem) __attribute__((noreturn));
+/* The answers, from the finished file; `problem`: why the file could not be finished, or NULL. Does not return. */
+void mlz_serve_answer(int file, const char *problem) __attribute__((noreturn));
 
 #endif

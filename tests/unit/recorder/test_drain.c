@@ -598,6 +598,32 @@ Test(drain, an_exec_ends_the_image_before) {
   mlz_trace_close(t);
 }
 
+Test(drain, a_process_that_leaves_lives_on) {
+  fake_begin(&f);
+  f.d.watched = (uint32_t)getpid();
+  struct fake_ring *x = fake_ring(&f, 0, 1), *y = fake_ring(&f, 1, 1);
+  fake_alloc(x, 1, 8);
+  fake_alloc(y, 2, 16);
+  mlz_drain_round(&f.d);
+  fake_alloc(y, 3, 32);
+  atomic_store(&x->r->ending, MLZ_RING_DETACHED);
+  atomic_store(&y->r->ending, MLZ_RING_DETACHED);
+  cr_assert_not(f.d.watched_left);
+  for (int i = 0; i < 3; i++) mlz_drain_round(&f.d);
+  cr_assert_eq(atomic_load(&x->r->state), MLZ_RING_FREE);
+  cr_assert_eq(atomic_load(&y->r->state), MLZ_RING_FREE);
+  cr_assert(f.d.watched_left, "its thread and process live");
+  cr_assert_eq(mlz_drain_counters(&f.d).allocs, 3, "what was written last was taken");
+  struct fake_ring *z = fake_ring(&f, 0, 2); /* it comes again */
+  fake_alloc(z, 1, 8);
+  mlz_drain_round(&f.d);
+  cr_assert_eq(mlz_image_living(&f.d), 1);
+  struct mlz_trace *t = fake_end(&f);
+  cr_assert_eq(mlz_trace_processes(t), 2);
+  cr_assert_str_eq(json_string_value(json_object_get(mlz_trace_process(t, 0), "end")), "stop");
+  mlz_trace_close(t);
+}
+
 /* ---- a program of several threads against a model ---- */
 
 enum { THREADS = 6, BLOCKS = 200 };

@@ -64,6 +64,17 @@ Test(options, patterns_are_kept_in_order) {
   cr_assert_eq(o.filter.exclude.n, 1);
 }
 
+Test(options, a_program_to_serve_stands_for_the_command) {
+  struct mlz_options o;
+  cr_assert_eq(PARSE(&o, W("--serve=4711"), W("-o"), W("t")), MLZ_OPTIONS_RUN, "%s", err);
+  cr_assert_eq(o.serve, 4711);
+  cr_assert(o.quiet);
+  cr_assert_eq(PARSE(&o, W("--serve=4711"), W("prog")), -EINVAL);
+  cr_assert_eq(PARSE(&o, W("--serve=0")), -EINVAL);
+  cr_assert_eq(PARSE(&o, W("--serve=4711"), W("--sample-rate=2")), -EINVAL);
+  cr_assert_eq(o.serve, 4711, "who must be told so");
+}
+
 Test(options, wrong_ones_say_why) {
   struct mlz_options o;
   static const char *const bad[][2] = {
