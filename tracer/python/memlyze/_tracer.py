@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import threading
 import warnings
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Union
@@ -17,6 +18,15 @@ _MAGIC = b"MLYZE\r\n\x1a"
 _lock = threading.RLock()
 _current: Optional["Tracer"] = None
 _numbers: Dict[str, int] = {}
+
+
+def _renew_lock() -> None:
+    """In a child by fork the thread that held it is gone."""
+    global _lock
+    _lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
 
 
 class Point(NamedTuple):
@@ -112,7 +122,7 @@ def _file_of(recorder: int) -> Optional[str]:
                 continue
             with open(link, "rb") as file:
                 if file.read(len(_MAGIC)) == _MAGIC:
-                    return name
+                    return re.sub(r"\.recording-\d+$", "", name)  # what it is called until the recorder has put it in its place
         except OSError:
             continue
     return None
