@@ -92,8 +92,8 @@ def _compiled(shell: Any, cell: str, magic: bool) -> Tuple[CodeType, Optional[Co
     tree = shell.compile.ast_parse(source, filename=name)
     last = None
     if tree.body and isinstance(tree.body[-1], ast.Expr) and not cell.rstrip().endswith(";"):
-        last = compile(ast.Expression(tree.body.pop().value), name, "eval")
-    return compile(tree, name, "exec"), last
+        last = shell.compile(ast.Expression(tree.body.pop().value), name, "eval")
+    return shell.compile(tree, name, "exec"), last  # with the __future__ of earlier cells
 
 
 def _run(shell: Any, code: CodeType, last: Optional[CodeType], trace: str, settings: Dict[str, Any]) -> Tuple[Any, Optional[BaseException], memlyze.Stats]:
