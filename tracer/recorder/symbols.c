@@ -20,7 +20,7 @@ struct mlz_content {
 
 struct piece {
   struct piece *next;
-  uint64_t words[];
+  uint32_t frames[];
 };
 
 uint32_t mlz_symbols_string(struct mlz_symbols *s, const char *utf8, size_t bytes) {
@@ -157,14 +157,14 @@ uint32_t mlz_symbols_frame(struct mlz_symbols *s, uint64_t word) {
 
 /* ---- stacks ---- */
 
-static uint64_t *words_take(struct mlz_symbols *s, uint32_t n) {
+static uint32_t *frames_take(struct mlz_symbols *s, uint32_t n) {
   if (s->piece_size - s->piece_used < n) {
-    size_t size = 16384;
-    struct piece *p = malloc(sizeof *p + size * sizeof p->words[0]);
+    size_t size = 32768;
+    struct piece *p = malloc(sizeof *p + size * sizeof p->frames[0]);
     if (!p) return NULL;
     p->next = s->pieces;
     s->pieces = p;
-    s->piece = p->words;
+    s->piece = p->frames;
     s->piece_size = size;
     s->piece_used = 0;
   }
@@ -197,7 +197,6 @@ static bool windows_reserve(struct mlz_symbols *s) {
   return true;
 }
 
-/* Different windows may have the same lines: they are one stack in the file. */
 static __attribute__((noinline, cold)) uint32_t stack_resolve(struct mlz_symbols *s, const uint64_t *words, uint32_t n, bool truncated) {
   uint32_t key[MLZ_STACK_DEPTH_MAX + 1];
   key[0] = truncated;
@@ -210,18 +209,20 @@ static __attribute__((noinline, cold)) uint32_t stack_resolve(struct mlz_symbols
 }
 
 uint32_t mlz_symbols_window(struct mlz_symbols *s, const uint64_t *words, struct mlz_window w) {
-  if (!windows_reserve(s)) return 0;
-  uint32_t kind = w.count | w.depth << 12 | (uint32_t)w.truncated << 31;
-  uint64_t hash = XXH3_64bits_withSeed(words, w.count * sizeof *words, kind) | 1;
+  if (w.count > MLZ_STACK_DEPTH_MAX || !windows_reserve(s)) return 0;
+  uint32_t kind = w.count | w.depth << 12 | (uint32_t)w.truncated << 31, frames[MLZ_STACK_DEPTH_MAX];
+  const size_t bytes = w.count * sizeof *frames;
+  for (uint32_t i = 0; i < w.count; i++) frames[i] = mlz_symbols_frame(s, words[i]);
+  uint64_t hash = XXH3_64bits_withSeed(frames, bytes, kind) | 1;
   size_t at = hash & (s->windows_capacity - 1);
   for (; s->windows[at].hash; at = (at + 1) & (s->windows_capacity - 1)) {
     const struct mlz_window_slot *x = &s->windows[at];
-    if (x->hash == hash && x->kind == kind && memcmp(x->words, words, w.count * sizeof *words) == 0) return x->number;
+    if (x->hash == hash && x->kind == kind && memcmp(x->frames, frames, bytes) == 0) return x->number;
   }
-  uint64_t *own = words_take(s, w.count);
+  uint32_t *own = frames_take(s, w.count);
   if (!own) return 0;
-  memcpy(own, words, w.count * sizeof *words);
-  s->windows[at] = (struct mlz_window_slot){.hash = hash, .words = own, .kind = kind, .number = (uint32_t)++s->windows_count};
+  memcpy(own, frames, bytes);
+  s->windows[at] = (struct mlz_window_slot){.hash = hash, .frames = own, .kind = kind, .number = (uint32_t)++s->windows_count};
   return s->windows[at].number;
 }
 

@@ -24,7 +24,7 @@ struct mlz_window { /* what paths.h calls one, without its frame words */
 };
 struct mlz_window_slot {
   uint64_t hash; /* 0: empty */
-  const uint64_t *words;
+  const uint32_t *frames;
   uint32_t kind; /* count, depth, truncated */
   uint32_t number;
 };
@@ -55,7 +55,7 @@ struct mlz_symbols {
   size_t windows_capacity, windows_count;
   uint32_t *stack_of; /* window's number -> stack id; 0: not asked for yet */
   uint32_t stack_of_size;
-  uint64_t *piece; /* storage for the windows' words */
+  uint32_t *piece; /* storage for the windows' frames */
   size_t piece_used, piece_size;
   void *pieces;
 };
