@@ -508,6 +508,22 @@ early.close()
     assert 'malloc' in domains and 'mmap' in domains, domains
 
 
+@case(each=PYTHONS)
+def modules_ask_the_loader_as_themselves(python):
+    """A dlopen by a bare name looks where its caller's run path leads, RTLD_NEXT begins behind its caller, and the module that came is seen."""
+    said = program('''
+import ctypes
+outer = ctypes.CDLL(sys.argv[1])
+outer.outer_block.restype = outer.outer_next.restype = ctypes.c_void_p
+before = outer.outer_next()
+answers = start('--no-python')
+block, inside = outer.outer_block(), outer.outer_next()
+stats = stop(answers)
+print(json.dumps([bool(block), before == inside == outer.outer_next(), stats['bytes']['allocated'] >= 77777]))
+''', os.path.join(BUILD, 'tests', 'integration', 'loaded_outer.so'), python=python)
+    same('said', said, [[True, True, True]])
+
+
 @case
 def inside_record():
     """The session of `memlyze record` is steered: marks of this process, no start, no stop."""

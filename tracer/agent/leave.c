@@ -145,12 +145,12 @@ bool mlz_agent_leave(struct mlz_tls *t) {
   mlz_gc_leave();
   mlz_running_unhook();
   atomic_store(&mlz_python.state, MLZ_PY_NONE);
-  if (mlz_agent.started) mlz_modules_restore();
   mlz_agent.trace_malloc = mlz_agent.trace_python = mlz_agent.trace_gc = false;
   atomic_store(&mlz_agent.attach, MLZ_AGENT_OFF);
   atomic_store(&mlz_wiped_get()->image, 0);
   atomic_store(&mlz_agent.last_gil, NULL);
   barrier();
+  if (mlz_agent.started) mlz_modules_restore(); /* now: a thread that loads a module looks at `attach` before it redirects */
   bool quiet = wait_settled(own);
   const struct timespec apart = {.tv_nsec = 5000000};
   if (mlz_marks_atomic[MLZ_MARKS_PLAIN]) mlz_sys3(SYS_nanosleep, (long)&apart, 0, 0); /* threads under no GIL or another one: step 2 */

@@ -213,6 +213,7 @@ static struct {
 
 static int redirect_one(struct dl_phdr_info *info, size_t size, void *context) {
   (void)size, (void)context;
+  if (!on()) return 1; /* stopped meanwhile */
   if (info->dlpi_subs != seen.removed) {
     memset(seen.of, 0, sizeof(seen.of));
     seen.removed = info->dlpi_subs;
