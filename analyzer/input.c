@@ -287,12 +287,24 @@ static void warn_untraced(const struct mlz_input *in) {
   }
 }
 
+static void warn_repaired(const struct mlz_input *in) {
+  const json_t *repaired = json_object_get(mlz_trace_summary(in->trace), "repaired");
+  if (!repaired) return;
+  uint64_t events = mlz_input_uint(repaired, "events_lost", 0), bytes = mlz_input_uint(repaired, "bytes_lost", 0);
+  bool known = json_is_true(json_object_get(repaired, "events_lost_known")), cut = json_is_true(json_object_get(repaired, "cut"));
+  mlz_input_warn(in,
+                 "this trace was repaired%s: %" PRIu64 " bytes were lost, with %s%" PRIu64
+                 " events; the figures are those of the rest, and what was freed in a lost part looks kept",
+                 cut ? " (its recorder had not finished it)" : "", bytes, known ? "" : "at least ", events);
+}
+
 int mlz_input_finish(struct mlz_input *in) {
   const struct mlz_damage *damage = mlz_trace_damage(in->trace);
   bool damaged = damage->cut || damage->chunks_bad || damage->bytes_bad;
   bool nothing = !in->events_read && !in->points_read;
   if (in->quiet) return nothing && damaged ? 2 : 0;
   if (damaged) warn_damage(in, damage);
+  warn_repaired(in);
   if (nothing && damaged) {
     mlz_input_warn(in, "no event could be read");
     return 2;

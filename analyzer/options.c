@@ -27,6 +27,7 @@ static const struct mlz_option *nth(const struct mlz_tool *tool, size_t i) {
     if (!i) return &json_option;
     i--;
   }
+  if (tool->whole_file) i += 2; /* the first two choose what of a trace is counted */
   return common_options[i].name ? &common_options[i] : NULL;
 }
 

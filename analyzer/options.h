@@ -51,6 +51,7 @@ struct mlz_tool {
   const struct mlz_option *options;
   const char *notes; /* printed below the options; may be NULL */
   bool has_json;
+  bool whole_file; /* it reports on the file: no choice of processes or domains */
   /* 0 and NULL: one trace, and what is said of most tools */
   size_t traces, traces_max; /* how many are taken: at least, at most */
   const char *usage;         /* what follows "memlyze TOOL" */

@@ -22,4 +22,7 @@ void mlz_encoder_deinit(struct mlz_encoder *e);
 /* Fills *x and e->out[0..e->used). 0 or -ENOMEM. */
 int mlz_encoder_events(struct mlz_encoder *e, const struct mlz_builder *b, struct mlz_extent *x);
 
+/* A chunk of another file, as it lies there; writer.c. `x`: EVENTS only. */
+int mlz_writer_append_stored(struct mlz_writer *w, const struct mlz_chunk_header *h, const uint8_t *payload, const struct mlz_extent *x);
+
 #endif

@@ -1,4 +1,5 @@
 #include "formats/trace.h"
+#include "formats/walk.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -94,7 +95,7 @@ static int read_changes(struct mlz_trace *t, struct mlz_cursor *c, uint64_t coun
 }
 
 /* One chunk. 1: it completes a point. 0: it does not. */
-static int read_part(struct mlz_trace *t, const uint8_t *p, size_t n, uint64_t count, struct mlz_totals_point *out) {
+int mlz_totals_part(struct mlz_trace *t, const uint8_t *p, size_t n, uint64_t count, struct mlz_totals_point *out) {
   struct mlz_cursor c = {.p = p, .end = p + n};
   struct head head;
   if (!read_head(&c, &head)) return -EBADMSG;
@@ -130,7 +131,7 @@ int mlz_trace_totals_next(struct mlz_trace *t, struct mlz_totals_point *out) {
     struct mlz_chunk_header h;
     int rc = e->bad ? 0 : mlz_trace_chunk(t, e->at, MLZ_C_TOTALS, &h, &p);
     if (rc == 1)
-      rc = read_part(t, p, h.raw, h.count, out);
+      rc = mlz_totals_part(t, p, h.raw, h.count, out);
     else if (rc == 0)
       rc = -EBADMSG;
     if (rc == 1 || (rc < 0 && rc != -EBADMSG)) return rc;

@@ -1,6 +1,7 @@
 #include "formats/reader.h"
 
 #include "formats/trace.h"
+#include "formats/walk.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -11,7 +12,7 @@
 /* ---- chunks ---- */
 
 /* The header and payload at `at`, if they are whole and their checksum holds. The payload is valid until the next read. 1: yes. 0: no. */
-static int read_chunk(struct mlz_trace *t, uint64_t at, struct mlz_chunk_header *h, const uint8_t **payload) {
+int mlz_trace_read(struct mlz_trace *t, uint64_t at, struct mlz_chunk_header *h, const uint8_t **payload) {
   int rc = 0;
   const uint8_t *p = mlz_source_get(&t->source, at, sizeof *h, &rc);
   if (p == NULL) return rc;
@@ -25,7 +26,7 @@ static int read_chunk(struct mlz_trace *t, uint64_t at, struct mlz_chunk_header 
 }
 
 /* *payload becomes the decompressed payload of h->raw bytes. 0, -EBADMSG, -ENOMEM. */
-static int unpack_chunk(struct mlz_trace *t, const struct mlz_chunk_header *h, const uint8_t **payload) {
+int mlz_trace_unpack(struct mlz_trace *t, const struct mlz_chunk_header *h, const uint8_t **payload) {
   if (!(h->flags & MLZ_CHUNK_ZSTD)) return 0;
   if (ZSTD_getFrameContentSize(*payload, h->stored) != h->raw) return -EBADMSG;
   if (!mlz_grow(&t->payload, &t->payload_room, h->raw, 1)) return -ENOMEM;
@@ -36,9 +37,9 @@ static int unpack_chunk(struct mlz_trace *t, const struct mlz_chunk_header *h, c
 }
 
 int mlz_trace_chunk(struct mlz_trace *t, uint64_t at, unsigned kind, struct mlz_chunk_header *h, const uint8_t **payload) {
-  int rc = read_chunk(t, at, h, payload);
+  int rc = mlz_trace_read(t, at, h, payload);
   if (rc != 1 || h->kind != kind) return rc < 0 ? rc : 0;
-  rc = unpack_chunk(t, h, payload);
+  rc = mlz_trace_unpack(t, h, payload);
   return rc == -EBADMSG ? 0 : rc < 0 ? rc : 1;
 }
 
@@ -93,7 +94,7 @@ static int load_chunk(struct mlz_trace *t, const struct mlz_chunk_header *h, con
     return 0;
   }
   if (h->kind == MLZ_C_INDEX || h->kind == MLZ_C_END) return 0;
-  if ((rc = unpack_chunk(t, h, &payload)) != 0) return rc;
+  if ((rc = mlz_trace_unpack(t, h, &payload)) != 0) return rc;
   switch (h->kind) {
   case MLZ_C_META:
     return take_object(&t->meta, payload, h->raw);
@@ -123,14 +124,14 @@ static int read_index(struct mlz_trace *t, uint64_t first, struct listed **out, 
   const uint8_t *p;
   uint64_t size = t->source.size;
   if (size < first + 2 * sizeof h) return 0;
-  int rc = read_chunk(t, size - sizeof end, &end, &p);
+  int rc = mlz_trace_read(t, size - sizeof end, &end, &p);
   if (rc != 1 || end.kind != MLZ_C_END || end.stored != 0) return rc < 0 ? rc : 0;
   uint64_t at = end.count, here = first;
   if (at < first || at > size - 2 * sizeof h) return 0;
-  rc = read_chunk(t, at, &h, &p);
+  rc = mlz_trace_read(t, at, &h, &p);
   if (rc != 1 || h.kind != MLZ_C_INDEX || at + sizeof h + h.stored != size - sizeof end || h.count > size / sizeof h)
     return rc < 0 ? rc : 0;
-  if ((rc = unpack_chunk(t, &h, &p)) != 0) return rc == -EBADMSG ? 0 : rc;
+  if ((rc = mlz_trace_unpack(t, &h, &p)) != 0) return rc == -EBADMSG ? 0 : rc;
   struct mlz_cursor c = {.p = p, .end = p + h.raw};
   struct listed *list = calloc(h.count + 1, sizeof *list);
   if (list == NULL) return -ENOMEM;
@@ -174,7 +175,7 @@ static int load_listed(struct mlz_trace *t, const struct listed *list, size_t n)
       continue;
     }
     groups += list[i].kind == MLZ_C_GROUP;
-    int rc = read_chunk(t, list[i].at, &h, &p);
+    int rc = mlz_trace_read(t, list[i].at, &h, &p);
     if (rc == 1)
       rc = h.kind == list[i].kind && h.stored == list[i].stored ? load_chunk(t, &h, p) : -EBADMSG;
     else if (rc == 0)
@@ -190,7 +191,7 @@ static int load_listed(struct mlz_trace *t, const struct listed *list, size_t n)
 /* ---- without the index ---- */
 
 /* The next offset from `from` on at which a sound chunk begins, or the file's end. */
-static int64_t find_chunk(struct mlz_trace *t, uint64_t from) {
+int64_t mlz_trace_find(struct mlz_trace *t, uint64_t from) {
   static const uint8_t magic[4] = {0xf7, 'M', 'L', 'C'};
   uint64_t size = t->source.size;
   while (from < size && size - from >= sizeof(struct mlz_chunk_header)) {
@@ -206,7 +207,7 @@ static int64_t find_chunk(struct mlz_trace *t, uint64_t from) {
     struct mlz_chunk_header h;
     const uint8_t *payload;
     from += (uint64_t)(hit - p);
-    rc = read_chunk(t, from, &h, &payload);
+    rc = mlz_trace_read(t, from, &h, &payload);
     if (rc != 0) return rc < 0 ? rc : (int64_t)from;
     from++;
   }
@@ -231,10 +232,10 @@ static int walk(struct mlz_trace *t, uint64_t at) {
   while (at < t->source.size) {
     struct mlz_chunk_header h;
     const uint8_t *p;
-    int rc = read_chunk(t, at, &h, &p);
+    int rc = mlz_trace_read(t, at, &h, &p);
     if (rc < 0) return rc;
     if (rc == 0) {
-      int64_t next = find_chunk(t, at + 1);
+      int64_t next = mlz_trace_find(t, at + 1);
       if (next < 0) return (int)next;
       count_gap(t, at, (uint64_t)next);
       at = (uint64_t)next;
@@ -265,7 +266,7 @@ static int walk(struct mlz_trace *t, uint64_t at) {
 
 /* ---- opening ---- */
 
-static int check_header(struct mlz_trace *t, uint64_t *first, char *err, size_t err_size) {
+int mlz_trace_header(struct mlz_trace *t, uint64_t *first, char *err, size_t err_size) {
   struct mlz_file_header h;
   int rc = 0;
   uint64_t size = t->source.size;
@@ -336,7 +337,7 @@ static int read_all(struct mlz_trace *t, char *err, size_t err_size) {
   uint64_t first = 0;
   struct listed *list = NULL;
   size_t n = 0;
-  int rc = check_header(t, &first, err, err_size);
+  int rc = mlz_trace_header(t, &first, err, err_size);
   if (rc != 0) return rc;
   if ((rc = mlz_tables_begin(t)) == 0 && (rc = read_index(t, first, &list, &n)) == 1)
     rc = load_listed(t, list, n);
@@ -421,7 +422,7 @@ int mlz_trace_next(struct mlz_trace *t, unsigned want, struct mlz_block *b) {
     struct mlz_chunk_header h;
     struct mlz_extent x;
     const uint8_t *p;
-    int rc = e->bad ? 0 : read_chunk(t, e->at, &h, &p);
+    int rc = e->bad ? 0 : mlz_trace_read(t, e->at, &h, &p);
     if (rc < 0) return rc;
     if (rc == 1 && h.kind == MLZ_C_EVENTS && h.flags == 0 && h.stored == e->stored && h.count == e->events) {
       rc = mlz_decode_events(t, p, h.stored, want, &x, b);

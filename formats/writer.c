@@ -210,6 +210,11 @@ int mlz_writer_append_events(struct mlz_writer *w, const struct mlz_builder *b) 
   return append_chunk(w, &h, w->encoder.out, &x);
 }
 
+int mlz_writer_append_stored(struct mlz_writer *w, const struct mlz_chunk_header *h, const uint8_t *payload, const struct mlz_extent *x) {
+  struct mlz_chunk_header copy = *h;
+  return append_chunk(w, &copy, payload, x);
+}
+
 int mlz_writer_append_group(struct mlz_writer *w, uint64_t now_ns, const json_t *state) {
   return append_json(w, MLZ_C_GROUP, now_ns, state);
 }
