@@ -11,6 +11,7 @@ from harness import FREE_THREADED, PROGRAMS, PYTHONS, TESTS, case, lines_of, rec
 sys.path.insert(0, TESTS)
 from mlyze_decode import ALLOC, EVENTS, FREE_OLD_TEMP, Trace, decode_events  # noqa: E402
 
+ENDS = PYTHONS[:1] + PYTHONS[1:][-1:]  # the oldest and the newest
 FINALIZE = 19
 MEM, OBJ = 1, 2
 
@@ -38,7 +39,8 @@ def losses():
 NONE_LOST = {'free_foreign': 0, 'free_inferred': 0, 'events_dropped': 0, 'nested': 0, 'rings_broken': 0}
 
 
-@case(each=[(label + how, python, rate) for label, python in PYTHONS for how, rate in (('', '1'), (', rate 0.2', '0.2'))])
+@case(each=[(label + how, python, rate) for label, python in PYTHONS for how, rate in (('', '1'), (', rate 0.2', '0.2'))
+            if rate == '1' or (label, python) in ENDS])
 def sub_interpreters(python, rate):
     program = os.path.join(PROGRAMS, 'interpreters.py')
     said = json.loads(record([python, program], '--sample-rate', rate).stdout)
@@ -55,7 +57,7 @@ def sub_interpreters(python, rate):
     same('losses', losses(), NONE_LOST)
 
 
-@case(each=PYTHONS[:1] + PYTHONS[1:][-1:])
+@case(each=ENDS)
 def exact_beside_tracemalloc(python):
     """What tracemalloc keeps for itself is allocated on the same lines, in other domains."""
     program = os.path.join(PROGRAMS, 'exact.py')
@@ -77,7 +79,7 @@ def exact_beside_tracemalloc(python):
     assert not wrong, '\n'.join(wrong)
 
 
-@case(each=PYTHONS)
+@case(each=ENDS)
 def blocks_allocated_with_the_gil_released(python):
     program = os.path.join(PROGRAMS, 'released.py')
     said, lines = json.loads(record([python, program]).stdout), lines_of(program)

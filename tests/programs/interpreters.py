@@ -7,7 +7,7 @@ import sys
 import threading
 
 UNIT = b'x'
-THREADS, ROUNDS = 4, 3
+THREADS, ROUNDS = 3, 2
 alive = []
 
 

@@ -6,7 +6,7 @@ import ctypes
 import json
 import threading
 
-N, THREADS = 500, 4
+N, THREADS = 100, 4
 libc = ctypes.CDLL(None)
 malloc, free = libc.malloc, libc.free
 malloc.restype, malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
