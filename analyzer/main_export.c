@@ -1,0 +1,86 @@
+/* memlyze-export: a trace for other people's viewers. */
+#include "analyzer/export.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct settings {
+  struct mlz_common_options common;
+  int to, by, rows;
+  const char *at, *from, *until;
+};
+
+#define AT(field) offsetof(struct settings, field)
+static const struct mlz_option options[] = {
+    {"to", 0, MLZ_OPT_CHOICE, "collapsed|speedscope|pprof|dhat|massif|perfetto|csv|json", "the format", AT(to)},
+    {"by", 0, MLZ_OPT_CHOICE, MLZ_METRIC_CHOICES,
+     "collapsed: the value of each stack; speedscope, pprof: what is shown first; csv, json: the order (default alloc-bytes)", AT(by)},
+    {"at", 0, MLZ_OPT_TEXT, "TIME", "live blocks as they stood at TIME (default: end); nothing later counts", AT(at)},
+    {"from", 0, MLZ_OPT_TEXT, "TIME", "only blocks allocated after TIME", AT(from)},
+    {"until", 0, MLZ_OPT_TEXT, "TIME", "only what happened until TIME (--to of the other tools)", AT(until)},
+    {"rows", 0, MLZ_OPT_CHOICE, "stack|event", "csv: a line for each stack (default), or for each allocation and each free", AT(rows)},
+    {NULL, 0, 0, NULL, NULL, 0},
+};
+static const struct mlz_tool tool = {
+    .name = "export",
+    .purpose = "A trace in the format of another program, on standard output.",
+    .options = options,
+    .has_json = false,
+    .usage = "--to FORMAT [options] trace.mlyze[@MARK]",
+    .notes = "collapsed    a line for each stack: flamegraph.pl, inferno, speedscope\n"
+             "speedscope   speedscope.app\n"
+             "pprof        go tool pprof -http=: FILE (gzip: give -o FILE)\n"
+             "dhat         valgrind's viewer, dh_view.html\n"
+             "massif       ms_print, massif-visualizer: the heap's course and its stacks\n"
+             "perfetto     ui.perfetto.dev, about:tracing: heap, collections, marks\n"
+             "csv, json    spreadsheets, programs\n" MLZ_TIME_NOTE,
+};
+
+/* `stacks`: --by means something. */
+static const struct {
+  const char *name;
+  void (*write)(struct mlz_export *e);
+  bool stacks;
+} formats[] = {
+    {"collapsed", mlz_export_collapsed, true},
+    {"speedscope", mlz_export_speedscope, true},
+    {"pprof", mlz_export_pprof, true},
+    {"dhat", mlz_export_dhat, false},
+    {"massif", mlz_export_massif, false},
+    {"perfetto", mlz_export_perfetto, false},
+    {"csv", mlz_export_csv, true},
+    {"json", mlz_export_json, true},
+};
+enum { PPROF = 2, PERFETTO = 5, CSV = 6 };
+
+static void wrong(const char *message, const char *which) {
+  fprintf(stderr, "memlyze-export: %s%s\n", message, which);
+  exit(2);
+}
+
+static void check(const struct settings *s) {
+  if (s->to < 0) wrong("no format given: write --to and one of ", options[0].argument);
+  if (s->rows >= 0 && s->to != CSV) wrong("--rows is about --to csv; leave it out with --to ", formats[s->to].name);
+  if (s->by >= 0 && (!formats[s->to].stacks || s->rows == 1))
+    wrong("--by has no meaning there; leave it out with --to ", s->rows == 1 ? "csv --rows event" : formats[s->to].name);
+  if (s->at && s->until) wrong("--at and --until both set the upper limit: give one of them", "");
+  if (s->to == PPROF && !s->common.output && isatty(STDOUT_FILENO)) wrong("pprof's format is not for a terminal: give -o FILE", "");
+}
+
+int main(int argc, char **argv) {
+  struct settings s = {.to = -1, .by = -1, .rows = -1};
+  mlz_report_begin();
+  mlz_options_parse(&tool, argc, argv, &s);
+  check(&s);
+  struct mlz_input *in = mlz_input_open(tool.name, &s.common);
+  struct mlz_export e = {.in = in, .common = &s.common, .by = s.by < 0 ? MLZ_BY_ALLOC_BYTES : (enum mlz_metric)s.by, .events = s.rows == 1};
+  mlz_window_resolve(in, s.at ? s.at : s.until, s.from, NULL, s.common.include_mmap, &e.window);
+  formats[s.to].write(&e);
+  bool said = s.to != PERFETTO && !e.events;
+  int status = said ? 0 : mlz_input_finish(in);
+  mlz_report_close(in, &s.common, e.out);
+  mlz_window_clear(&e.window);
+  mlz_input_close(in);
+  return status;
+}
