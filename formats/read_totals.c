@@ -59,7 +59,7 @@ static int read_new(const struct mlz_trace *t, struct mlz_cursor *c, struct mlz_
   const uint8_t *weights = n_weights > (uint64_t)(c->end - c->p) / sizeof(double) ? NULL : mlz_get_bytes(c, n_weights * sizeof(double));
   uint64_t n = mlz_get_varint(c);
   if (c->bad || weights == NULL || n > MLZ_TOTALS_NEW_MAX || n > (uint64_t)(c->end - c->p) || s->n + n >= UINT32_MAX) return -EBADMSG;
-  if (!mlz_grow(&s->rows, &s->room, s->n + (size_t)n, sizeof s->rows[0])) return -ENOMEM;
+  if (!mlz_grow(&s->rows, &s->room, s->n + (size_t)n + 1, sizeof s->rows[0])) return -ENOMEM; /* one more: never NULL */
   struct mlz_totals_row *rows = s->rows + s->n;
   uint32_t stack = 0;
   for (uint64_t i = 0; i < n; i++) {

@@ -2,6 +2,7 @@
  * fuzzer gets past them. Also a plain program that runs the files it is given (built without libFuzzer, -DMLZ_FUZZ_REPLAY). */
 #include "formats/layout.h"
 #include "formats/trace.h"
+#include "tests/fuzz/mend.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -71,31 +72,12 @@ static void read_trace(const uint8_t *data, size_t n) {
   mlz_trace_close(t);
 }
 
-static void mend(uint8_t *p, size_t n) {
-  struct mlz_file_header f;
-  struct mlz_chunk_header h;
-  size_t at = sizeof f;
-  if (n < sizeof f) return;
-  memcpy(&f, p, sizeof f);
-  f.header_bytes = sizeof f;
-  memcpy(p, &f, sizeof f);
-  f.checksum = mlz_header_checksum(p, sizeof f);
-  memcpy(p, &f, sizeof f);
-  while (n - at >= sizeof h) {
-    memcpy(&h, p + at, sizeof h);
-    if (h.magic != MLZ_CHUNK_MAGIC || h.stored > n - at - sizeof h) return;
-    h.checksum = mlz_chunk_checksum(&h, p + at + sizeof h);
-    memcpy(p + at, &h, sizeof h);
-    at += sizeof h + h.stored;
-  }
-}
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
   read_trace(data, n);
   uint8_t *copy = malloc(n + 1);
   if (copy != NULL) {
     memcpy(copy, data, n);
-    mend(copy, n);
+    fuzz_mend(copy, n);
     read_trace(copy, n);
   }
   free(copy);
@@ -103,19 +85,5 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
 }
 
 #ifdef MLZ_FUZZ_REPLAY
-int main(int argc, char **argv) {
-  printf("1..%d\n", argc - 1);
-  for (int i = 1; i < argc; i++) {
-    FILE *f = fopen(argv[i], "rb");
-    static uint8_t bytes[1 << 20];
-    size_t n = f == NULL ? 0 : fread(bytes, 1, sizeof bytes, f);
-    if (f != NULL) {
-      LLVMFuzzerTestOneInput(bytes, n);
-      fclose(f);
-    }
-    const char *slash = strrchr(argv[i], '/');
-    printf("%s %d - %s\n", f == NULL ? "not ok" : "ok", i, slash == NULL ? argv[i] : slash + 1);
-  }
-  return 0;
-}
+#include "tests/fuzz/replay.h"
 #endif
