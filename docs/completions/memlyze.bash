@@ -59,7 +59,7 @@ _memlyze() {
     ;;
   esac
   case $previous in
-  --baseline | --save-baseline | --config | --suppress | --diff) # any file, traces too
+  --baseline | --save-baseline | --config | --suppress | --diff | --repair) # any file, traces too
     mapfile -t COMPREPLY < <(_memlyze_files "$word" '*')
     return
     ;;
@@ -83,4 +83,4 @@ _memlyze() {
   fi
 }
 
-complete -o filenames -F _memlyze memlyze Memlyze memlyze-record memlyze-control memlyze-stats memlyze-top memlyze-leaks memlyze-flame memlyze-gc memlyze-diff memlyze-check
+complete -o filenames -F _memlyze memlyze Memlyze memlyze-record memlyze-control memlyze-stats memlyze-top memlyze-leaks memlyze-flame memlyze-gc memlyze-diff memlyze-check memlyze-verify
