@@ -18,6 +18,7 @@ static const struct {
     {"gc", "garbage collection pauses and what triggers them"},
     {"diff", "what grew between two traces, or two instants of one"},
     {"check", "limits and baselines, for CI"},
+    {"export", "a trace for other viewers: pprof, speedscope, ms_print, ..."},
     {"verify", "is a trace whole, and what is lost; repairs it"},
 };
 
