@@ -9,7 +9,7 @@
 const void *mlz_intern_bytes(const struct mlz_intern *in, uint32_t number, size_t *size) {
   size_t begin = number ? in->ends[number - 1] : 0;
   *size = in->ends[number] - begin;
-  return in->bytes + begin;
+  return begin ? in->bytes + begin : in->bytes; /* NULL where there is nothing yet */
 }
 
 /* The slot that holds the key, or the empty one where it belongs. */
