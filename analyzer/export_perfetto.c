@@ -105,6 +105,7 @@ static void read_slice(void *context, const struct mlz_slice *slice) {
   struct events *v = context;
   const struct mlz_block *b = slice->block;
   struct counter *c = counter_of(v, slice->process->index);
+  if (ferror(v->out)) return; /* nobody reads it, or the disk is full */
   for (uint32_t i = slice->from; i < slice->to; i++) {
     if (b->ops[i] >= MLZ_OP_RARE) {
       write_rare(v, slice, i);

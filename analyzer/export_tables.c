@@ -94,6 +94,7 @@ static void write_events(void *context, const struct mlz_slice *slice) {
   struct lines *l = context;
   const struct mlz_block *b = slice->block;
   const struct mlz_process *p = slice->process;
+  if (ferror(l->e->out)) return; /* nobody reads it, or the disk is full */
   for (uint32_t i = slice->from; i < slice->to; i++) {
     int sign = mlz_export_sign(l->e, slice, i);
     if (!sign) continue;

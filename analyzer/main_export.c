@@ -52,7 +52,6 @@ static const struct {
     {"csv", mlz_export_csv, true},
     {"json", mlz_export_json, true},
 };
-enum { PPROF = 2, PERFETTO = 5, CSV = 6 };
 
 static void wrong(const char *message, const char *which) {
   fprintf(stderr, "memlyze-export: %s%s\n", message, which);
@@ -61,11 +60,13 @@ static void wrong(const char *message, const char *which) {
 
 static void check(const struct settings *s) {
   if (s->to < 0) wrong("no format given: write --to and one of ", options[0].argument);
-  if (s->rows >= 0 && s->to != CSV) wrong("--rows is about --to csv; leave it out with --to ", formats[s->to].name);
+  if (s->rows >= 0 && formats[s->to].write != mlz_export_csv)
+    wrong("--rows is about --to csv; leave it out with --to ", formats[s->to].name);
   if (s->by >= 0 && (!formats[s->to].stacks || s->rows == 1))
     wrong("--by has no meaning there; leave it out with --to ", s->rows == 1 ? "csv --rows event" : formats[s->to].name);
   if (s->at && s->until) wrong("--at and --until both set the upper limit: give one of them", "");
-  if (s->to == PPROF && !s->common.output && isatty(STDOUT_FILENO)) wrong("pprof's format is not for a terminal: give -o FILE", "");
+  if (formats[s->to].write == mlz_export_pprof && !s->common.output && isatty(STDOUT_FILENO))
+    wrong("pprof's format is not for a terminal: give -o FILE", "");
 }
 
 int main(int argc, char **argv) {
@@ -77,8 +78,8 @@ int main(int argc, char **argv) {
   struct mlz_export e = {.in = in, .common = &s.common, .by = s.by < 0 ? MLZ_BY_ALLOC_BYTES : (enum mlz_metric)s.by, .events = s.rows == 1};
   mlz_window_resolve(in, s.at ? s.at : s.until, s.from, NULL, s.common.include_mmap, &e.window);
   formats[s.to].write(&e);
-  bool said = s.to != PERFETTO && !e.events;
-  int status = said ? 0 : mlz_input_finish(in);
+  bool streamed = formats[s.to].write == mlz_export_perfetto || e.events; /* the others have said already what is to be said of the trace */
+  int status = streamed ? mlz_input_finish(in) : 0;
   mlz_report_close(in, &s.common, e.out);
   mlz_window_clear(&e.window);
   mlz_input_close(in);
