@@ -165,7 +165,7 @@ try:
 except ChildProcessError as e:
     print(json.dumps('no child'))
 theirs = {f: os.readlink('/proc/%d/fd/%s' % (recorder, f)) for f in os.listdir('/proc/%d/fd' % recorder)}
-print(json.dumps([before == after, [theirs[f] for f in '012'], os.getsid(recorder) == recorder,
+print(json.dumps([before == after, [theirs[f] for f in '012'], os.getpgid(recorder) == recorder,
                   open('/proc/%d/stat' % recorder).read().rsplit(')', 1)[1].split()[1] != str(os.getpid())]))
 mine = {os.readlink('/proc/self/fd/' + f) for f in '012'}
 print(json.dumps(sorted(mine & set(theirs.values()) - {'/dev/null'})))
@@ -522,6 +522,94 @@ stats = stop(answers)
 print(json.dumps([bool(block), before == inside == outer.outer_next(), stats['bytes']['allocated'] >= 77777]))
 ''', os.path.join(BUILD, 'tests', 'integration', 'loaded_outer.so'), python=python)
     same('said', said, [[True, True, True]])
+
+
+LOADS = '''
+#include <dlfcn.h>
+#include <pthread.h>
+static volatile int running = 1;
+static const char *path;
+static long count;
+static void *load(void *unused) {
+  while (running) {
+    void *h = dlopen(path, RTLD_NOW);
+    if (!h) break;
+    dlclose(h);
+    count++;
+  }
+  return unused;
+}
+static pthread_t thread;
+void begin(const char *file) {
+  path = file;
+  pthread_create(&thread, 0, load, 0);
+}
+long end(void) {
+  running = 0;
+  pthread_join(thread, 0);
+  return count;
+}
+'''
+
+
+@case(each=PYTHONS)
+def not_from_a_sub_interpreter(python):
+    said = program('''
+try:
+    import _interpreters as some
+except ImportError:
+    import _xxsubinterpreters as some
+inside = HEAD + """
+print(json.dumps([refused(start, trace='inside.mlyze'), refused(stop)]))
+"""
+answers = None
+for n in range(2):
+    other = some.create()
+    try:
+        if some.run_string(other, inside) is not None: raise RuntimeError
+    except Exception:  # 3.12: ctypes is not for sub-interpreters
+        print(json.dumps([[-1, 'sub-interpreter'], [-1, 'sub-interpreter']]))
+    some.destroy(other)
+    if n == 0:
+        answers = start()
+        keep = known()
+stop(answers)
+'''.replace('HEAD', repr(HEAD)), python=python)
+    for start, stop in said:
+        assert start[0] == stop[0] == -1 and 'sub-interpreter' in start[1] and 'sub-interpreter' in stop[1], said
+    same('known line', known_blocks(), [100, 103300])
+
+
+@case(each=PYTHONS)
+def modules_that_another_thread_is_loading(python):
+    """A module whose table is being filled is left alone: its many entries are filled for longer than a look takes to come by."""
+    n = range(4000)
+    slow = '#include <stdlib.h>\n' + ''.join('int f%d(void) { return %d; }\n' % (i, i) for i in n)
+    slow += 'int (*const table[])(void) = {%s};\n' % ', '.join('f%d' % i for i in n) + 'void *(*const made)(size_t) = malloc;\nvoid *make(size_t n) { return malloc(n); }\n'
+    for name, text in (('slow', slow), ('loads', LOADS), ('plain0', 'int x;'), ('plain1', 'int x;')):
+        with open(name + '.c', 'w') as file:
+            file.write(text)
+        subprocess.run(['cc', '-O1', '-shared', '-fPIC', '-Wl,-z,now,-z,relro', '-o', name + '.so', name + '.c', '-lpthread'], check=True)
+    said = program('''
+import ctypes
+loads = ctypes.CDLL('./loads.so')
+loads.end.restype = ctypes.c_long
+file = ctypes.create_string_buffer(b'./slow.so')
+loads.begin(file)
+for n in range(8):
+    answers = start('--no-python')
+    until = time.monotonic() + 0.1
+    while time.monotonic() < until: ctypes.CDLL('./plain%d.so' % (n % 2))
+    stop(answers)
+print(json.dumps(loads.end() > 0))
+answers = start('--no-python')
+slow = ctypes.CDLL('./slow.so')
+slow.make(ctypes.c_size_t(30000000))
+stop(answers)
+''', python=python)
+    same('said', said, [True])
+    made = {s['name']: s['alloc_bytes'] for s in tool('top', '-n', '0', '--group', 'domain')['sites']}
+    assert made['malloc'] >= 30000000, made
 
 
 @case

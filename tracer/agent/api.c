@@ -9,6 +9,7 @@
 #include "python.h"
 #include "sys.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <math.h>
 #include <poll.h>
@@ -64,6 +65,17 @@ static bool change_begin(void) {
   return seen != pid && atomic_compare_exchange_strong(&changing, &seen, pid);
 }
 static void change_end(void) { atomic_store(&changing, 0); }
+
+/* Hooks, code objects' ids and the collector's callback are the main interpreter's: made and freed with its GIL and its memory. */
+static bool from_another_interpreter(char *text, size_t size) {
+  const void *(*main_one)(void) = (const void *(*)(void))dlsym(RTLD_DEFAULT, "PyInterpreterState_Main");
+  const char *(*now)(void) = (const char *(*)(void))dlsym(RTLD_DEFAULT, "PyThreadState_GetUnchecked");
+  if (!now) now = (const char *(*)(void))dlsym(RTLD_DEFAULT, "_PyThreadState_UncheckedGet");
+  const char *tstate = main_one && now ? now() : NULL;
+  if (!tstate || *(const void *const *)(const void *)(tstate + MLZ_TSTATE_INTERP) == main_one()) return false;
+  fail(MEMLYZE_E_STATE, text, size, "this is a sub-interpreter; recording is started and stopped from the main one");
+  return true;
+}
 
 /* ---- the recorder's process ---- */
 
@@ -209,7 +221,9 @@ EXPORT int memlyze_start(const char *const argv[], int *answers, char *text, siz
   if (size) text[0] = 0;
   *answers = -1;
   int r = MEMLYZE_E_STATE;
-  if (change_begin()) {
+  if (from_another_interpreter(text, size)) {
+    /* said */
+  } else if (change_begin()) {
     r = start(argv, answers, text, size);
     if (r < 0) *answers = -1;
     change_end();
@@ -237,7 +251,9 @@ EXPORT int memlyze_stop(char *text, size_t size) {
   int saved = errno;
   if (size) text[0] = 0;
   int r = MEMLYZE_E_STATE;
-  if (change_begin()) {
+  if (from_another_interpreter(text, size)) {
+    /* said */
+  } else if (change_begin()) {
     r = stop(text, size);
     change_end();
   } else {

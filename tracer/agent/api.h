@@ -14,7 +14,7 @@
 #define MEMLYZE_API_VERSION 1u
 
 enum memlyze_error {
-  MEMLYZE_E_STATE = -1,    /* started already, or not started: RuntimeError */
+  MEMLYZE_E_STATE = -1,    /* started already, or not started, or called in a sub-interpreter: RuntimeError */
   MEMLYZE_E_VALUE = -2,    /* a value or name that is none: ValueError */
   MEMLYZE_E_SYSTEM = -3,   /* the system or the recorder refused: OSError; the recorder's own line in `text` */
   MEMLYZE_E_RECORDER = -4, /* the recorder died or does not answer: OSError */

@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 
 #define PAGE 4096u
+#define EXPORT __attribute__((visibility("default")))
 
 /* ---- one module ---- */
 
@@ -230,13 +231,43 @@ static int restore_one(struct dl_phdr_info *info, size_t size, void *context) {
   return 0;
 }
 
-/* The loader's lock is held in there, and by whoever loads: one looks at a time. */
-static void look(void) {
-  uint32_t busy = mlz_tls.busy;
-  mlz_tls.busy = MLZ_BUSY_OWN; /* the loader's own allocations and mprotect are nobody's */
-  if (atomic_exchange(&look_due, 0)) dl_iterate_phdr(redirect_one, NULL);
-  mlz_tls.busy = busy;
+/* ---- with nobody loading ---- */
+
+/* A module is in the loader's list before its table is filled. Found half filled, it would be opened and made read-only again under the hands of the
+ * thread that loads it, and then be taken for one that was looked at. The lock that keeps others from loading (dl_iterate_phdr holds another one) is
+ * held while the loader asks an indirect function for its address: so it is asked for one of ours. */
+/* volatile: the compiler does not see who calls the resolver */
+static __thread void (*volatile while_locked)(void) __attribute__((tls_model("initial-exec")));
+
+static void nothing(void) {}
+static void (*resolve_locked(void))(void) {
+  void (*f)(void) = while_locked;
+  while_locked = NULL;
+  if (f) f();
+  return nothing;
 }
+EXPORT void memlyze_locked(void) __attribute__((ifunc("resolve_locked")));
+
+/* Calls `f` with the loader's lock held. What the loader allocates and protects meanwhile is nobody's. */
+static void locked(void (*f)(void)) {
+  static void *handle;
+  struct mlz_tls *t = &mlz_tls;
+  uint32_t busy = t->busy;
+  t->busy = MLZ_BUSY_OWN;
+  Dl_info info;
+  if (!handle && dladdr(&mlz_agent, &info)) handle = dlopen(info.dli_fname, RTLD_LAZY | RTLD_NOLOAD);
+  while_locked = f;
+  if (handle) dlsym(handle, "memlyze_locked");
+  while_locked = NULL;
+  t->busy = busy;
+}
+
+static void redirect_all(void) {
+  if (atomic_exchange(&look_due, 0)) dl_iterate_phdr(redirect_one, NULL);
+}
+static void restore_all(void) { dl_iterate_phdr(restore_one, NULL); }
+
+static void look(void) { locked(redirect_all); }
 
 void mlz_modules_redirect(void) {
   if (!real_dlopen) {
@@ -256,9 +287,4 @@ void mlz_modules_redirect(void) {
   look();
 }
 
-void mlz_modules_restore(void) {
-  uint32_t busy = mlz_tls.busy;
-  mlz_tls.busy = MLZ_BUSY_OWN;
-  dl_iterate_phdr(restore_one, NULL);
-  mlz_tls.busy = busy;
-}
+void mlz_modules_restore(void) { locked(restore_all); }

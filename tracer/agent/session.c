@@ -95,6 +95,7 @@ bool mlz_session_reachable(void) {
 
 void mlz_session_close(void) {
   struct mlz_control *c = mlz_agent_control();
+  if (c == &mlz_no_control) return; /* a fork's child of a process that was about to open or to close it */
   long bytes = mlz_agent.whole ? (long)c->arena_bytes : MLZ_CONTROL_BYTES;
   mlz_agent.peer.control = &mlz_no_control;
   mlz_sys3(SYS_munmap, (long)c, bytes, 0);
