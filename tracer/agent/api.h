@@ -43,7 +43,7 @@ uint32_t memlyze_api_version(void);
 int memlyze_info(struct memlyze_info *info);
 
 /* Starts a recorder as `argv` says (argv[0]: path of memlyze-record, then --serve and its options, NULL at the end), which is no child of this
- * process, holds none of its descriptors, and has a session of its own (setsid); attaches this process to it; installs the hooks: the interpreter's
+ * process, holds none of its descriptors, and is a process group of its own; attaches this process to it; installs the hooks: the interpreter's
  * allocators, collections, and the C library's allocation calls of the modules that are loaded (their GOT entries; modules loaded later by dlopen
  * too). Returns when events are recorded. *answers: a descriptor (close-on-exec, the caller's) from which, after memlyze_stop() or once the recorder ends in any
  * way, what `memlyze-stats --json FILE` prints can be read to its end; the file is whole on disk before its first byte. Closing it early is allowed. */

@@ -52,7 +52,9 @@ static void close_from(long first) {
 
 static int recorder(void *arg) {
   struct birth *b = arg;
-  mlz_sys3(SYS_setsid, 0, 0, 0);
+  /* A group is enough: no signal of the terminal comes. In a session of its own the recorder would have a scheduling group of its own (autogroup),
+   * and on a busy machine, as measured on Linux 6.18, wait a second for its turn while the program's threads wait for room. */
+  mlz_sys3(SYS_setpgid, 0, 0, 0);
   default_signals();
   /* Away from 0 to 4 first: they may be any of them. */
   long status = mlz_sys3(SYS_fcntl, b->status, F_DUPFD, 10), answers = mlz_sys3(SYS_fcntl, b->answers, F_DUPFD, 10);
