@@ -141,7 +141,10 @@ static void read_point(void *context, struct mlz_process *process, const struct 
   struct mlz_tally t = {0};
   bool mmap = v->e->common->include_mmap;
   for (uint32_t i = 0; i < point->n; i++)
-    if (mlz_totals_counts(&point->rows[i], mmap)) mlz_totals_row_tally(&point->rows[i], &t, NULL);
+    if (mlz_totals_counts(&point->rows[i], mmap)) {
+      mlz_totals_row_tally(&point->rows[i], &t, NULL);
+      v->e->in->estimated |= point->rows[i].key.weight > 1;
+    }
   struct level peak = {(double)point->head.peak_bytes, 0, point->head.peak_ns};
   struct level now = {t.alloc_bytes - t.free_bytes, t.alloc_count - t.free_count, point->head.ns};
   if (!mmap && peak.bytes > now.bytes && peak.ns <= now.ns) write_level(v, process, &peak, false);
