@@ -23,6 +23,9 @@ int __wrap_mlz_survey_file(struct mlz_survey *s, const char *path, char *err, si
 void __real_exit(int status) __attribute__((noreturn));
 void __wrap_exit(int status) __attribute__((noreturn));
 
+const char *__asan_default_options(void);
+const char *__asan_default_options(void) { return "detect_leaks=0"; } /* a tool that gives up leaves it to exit */
+
 #define JOIN_(a, b) a##b
 #define JOIN(a, b) JOIN_(a, b)
 #define TEXT_(a) #a
@@ -99,15 +102,20 @@ static void run(int argc, char **argv) {
 
 static bool is(const char *name) { return strcmp(name, TEXT(MLZ_FUZZ_TOOL)) == 0; }
 
-/* As text and as JSON. */
+/* As text and as JSON; in each format. */
 static void run_all(void) {
   static char name[] = TEXT(MLZ_FUZZ_TOOL), json[] = "--json", output[] = "--output=/dev/null", trace[] = "trace.mlyze";
   static char no_config[] = "--no-config", peak[] = "--max-peak=1";
-  for (unsigned form = 0; form < (is("flame") ? 1 : 2); form++) {
+  static char formats[][24] = {"--to=collapsed", "--to=speedscope", "--to=pprof", "--to=dhat",
+                               "--to=massif",    "--to=perfetto",   "--to=csv",   "--to=json"};
+  unsigned n = is("export") ? sizeof formats / sizeof formats[0] : is("flame") ? 1 : 2;
+  for (unsigned to = 0; to < n; to++) {
+    bool as_json = to == 1 && !is("export");
     char *argv[8] = {name, output, trace};
     int argc = 3;
-    if (form == 1) argv[argc++] = json;
+    if (as_json) argv[argc++] = json;
     if (is("diff")) argv[argc++] = trace;
+    if (is("export")) argv[argc++] = formats[to];
     if (is("check")) argv[argc++] = no_config, argv[argc++] = peak;
     run(argc, argv);
   }

@@ -9,6 +9,7 @@ int mlz_main_flame(int argc, char **argv);
 int mlz_main_gc(int argc, char **argv);
 int mlz_main_diff(int argc, char **argv);
 int mlz_main_check(int argc, char **argv);
+int mlz_main_export(int argc, char **argv);
 int mlz_main_verify(int argc, char **argv);
 
 #endif
