@@ -57,13 +57,8 @@ static void end_process(void *context, const struct mlz_process_end *end) {
   if (end->last_ns > l->end_ns) l->end_ns = end->last_ns;
   for (size_t i = 0; i < l->n_stacks; i++) {
     struct life *all = &l->all[i];
-    if (!(rows[i].max_bytes > all->max_bytes)) {
-      all->time_us += rows[i].time_us + rows[i].live_count * ((double)end->last_ns / 1000);
-      continue;
-    }
-    all->max_bytes = rows[i].max_bytes;
-    all->max_count = rows[i].max_count;
     all->time_us += rows[i].time_us + rows[i].live_count * ((double)end->last_ns / 1000);
+    if (rows[i].max_bytes > all->max_bytes) all->max_bytes = rows[i].max_bytes, all->max_count = rows[i].max_count;
   }
   free(rows);
   l->processes[end->process->index] = NULL;
