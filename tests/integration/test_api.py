@@ -277,7 +277,7 @@ print(json.dumps([before, status()]))
 if 'end' in globals(): end()
 '''.replace('%%', '%'), str(1000 // SLOW if not others else 200 // SLOW), '40', timeout=600)
     before, after = said[0]
-    slack = 2048 if not others else 70000  # the C library makes a heap of 64 MiB of address space for a thread when it likes
+    slack = 2048 if not others else 140000  # the C library makes a heap of 64 MiB of address space for a thread when it likes, and keeps stacks
     assert after[0] - before[0] <= slack, 'address space: %r KiB' % (said,)
     assert after[1] - before[1] <= 2048, 'resident memory: %r KiB' % (said,)
     same('descriptors', after[2], before[2])
