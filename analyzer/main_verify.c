@@ -32,7 +32,7 @@ static const struct mlz_tool tool = {
     .has_json = true,
     .whole_file = true,
     .usage = "[options] trace.mlyze",
-    .exit_status = "0 the trace is whole; 1 it is damaged (repaired or not); 2 wrong usage,\nor nothing of it can be read",
+    .exit_status = "0 the trace is whole; 1 it is damaged (repaired or not); 2 wrong\nusage, or nothing of it can be read",
     .notes = "Every chunk is checked against its checksum, decoded, and compared with the\n"
              "index. A repaired trace is whole; each tool says of it that it was repaired.\n"
              "The given trace is never changed, and OUT must not exist.\n",
