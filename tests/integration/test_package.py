@@ -178,6 +178,7 @@ wrong(ValueError, "max_events", lambda: memlyze.start("t.mlyze", max_events=0))
 wrong(ValueError, "sample_over", lambda: memlyze.start("t.mlyze", sample_over="much"))
 wrong(ValueError, "sample_over", lambda: memlyze.start("t.mlyze", sample_over=0))
 wrong(ValueError, "on_full", lambda: memlyze.start("t.mlyze", on_full="perhaps"))
+wrong(TypeError, "a pattern like", lambda: memlyze.start("t.mlyze", include_patterns=3))
 wrong(ValueError, "empty pattern", lambda: memlyze.start("t.mlyze", include_patterns=[""]))
 wrong(ValueError, "path", lambda: memlyze.start(""))
 wrong(ValueError, "path", lambda: memlyze.start("a\\0b"))
@@ -241,6 +242,28 @@ def an_existing_file_is_kept_unless_overwrite():
     python(PYTHON, 'import memlyze\nfor o in (False, False, True):\n    memlyze.start("t.mlyze", overwrite=o).stop()\n')
     same('files', sorted(f for f in os.listdir('.') if 'mlyze' in f), ['t.mlyze', 't.mlyze.old'])
     same('mode', os.stat('t.mlyze').st_mode & 0o777, 0o600)
+
+
+@case
+def descriptors_that_the_program_closed_are_not_asked_nor_closed():
+    """As daemons do; where the tracer's was there is a file of the program's afterwards."""
+    result = python(PYTHON, '''
+import json, os, memlyze
+tracer = memlyze.start("trace.mlyze")
+keep = [bytes(1000) for n in range(100)]
+os.closerange(3, 256)
+while True:
+    mine, its = os.pipe()
+    os.write(its, b"hello")
+    if its > 40: break
+stats = tracer.stop()
+print(json.dumps([os.read(mine, 9).decode(), stats.complete, stats.bytes.peak > 100000]))
+os.closerange(3, 256)
+memlyze.start("second.mlyze")
+os.closerange(3, 256)
+print(json.dumps(memlyze.stop().complete))
+''')
+    same('said', result.stdout.split('\n')[:2], ['["hello", true, true]', 'true'])
 
 
 @case(each=PYTHONS)

@@ -296,7 +296,11 @@ static int ask(const struct mlz_request *q, uint64_t *ns, char *text, size_t siz
     return fail(dead ? MEMLYZE_E_RECORDER : MEMLYZE_E_STATE, text, size, dead ? "the recorder has ended" : "recording was not started");
   }
   long fd = mlz_session_arena();
-  if (fd < 0) return fail(MEMLYZE_E_RECORDER, text, size, "the recorder has ended");
+  if (fd < 0)
+    return fail(MEMLYZE_E_RECORDER, text, size,
+                mlz_recorder_died(mlz_agent_control())
+                    ? "the recorder has ended"
+                    : "the recorder cannot be reached, though it goes on recording; has this process another user now, or another /proc?");
   struct mlz_request request = *q;
   request.pid = mlz_agent.peer_pid;
   int e = mlz_mailbox_ask((int)fd, mlz_agent_control(), &request, recording, ns, text, size);

@@ -5,8 +5,9 @@ import math
 import os
 import re
 import threading
+import time
 import warnings
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Union
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from . import _places, _units
 from ._agent import CHILD, NONE, RECORD, STARTED, Agent, Info, load, preloaded
@@ -62,7 +63,10 @@ def _switch(value: Any, what: str) -> bool:
 def _patterns(value: Patterns, what: str) -> List[str]:
     if value is None:
         return []
-    patterns = [value] if isinstance(value, str) else list(value)
+    try:
+        patterns = [value] if isinstance(value, str) else list(value)
+    except TypeError:
+        raise TypeError("%s must be a pattern like 'myapp.*' or a list of them, not %s" % (what, type(value).__name__)) from None
     for pattern in patterns:
         if not isinstance(pattern, str):
             raise TypeError("%s must be patterns like 'myapp.*', not %s" % (what, type(pattern).__name__))
@@ -144,6 +148,27 @@ def _answer(text: bytes, path: str, said: str = "") -> Dict[str, Any]:
         raise OSError("%s: the recorder or memlyze-stats ended without an answer%s" % (path, ": " + said if said else "")) from None
 
 
+def _identity(descriptor: int) -> Optional[Tuple[int, int]]:
+    """What a descriptor stands for: a program may have closed ours (all of them, as daemons do), and the number may be another file by now."""
+    try:
+        status = os.fstat(descriptor)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _wait_for(recorder: int) -> None:
+    """Until that process, no child of this one, has ended."""
+    while True:
+        try:
+            with open("/proc/%d/stat" % recorder, "rb") as file:
+                if file.read().rpartition(b")")[2].split()[0] in (b"Z", b"X"):
+                    return
+        except OSError:
+            return
+        time.sleep(0.005)
+
+
 def _read_to_end(descriptor: int) -> bytes:
     parts: List[bytes] = []
     while True:
@@ -166,6 +191,7 @@ class Tracer:
         self.running = True
         self._agent = agent
         self._answers = answers
+        self._answers_are = _identity(answers) if answers >= 0 else None
         self._restore = restore  # inside memlyze record: the settings to leave behind
         self._owner = os.getpid()
 
@@ -240,13 +266,19 @@ class Tracer:
                 self._agent.request(snapshot="stop")
                 return self._stats_so_far()
             answers, self._answers = self._answers, -1
+            ours = self._answers_are is not None and _identity(answers) == self._answers_are
+            recorder = 0 if ours else self._agent.info().recorder_pid
             try:
                 self._agent.stop()
                 if self._owner != os.getpid():
                     return self._stats_so_far()
-                return Stats(_answer(_read_to_end(answers), self.path))
+                if ours:
+                    return Stats(_answer(_read_to_end(answers), self.path))
             finally:
-                os.close(answers)
+                if ours:
+                    os.close(answers)
+            _wait_for(recorder)
+            return Stats(_read_stats(self.path))
 
     def _stats_so_far(self) -> Stats:
         return Stats(read=lambda: _read_stats(self.path))

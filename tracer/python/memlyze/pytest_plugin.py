@@ -205,7 +205,10 @@ class Plugin:
         self.temporary = tempfile.mkdtemp(prefix="memlyze-pytest-")
         self.traces = os.path.abspath(option.memlyze_traces) if option.memlyze_traces else None
         if self.traces:
-            os.makedirs(self.traces, exist_ok=True)
+            try:
+                os.makedirs(self.traces, exist_ok=True)
+            except OSError as error:
+                raise pytest.UsageError("--memlyze-traces %s: cannot be made: %s" % (option.memlyze_traces, error.strerror)) from None
         # In a worker of xdist these carry its messages, at any time (threading does not know them).
         self.foreign: Set[int] = {int(tid) for tid in os.listdir("/proc/self/task")} - {threading.main_thread().native_id or 0} if self.worker else set()
         self.limits: Dict[str, Tuple[List[Limit], int]] = {}
