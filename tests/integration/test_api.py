@@ -422,6 +422,25 @@ one('last')
 
 
 @case(each=PYTHONS)
+def tracemalloc_below_and_its_own_malloc(python):
+    """tracemalloc's tables grow with its lock held: the event of that malloc may be the first with some code in its stack."""
+    program('''
+import tracemalloc
+tracemalloc.start(5)
+for n in range(5):
+    answers = start()
+    keep = []
+    for k in range(60):
+        name = {}
+        exec('def f%d():\\n return [bytes(300) for i in range(40)]\\n' % k, name)
+        keep.append(name['f%d' % k]())
+    mine = known()
+    assert stop(answers)['complete']
+''', python=python, timeout=60)
+    same('known line', known_blocks(), [100, 103300])
+
+
+@case(each=PYTHONS)
 def from_anywhere(python):
     """From several threads at once, from a signal's handler, within a collection, from a finalizer: one at a time, and each trace is whole."""
     said = program('''

@@ -170,5 +170,7 @@ void *mlz_running_mem_alloc(size_t size) {
   struct mlz_py_allocator under;
   if (!mlz_agent.started) return mlz_python_mem_alloc(size);
   chain_of(MLZ_D_MEM, &under);
+  /* Not through tracemalloc, even where ours call it: it may be at work, with its lock held, and this be the event of a malloc of its own. */
+  for (struct mlz_py_allocator below = under; look_into(&below) == LAYER_TRACEMALLOC;) under = below;
   return under.malloc(under.ctx, size);
 }
