@@ -310,7 +310,7 @@ def inside_memlyze_record(interpreter):
     same('output', (result.stdout, result.stderr), ('', ''))
     assert not os.path.exists('other.mlyze')
     stats = tool('stats')
-    same('marks and snapshots', (stats['events']['marks'], stats['complete']), (6, True))
+    same('marks and snapshots', (stats['events']['marks'], stats['complete']), (4, True))
     same('settings', [(c['sample_rate'], c.get('max_stack_depth')) for c in stats['rate_changes']][:2], [(0.5, 3), (1.0, 10)])
     for name in ('early', 'start', 'middle', 'stop', 'late'):
         tool('top', '--at', name)

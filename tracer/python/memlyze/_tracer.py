@@ -251,7 +251,7 @@ class Tracer:
     def stop(self) -> Stats:
         """Ends the recording and returns its stats; the whole file is on disk.
 
-        Inside `memlyze record` the recording goes on: this sets a mark `stop`, flushes, gives back the settings that `start` found, and returns the stats as
+        Inside `memlyze record` the recording goes on: this sets a snapshot `stop`, gives back the settings that `start` found, and returns the stats as
         they are when first looked at (`complete` is False). In a child by fork it ends the recording of the child only.
         RuntimeError: stopped before. OSError: the recorder is gone (what it wrote until then can be read from `path`)."""
         global _current
@@ -262,8 +262,7 @@ class Tracer:
                 _current = None
             if self._restore is not None:
                 found = self._restore
-                self._agent.request(mark="stop", snapshot=None, sample_rate=found.sample_rate, max_stack_depth=found.max_stack_depth, paused=int(found.paused))
-                self._agent.request(snapshot="stop")
+                self._agent.request(snapshot="stop", sample_rate=found.sample_rate, max_stack_depth=found.max_stack_depth, paused=int(found.paused))
                 return self._stats_so_far()
             answers, self._answers = self._answers, -1
             ours = self._answers_are is not None and _identity(answers) == self._answers_are
