@@ -37,6 +37,8 @@ void mlz_process_begin(struct mlz_tls *t) {
 void mlz_process_finalize(struct mlz_tls *t) {
   if (atomic_exchange_explicit(&mlz_agent.finalized, 1, memory_order_relaxed)) return;
   mlz_gate_publish(t);
+  /* With a number of its own: what other threads did without the GIL until now has higher ones than this ring's last. */
+  atomic_store_explicit(&mlz_agent.last_gil, NULL, memory_order_relaxed);
   mlz_event_rare(t->thread, MLZ_K_FINALIZE, 0, 0, mlz_peer_clock(&mlz_agent.peer), NULL, 0, true);
 }
 
