@@ -60,6 +60,7 @@ bool mlz_event_alloc_changed(struct mlz_tls *t, unsigned kind, unsigned flags, u
 /* An allocation-like event with the stack that was captured last; flags: mlz_record_flag and what the capture returned. False: lost. */
 MLZ_INLINE bool mlz_event_alloc(struct mlz_tls *t, unsigned kind, unsigned flags, unsigned domain, const void *block, uint64_t size,
                                 bool gil) {
+  flags |= gil ? 0 : MLZ_F_NOGIL;
   if (flags & MLZ_STACK_CHANGED) return mlz_event_alloc_changed(t, kind, flags & 0xff, domain, block, size, gil);
   struct mlz_thread *th = t->thread;
   int32_t i = mlz_event_open(th, 1, gil, mlz_event_mode(t), false);
@@ -74,7 +75,7 @@ MLZ_INLINE bool mlz_event_free(struct mlz_tls *t, unsigned kind, unsigned domain
   struct mlz_thread *th = t->thread;
   int32_t i = mlz_event_open(th, 1, gil, MLZ_ROOM_BLOCK, true);
   if (MLZ_UNLIKELY(i < 0)) return false;
-  *mlz_event_slot(th, i++) = (struct mlz_slot){mlz_event_block_word(kind, 0, domain, block), (uintptr_t)t->last_block};
+  *mlz_event_slot(th, i++) = (struct mlz_slot){mlz_event_block_word(kind, gil ? 0 : MLZ_F_NOGIL, domain, block), (uintptr_t)t->last_block};
   mlz_event_close(th, i);
   if (t->last_block == block) t->last_block = NULL;
   return true;

@@ -24,12 +24,15 @@ static void fill(struct mlz_drain *d, const struct mlz_image *m) {
   c->image = m;
 }
 
-/* Really there, not only by its hash? */
+/* Really there, not only by its hash? Under the GIL, and while its order is kept, what another ring still holds comes later and explains nothing. */
 static bool there(const struct mlz_drain *d, const struct mlz_feed *f, uint64_t granule) {
+  const uint64_t mask = d->control->ring_slots - 1;
+  const bool any = f->image->n_blocked != 0 || mlz_word_flags(f->slots[f->pos & mask].a) & MLZ_F_NOGIL;
   for (const struct mlz_feed *o = f->image->feeds; o; o = o->next) {
     if (o == f) continue;
     for (uint64_t pos = o->pos; pos < o->h2; pos++) {
-      if (mlz_word_value(o->slots[pos & (d->control->ring_slots - 1)].a) == granule) return true;
+      uint64_t word = o->slots[pos & mask].a;
+      if (mlz_word_value(word) == granule && (any || mlz_word_flags(word) & MLZ_F_NOGIL)) return true;
     }
   }
   return false;

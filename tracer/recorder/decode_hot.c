@@ -107,7 +107,7 @@ static inline __attribute__((always_inline)) void take(struct mlz_drain *d, stru
       continue;
     }
 
-    if (__builtin_expect(*at != 0 || flags & ~(unsigned)MLZ_F_NOSTACK, 0)) break;
+    if (__builtin_expect(*at != 0 || flags & ~(unsigned)(MLZ_F_NOSTACK | MLZ_F_NOGIL), 0)) break;
     uint64_t size_domain = (uint64_t)mlz_word_domain(word) << 48, slots_taken = 1;
     if (kind == MLZ_K_ALLOC_STEP) {
       if (f->count == 0) break;
