@@ -120,6 +120,7 @@ void mlz_totals_check(struct mlz_input *in, const struct mlz_when *when, const s
   if (when->kind == MLZ_WHEN_NAME && !is_snapshot(in, when->name)) {
     char *what = mlz_text_format("'%s' is a mark, not a snapshot", when->name);
     char *clean = mlz_text_clean(what, true);
+    free(what);
     mlz_totals_refuse(in, clean, "name a snapshot (memlyze stats lists them) or a time");
   }
   if (when->kind != MLZ_WHEN_TIME && when->kind != MLZ_WHEN_PERCENT) return;
