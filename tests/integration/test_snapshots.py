@@ -231,7 +231,9 @@ def each_process_has_its_own(python):
         record([python, '-I', '-B', 'program.py'], *options, trace=trace, env=clean_env(PYTHONHASHSEED=0),
                preexec_fn=lambda: ctypes.CDLL(None).personality(0x0040000))
     full, part = (tool('stats', trace=t) for t in ('full.mlyze', 'part.mlyze'))
-    same('inherited', part['blocks']['foreign_frees'], full['blocks']['foreign_frees'])
+    # The program's own 3,000 in each child, and a few of the interpreter's caches, which differ from one run of 3.8 to the next.
+    inherited = part['blocks']['foreign_frees'], full['blocks']['foreign_frees']
+    assert min(inherited) >= 6000 and abs(inherited[0] - inherited[1]) <= 8, 'inherited: %d and %d' % inherited
     for number in range(3):
         answers = []
         for trace, stats in (('full.mlyze', full), ('part.mlyze', part)):
