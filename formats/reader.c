@@ -75,7 +75,7 @@ static int add_entry(struct mlz_trace *t, uint64_t at, uint32_t stored, const st
   return 0;
 }
 
-static int take_object(json_t **slot, const uint8_t *p, size_t n) {
+int mlz_trace_object(json_t **slot, const uint8_t *p, size_t n) {
   json_t *object = json_loadb((const char *)p, n, 0, NULL);
   if (!json_is_object(object)) {
     json_decref(object);
@@ -97,13 +97,13 @@ static int load_chunk(struct mlz_trace *t, const struct mlz_chunk_header *h, con
   if ((rc = mlz_trace_unpack(t, h, &payload)) != 0) return rc;
   switch (h->kind) {
   case MLZ_C_META:
-    return take_object(&t->meta, payload, h->raw);
+    return mlz_trace_object(&t->meta, payload, h->raw);
   case MLZ_C_SUMMARY:
-    return take_object(&t->summary, payload, h->raw);
+    return mlz_trace_object(&t->summary, payload, h->raw);
   case MLZ_C_GROUP:
     t->groups++;
     t->group_ns = h->count;
-    return take_object(&t->group_state, payload, h->raw);
+    return mlz_trace_object(&t->group_state, payload, h->raw);
   default:
     return mlz_tables_load(t, h->kind, h->count, payload, h->raw);
   }

@@ -119,17 +119,6 @@ static void hold_index(struct walk *w, uint64_t at, const struct mlz_chunk_heade
 
 /* ---- sound chunks ---- */
 
-static int take_object(json_t **slot, const uint8_t *p, size_t n) {
-  json_t *object = json_loadb((const char *)p, n, 0, NULL);
-  if (!json_is_object(object)) {
-    json_decref(object);
-    return -EBADMSG;
-  }
-  json_decref(*slot);
-  *slot = object;
-  return 0;
-}
-
 static uint64_t rows_of(const struct mlz_trace *t, unsigned kind) {
   return kind == MLZ_C_STRINGS ? t->strings_n : kind == MLZ_C_FRAMES ? t->frames_n : t->stacks_n;
 }
@@ -163,12 +152,12 @@ static int take_content(struct walk *w, uint64_t at, struct mlz_walk_chunk *c, s
   int rc;
   switch (c->h->kind) {
   case MLZ_C_META:
-    return take_object(&w->s->meta, c->raw, c->h->raw);
+    return mlz_trace_object(&w->s->meta, c->raw, c->h->raw);
   case MLZ_C_SUMMARY:
-    return take_object(&w->s->summary, c->raw, c->h->raw);
+    return mlz_trace_object(&w->s->summary, c->raw, c->h->raw);
   case MLZ_C_GROUP:
     if (c->h->count > INT64_MAX) return -EBADMSG;
-    rc = take_object(&w->s->group, c->raw, c->h->raw);
+    rc = mlz_trace_object(&w->s->group, c->raw, c->h->raw);
     if (rc == 0 && c->h->count > w->s->group_ns) w->s->group_ns = c->h->count;
     if (rc == 0) close_faults(w, w->s->group_ns);
     return rc;

@@ -23,6 +23,7 @@ int mlz_trace_read(struct mlz_trace *t, uint64_t at, struct mlz_chunk_header *h,
 int mlz_trace_unpack(struct mlz_trace *t, const struct mlz_chunk_header *h, const uint8_t **payload); /* 0, -EBADMSG, -ENOMEM */
 int64_t mlz_trace_find(struct mlz_trace *t, uint64_t from); /* the next offset at which a sound chunk begins, or the file's end */
 int mlz_trace_header(struct mlz_trace *t, uint64_t *first, char *err, size_t err_size); /* counts a wrong checksum as a bad chunk */
+int mlz_trace_object(json_t **slot, const uint8_t *p, size_t n); /* a payload that is one JSON object replaces *slot's. 0, -EBADMSG */
 /* One TOTALS chunk. 1: it completes a point. 0: it does not, or tells nothing. -EBADMSG, -ENOMEM. */
 int mlz_totals_part(struct mlz_trace *t, const uint8_t *p, size_t n, uint64_t count, struct mlz_totals_point *out);
 

@@ -73,14 +73,7 @@ static void read_trace(const uint8_t *data, size_t n) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
-  read_trace(data, n);
-  uint8_t *copy = malloc(n + 1);
-  if (copy != NULL) {
-    memcpy(copy, data, n);
-    fuzz_mend(copy, n);
-    read_trace(copy, n);
-  }
-  free(copy);
+  fuzz_both(data, n, read_trace);
   return 0;
 }
 

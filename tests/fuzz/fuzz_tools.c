@@ -128,14 +128,7 @@ static void read_as(const uint8_t *data, size_t n) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
-  read_as(data, n);
-  uint8_t *copy = malloc(n + 1);
-  if (copy != NULL) {
-    memcpy(copy, data, n);
-    fuzz_mend(copy, n);
-    read_as(copy, n);
-  }
-  free(copy);
+  fuzz_both(data, n, read_as);
   return 0;
 }
 

@@ -4,6 +4,9 @@
 
 #include "formats/layout.h"
 
+#include <stdlib.h>
+#include <string.h>
+
 static inline void fuzz_mend(uint8_t *p, size_t n) {
   struct mlz_file_header f;
   struct mlz_chunk_header h;
@@ -21,6 +24,18 @@ static inline void fuzz_mend(uint8_t *p, size_t n) {
     memcpy(p + at, &h, sizeof h);
     at += sizeof h + h.stored;
   }
+}
+
+/* The input as it is, and once more with its checksums right. */
+static inline void fuzz_both(const uint8_t *data, size_t n, void (*read)(const uint8_t *data, size_t n)) {
+  read(data, n);
+  uint8_t *copy = malloc(n + 1);
+  if (copy != NULL) {
+    memcpy(copy, data, n);
+    fuzz_mend(copy, n);
+    read(copy, n);
+  }
+  free(copy);
 }
 
 #endif

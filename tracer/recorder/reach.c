@@ -1,6 +1,7 @@
 #include "tracer/recorder/reach.h"
 
 #include "shm/mailbox_ask.h"
+#include "tracer/recorder/proc.h"
 #include "tracer/recorder/session.h"
 
 #include <errno.h>
@@ -67,28 +68,10 @@ static bool try_session(void *context, const char *session) {
   return try_arena(context, path);
 }
 
-/* The file /proc/PID/NAME, with a NUL behind it; malloc'd. NULL: it cannot be read. */
-static char *read_proc(uint32_t pid, const char *name, size_t *bytes) {
-  char path[64], *text = NULL;
-  snprintf(path, sizeof path, "/proc/%u/%s", pid, name);
-  FILE *file = fopen(path, "re");
-  size_t size = 0, n = 0;
-  for (size_t got = 1; file && got; n += got) {
-    char *grown = realloc(text, size = n + 65536 + 1);
-    if (!grown) break;
-    text = grown;
-    got = fread(text + n, 1, 65536, file);
-  }
-  if (file) fclose(file);
-  if (text) text[n] = 0;
-  *bytes = n;
-  return text;
-}
-
 /* The session that the process's own LD_PRELOAD names: it may lie below another TMPDIR than ours. Copies its path; false: none. */
 static bool preloaded_session(uint32_t pid, char path[PATH_MAX]) {
   size_t bytes;
-  char *env = read_proc(pid, "environ", &bytes);
+  char *env = mlz_proc_read(pid, "environ", &bytes);
   bool found = false;
   for (char *word = env; env && word < env + bytes && !found; word += strlen(word) + 1) {
     if (strncmp(word, "LD_PRELOAD=", 11) != 0) continue;

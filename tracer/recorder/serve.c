@@ -1,5 +1,6 @@
 #include "tracer/recorder/serve.h"
 
+#include "tracer/recorder/proc.h"
 #include "tracer/recorder/tool.h"
 
 #include <errno.h>
@@ -23,18 +24,8 @@ static void ignore_signals(void) {
 
 /* The command line as the system knows it. */
 static char **command_of(uint32_t pid) {
-  char path[64], *text = NULL;
-  size_t size = 0, n = 0, words = 0;
-  snprintf(path, sizeof path, "/proc/%u/cmdline", pid);
-  FILE *file = fopen(path, "re");
-  for (size_t got = 1; file && got; n += got) {
-    char *grown = realloc(text, size = n + 4096 + 1);
-    if (!grown) break;
-    text = grown;
-    got = fread(text + n, 1, 4096, file);
-  }
-  if (file) fclose(file);
-  if (text) text[n] = 0;
+  size_t n, words = 0;
+  char *text = mlz_proc_read(pid, "cmdline", &n);
   for (size_t i = 0; text && i < n; i += strlen(text + i) + 1) words++;
   char **command = calloc(words + 1, sizeof *command);
   if (command) {
