@@ -65,7 +65,7 @@ enum mlz_domain { /* the outermost layer that was called */
 };
 
 enum mlz_record_flag {
-  MLZ_F_NOGIL = 1,   /* ALLOC, FREE, REALLOC_*: the thread did not hold the GIL: its place in the order is known to one number or so */
+  MLZ_F_NOGIL = 1,   /* of a block's allocation or free: made without the GIL, so its place in the order is known to one number or so */
   MLZ_F_CERTAIN = 2, /* ALLOC, REALLOC_END: size >= sample_over, recorded whatever the rate; its weight is 1 */
   MLZ_F_NOSTACK = 4, /* no Python stack: the frame array stays as it is and the event has the empty stack */
   MLZ_F_RESET = 8,   /* the frame array is emptied before the push */
