@@ -13,7 +13,7 @@
 #include "ring.h"
 
 #define MLZ_ARENA_MAGIC UINT64_C(0x314e455241595a4c) /* "LZYAREN1", little-endian */
-#define MLZ_ARENA_ABI 2u
+#define MLZ_ARENA_ABI 3u
 #define MLZ_ARENA_NAME "arena"
 #define MLZ_AGENT_NAME "libmemlyze.so"
 #define MLZ_CONTROL_BYTES 4096u
@@ -94,7 +94,8 @@ struct mlz_control {
   _Atomic uint64_t images_refused;              /* interpreters that the agent does not know: traced without stacks */
   _Atomic uint64_t gc_missed;                   /* collections that passed without the callback being called */
   _Atomic uint64_t execs_untraced;              /* programs started without our LD_PRELOAD (a cleared environment), or as another user */
-  uint64_t reserved5[2];
+  _Atomic uint64_t native_mismatches;           /* MEMLYZE_NATIVE_CHECK: captures that a walk without caches finds to be wrong */
+  uint64_t reserved5;
 
   /* Line 6: a robust, process-shared mutex that the recorder holds as long as it lives. Its first word is a
    * futex in which the kernel sets FUTEX_OWNER_DIED (bit 30) when the recorder dies: one load tells. */

@@ -52,6 +52,13 @@ enum mlz_kind {
   MLZ_K_NAME = 21,     /* b = ns: the thread of payload.b (of this image) has a new name; payload as THREAD */
   /* As ALLOC where of the stack at most the innermost frame has moved on, in the same code; b = | 63..32 its byte offset | 31..0 size | */
   MLZ_K_ALLOC_STEP = 22,
+  /* Native stacks (docs/native.md). Each ring has a trie of its own; modules are announced in each ring that names them. */
+  MLZ_K_MODULE = 23,       /* value = module number (of the image, from 1, 16 bits); b = load bias: run-time address - address in the file's
+                              sense (p_vaddr); payload: a = bytes in the side buffer (struct mlz_module_header and what follows), b = 0 */
+  MLZ_K_NATIVE_NODE = 24,  /* a frame: value = its caller's node, 0: it is the outermost one known; flags: enum mlz_native_flag;
+                              b = mlz_native_word. The ring's next node number, from 1 */
+  MLZ_K_NATIVE = 25,       /* value = the node that is innermost from now on, 0: no native stack; flags: MLZ_N_BARE or 0; b = 0 */
+  MLZ_K_NATIVE_RESET = 26, /* the ring's nodes are forgotten, the next one is number 1; the current node is 0 */
   MLZ_K_COUNT
 };
 
@@ -75,6 +82,31 @@ enum mlz_record_flag {
   MLZ_F_BELOW = 128, /* with RESET: frames lie below the outermost one sent, the stack is deeper than max_stack_depth */
 };
 
+enum mlz_native_flag {
+  MLZ_N_EXACT = 1, /* NODE: the address is that of the instruction (a frame interrupted by a signal), not a return address */
+  MLZ_N_CUT = 2,   /* NODE with caller 0: there are frames further out; the walk could not go on, or went as far as it may */
+  MLZ_N_EVAL = 4,  /* NODE: a loop of the interpreter */
+  MLZ_N_BARE = 8,  /* NATIVE: the innermost loop runs no frame yet that the Python stack holds */
+};
+
+/* Word b of NATIVE_NODE: | 63..48 module number, 0: none is known there | 47..0 return address less the module's bias (module 0: as it is) | */
+#define MLZ_NATIVE_OFFSET_BITS 48
+#define MLZ_NATIVE_MODULES_MAX 65535u
+#define MLZ_NATIVE_DEPTH_MAX 4096u /* nodes of a stack */
+static inline uint64_t mlz_native_word(unsigned module, uint64_t offset) {
+  return (uint64_t)module << MLZ_NATIVE_OFFSET_BITS | (offset & ((UINT64_C(1) << MLZ_NATIVE_OFFSET_BITS) - 1));
+}
+static inline unsigned mlz_native_module(uint64_t w) { return (unsigned)(w >> MLZ_NATIVE_OFFSET_BITS); }
+static inline uint64_t mlz_native_offset(uint64_t w) { return w & ((UINT64_C(1) << MLZ_NATIVE_OFFSET_BITS) - 1); }
+
+/* What MODULE carries in the side buffer: this header, then the path and the build id without terminators. */
+struct mlz_module_header {
+  uint64_t low, high; /* run-time addresses that belong to the module */
+  uint32_t path_bytes;
+  uint32_t build_id_bytes; /* of NT_GNU_BUILD_ID, binary; 0: it has none */
+};
+_Static_assert(sizeof(struct mlz_module_header) == 24, "fixed layout");
+
 enum mlz_origin { MLZ_ORIGIN_EXEC = 0, MLZ_ORIGIN_FORK = 1 };
 enum mlz_mark { MLZ_MARK_MARK = 0, MLZ_MARK_SNAPSHOT = 1 };
 
@@ -88,7 +120,9 @@ enum mlz_mark { MLZ_MARK_MARK = 0, MLZ_MARK_SNAPSHOT = 1 };
 #define MLZ_GRANULE_SHIFT 4
 #define MLZ_GRANULE_BITS 44
 
-/* A frame word: | 63..32 code id | 31..0 byte offset of the instruction in the code |. Code id 0: not known. */
+/* A frame word: | 63..32 code id | 31..0 byte offset of the instruction in the code |. Code id 0: not known. Offset UINT32_MAX: not begun.
+ * With native stacks, bit 31 of any other offset (MLZ_FRAME_INLINED) says that the frame runs in its caller's loop of the interpreter. */
+#define MLZ_FRAME_INLINED UINT32_C(0x80000000)
 #define MLZ_FRAME(code_id, offset) ((uint64_t)(code_id) << 32 | (uint32_t)(offset))
 #define MLZ_FRAME_CODE(w) ((uint32_t)((w) >> 32))
 #define MLZ_FRAME_OFFSET(w) ((uint32_t)(w))
