@@ -43,6 +43,9 @@ static size_t fill_rows(uint8_t *out, unsigned kind, uint64_t first, uint32_t co
   } else if (kind == MLZ_C_FRAMES) {
     p = mlz_put_varint(p, nobody);
     for (uint32_t i = 1; i < 5 * count; i++) *p++ = 0;
+  } else if (kind == MLZ_C_MODULES) {
+    for (uint32_t i = 0; i < count; i++) p = mlz_put_varint(p, UINT32_MAX);
+    for (uint32_t i = 0; i < count; i++) *p++ = 0;
   } else {
     for (uint32_t i = 0; i < count; i++) {
       *p++ = 2; /* one frame, none shared */
@@ -183,6 +186,7 @@ static int take(void *arg, const struct mlz_walk_chunk *c) {
   case MLZ_C_STRINGS:
   case MLZ_C_FRAMES:
   case MLZ_C_STACKS:
+  case MLZ_C_MODULES:
     if (c->first > c->have) {
       int rc = fill_hole(r, c->h->kind, c->have, c->first);
       if (rc != 0) return rc;
@@ -208,8 +212,11 @@ static json_t *make_meta(const struct mlz_survey *s) {
                    "snapshots_only", s->totals_only);
 }
 
+/* Whatever the file says was there before: the sum stays an integer that JSON can hold. */
 static void add(json_t *to, const json_t *before, const char *key, uint64_t n) {
-  json_object_set_new(to, key, json_integer((json_int_t)n + json_integer_value(json_object_get(before, key))));
+  json_int_t had = json_integer_value(json_object_get(before, key));
+  uint64_t sum = had > 0 && n < INT64_MAX - (uint64_t)had ? n + (uint64_t)had : n;
+  json_object_set_new(to, key, json_integer(sum < INT64_MAX ? (json_int_t)sum : INT64_MAX));
 }
 
 static json_t *make_summary(const struct mlz_survey *s, const struct mlz_repair *out) {
