@@ -38,8 +38,8 @@ static const struct mlz_tool tool = {
              "The given trace is never changed, and OUT must not exist.\n",
 };
 
-static const char *const chunk_names[] = {"",       "META",  "STRINGS", "FRAMES", "STACKS", "PROCESS", "THREAD",
-                                          "EVENTS", "GROUP", "SUMMARY", "INDEX",  "END",    "TOTALS"};
+static const char *const chunk_names[] = {"",      "META",    "STRINGS", "FRAMES", "STACKS", "PROCESS", "THREAD", "EVENTS",
+                                          "GROUP", "SUMMARY", "INDEX",   "END",    "TOTALS", "MODULES", "SYMBOLS"};
 static const char *const fault_names[MLZ_FAULT_KINDS] = {"header", "bytes", "content", "index", "tail", "cut", "appended", "missing"};
 
 static const char *chunk_name(unsigned kind) { return kind < sizeof chunk_names / sizeof *chunk_names ? chunk_names[kind] : ""; }
@@ -96,6 +96,10 @@ static char *what_is_lost(const struct mlz_fault *f) {
                            : f->chunk == MLZ_C_FRAMES ? "frames"
                                                       : "stacks");
     free(n);
+  } else if (f->chunk == MLZ_C_MODULES || f->chunk == MLZ_C_SYMBOLS) {
+    text =
+        mlz_text_format(f->chunk == MLZ_C_MODULES ? "which files native frames lie in, which read <lost>"
+                                                  : "names of native frames, which read as module and address (--symbols may find them)");
   } else if (f->chunk == MLZ_C_PROCESS || f->chunk == MLZ_C_THREAD) {
     text = mlz_text_format("what was known of some %s", f->chunk == MLZ_C_PROCESS ? "processes" : "threads");
   } else if (f->chunk == MLZ_C_TOTALS) {

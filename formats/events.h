@@ -63,7 +63,12 @@ struct mlz_class {
   uint32_t domain; /* enum mlz_block_domain */
 };
 
-enum mlz_language { MLZ_LANG_PYTHON = 0, MLZ_LANG_NATIVE = 1 };
+enum mlz_language {
+  MLZ_LANG_PYTHON = 0,
+  MLZ_LANG_NATIVE = 1,
+  MLZ_LANG_ADDRESS = 2,  /* in the file only: native, not resolved; the reader shows what it stands for */
+  MLZ_LANG_INFERRED = 3, /* native, and not on the stack: debug information tells of it (the caller of a tail call) */
+};
 
 struct mlz_frame {
   uint32_t function; /* string ids */
@@ -72,5 +77,10 @@ struct mlz_frame {
   uint32_t line;     /* 0: not known */
   uint32_t language; /* enum mlz_language */
 };
+
+/* A native frame by its address. `address`: in the sense of the module's program headers, moved back onto the call. */
+static inline struct mlz_frame mlz_frame_at(uint32_t module, uint64_t address) {
+  return (struct mlz_frame){.function = module, .file = (uint32_t)(address >> 32), .line = (uint32_t)address, .language = MLZ_LANG_ADDRESS};
+}
 
 #endif

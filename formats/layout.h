@@ -53,13 +53,15 @@ enum mlz_chunk_kind {
   MLZ_C_STACKS = 4,
   MLZ_C_PROCESS = 5, /* count: objects */
   MLZ_C_THREAD = 6,
-  MLZ_C_EVENTS = 7,  /* count: events */
-  MLZ_C_GROUP = 8,   /* count: ns since the start */
-  MLZ_C_SUMMARY = 9, /* count 1 */
-  MLZ_C_INDEX = 10,  /* count: chunks listed */
-  MLZ_C_END = 11,    /* count: offset of the INDEX chunk, 0: there is none; no payload */
-  MLZ_C_TOTALS = 12, /* count: rows that changed */
-  MLZ_C_LAST = MLZ_C_TOTALS
+  MLZ_C_EVENTS = 7,   /* count: events */
+  MLZ_C_GROUP = 8,    /* count: ns since the start */
+  MLZ_C_SUMMARY = 9,  /* count 1 */
+  MLZ_C_INDEX = 10,   /* count: chunks listed */
+  MLZ_C_END = 11,     /* count: offset of the INDEX chunk, 0: there is none; no payload */
+  MLZ_C_TOTALS = 12,  /* count: rows that changed */
+  MLZ_C_MODULES = 13, /* count: rows */
+  MLZ_C_SYMBOLS = 14,
+  MLZ_C_LAST = MLZ_C_SYMBOLS
 };
 
 #define MLZ_TOTALS_NEW_MAX (1u << 22) /* rows that one point may define */
@@ -103,6 +105,7 @@ enum mlz_predictor {
 #define MLZ_STRING_MAX (1u << 20)
 #define MLZ_TABLE_ROWS_MAX (1u << 18)  /* rows of one table chunk */
 #define MLZ_STACK_MAX 4096u            /* frames of one stack */
+#define MLZ_SYMBOL_MAX 256u            /* frames that one native frame may stand for */
 #define MLZ_STACK_CHUNK_MAX (1u << 21) /* frames of one STACKS chunk, shared ones counted each time */
 
 static inline uint64_t mlz_zigzag(int64_t v) { return (uint64_t)v << 1 ^ (uint64_t)(v >> 63); }

@@ -21,7 +21,7 @@ bool mlz_grow(void *array, size_t *room, size_t need, size_t element) {
 }
 
 /* Lost table chunks leave holes; how large one may be is bounded by the bytes that are missing, so that no file makes us allocate at will. */
-static bool first_row_ok(const struct mlz_trace *t, size_t have, uint64_t first, uint64_t count) {
+bool mlz_tables_first_ok(const struct mlz_trace *t, size_t have, uint64_t first, uint64_t count) {
   uint64_t hole = t->damage.bytes_bad == 0 ? 0 : (1 + t->damage.bytes_bad / sizeof(struct mlz_chunk_header)) * MLZ_TABLE_ROWS_MAX;
   return count <= MLZ_TABLE_ROWS_MAX && first >= have && first - have <= hole && first + count < UINT32_MAX;
 }
@@ -45,7 +45,7 @@ static void make_utf8(char *s, size_t n) {
 
 static int load_strings(struct mlz_trace *t, uint64_t count, struct mlz_cursor *c) {
   uint64_t first = mlz_get_varint(c), total = 0;
-  if (c->bad || !first_row_ok(t, t->strings_n, first, count)) return -EBADMSG;
+  if (c->bad || !mlz_tables_first_ok(t, t->strings_n, first, count)) return -EBADMSG;
   struct mlz_cursor lengths = *c;
   for (uint64_t i = 0; i < count; i++) {
     uint64_t n = mlz_get_varint(c);
@@ -72,7 +72,7 @@ static int load_strings(struct mlz_trace *t, uint64_t count, struct mlz_cursor *
 
 static int load_frames(struct mlz_trace *t, uint64_t count, struct mlz_cursor *c) {
   uint64_t first = mlz_get_varint(c);
-  if (c->bad || !first_row_ok(t, t->frames_n, first, count)) return -EBADMSG;
+  if (c->bad || !mlz_tables_first_ok(t, t->frames_n, first, count)) return -EBADMSG;
   if (!mlz_grow(&t->frames, &t->frames_room, (size_t)(first + count), sizeof t->frames[0])) return -ENOMEM;
   struct mlz_frame *rows = t->frames + first;
   for (unsigned column = 0; column < 5; column++) {
@@ -87,7 +87,7 @@ static int load_frames(struct mlz_trace *t, uint64_t count, struct mlz_cursor *c
     }
   }
   for (uint64_t i = 0; i < count; i++)
-    if (rows[i].language > MLZ_LANG_NATIVE) c->bad = true;
+    if (rows[i].language > MLZ_LANG_INFERRED) c->bad = true;
   if (c->bad) return -EBADMSG;
   for (; t->frames_n < first; t->frames_n++) t->frames[t->frames_n] = (struct mlz_frame){.language = LOST_FRAME};
   t->frames_n = (size_t)(first + count);
@@ -96,7 +96,7 @@ static int load_frames(struct mlz_trace *t, uint64_t count, struct mlz_cursor *c
 
 static int load_stacks(struct mlz_trace *t, uint64_t count, struct mlz_cursor *c) {
   uint64_t first = mlz_get_varint(c), total = 0;
-  if (c->bad || !first_row_ok(t, t->stacks_n, first, count)) return -EBADMSG;
+  if (c->bad || !mlz_tables_first_ok(t, t->stacks_n, first, count)) return -EBADMSG;
   if (!mlz_grow(&t->stacks, &t->stacks_room, (size_t)(first + count), sizeof t->stacks[0])) return -ENOMEM;
   size_t at = t->stack_frames_n, previous = at;
   uint64_t previous_n = 0;
@@ -183,6 +183,10 @@ int mlz_tables_load(struct mlz_trace *t, unsigned kind, uint64_t count, const ui
     return load_frames(t, count, &c);
   case MLZ_C_STACKS:
     return load_stacks(t, count, &c);
+  case MLZ_C_MODULES:
+    return mlz_native_load_modules(t, count, &c);
+  case MLZ_C_SYMBOLS:
+    return mlz_native_load_symbols(t, count, &c);
   case MLZ_C_PROCESS:
     return load_json(&t->processes, p, n);
   default:
@@ -216,13 +220,40 @@ int mlz_tables_begin(struct mlz_trace *t) {
 int mlz_tables_end(struct mlz_trace *t) { /* the counts stay: the new rows lie at id n */
   uint32_t frame = (uint32_t)t->frames_n, string = (uint32_t)t->strings_n;
   for (size_t i = 0; i < t->stack_frames_n; i++) t->stack_frames[i] = t->stack_frames[i] < frame ? t->stack_frames[i] : frame;
+  int rc = mlz_native_begin(t);
+  if (rc != 0) return rc;
   for (size_t i = 0; i < t->frames_n; i++) {
     struct mlz_frame *f = &t->frames[i];
+    if (f->language == MLZ_LANG_ADDRESS) continue;
     f->function = f->function < string ? f->function : string;
     f->file = f->file < string ? f->file : string;
     f->module = f->module < string ? f->module : string;
   }
-  return add_rows(t, "<lost>", (struct mlz_frame){.function = (uint32_t)t->strings_n}, &frame);
+  if ((rc = add_rows(t, "<lost>", (struct mlz_frame){.function = (uint32_t)t->strings_n}, &frame)) != 0) return rc;
+  t->strings_all = t->strings_n + 1;
+  t->frames_all = t->frames_n + 1;
+  return mlz_native_end(t);
+}
+
+int mlz_tables_add_string(struct mlz_trace *t, const char *text, size_t n, uint32_t *id) {
+  if (t->strings_all >= UINT32_MAX || !mlz_grow(&t->string_at, &t->strings_room, t->strings_all + 1, sizeof t->string_at[0]) ||
+      !mlz_grow(&t->text, &t->text_room, t->text_n + n + 1, 1))
+    return -ENOMEM;
+  char *to = t->text + t->text_n;
+  memcpy(to, text, n);
+  to[n] = 0;
+  make_utf8(to, n);
+  t->string_at[t->strings_all] = t->text_n;
+  t->text_n += n + 1;
+  *id = (uint32_t)t->strings_all++;
+  return 0;
+}
+
+int mlz_tables_add_frame(struct mlz_trace *t, struct mlz_frame frame, uint32_t *id) {
+  if (t->frames_all >= UINT32_MAX || !mlz_grow(&t->frames, &t->frames_room, t->frames_all + 1, sizeof t->frames[0])) return -ENOMEM;
+  t->frames[t->frames_all] = frame;
+  *id = (uint32_t)t->frames_all++;
+  return 0;
 }
 
 static void json_close(struct mlz_json_table *table) {
@@ -239,6 +270,7 @@ void mlz_tables_close(struct mlz_trace *t) {
   free(t->stack_frames);
   json_close(&t->processes);
   json_close(&t->threads);
+  mlz_native_close(t);
 }
 
 uint32_t mlz_tables_known_thread(const struct mlz_trace *t, uint64_t id) {
@@ -254,24 +286,33 @@ int mlz_tables_know_process(struct mlz_trace *t, uint32_t id) {
   return object == NULL ? -ENOMEM : json_put(&t->processes, id, object);
 }
 
-uint32_t mlz_trace_strings(const struct mlz_trace *t) { return (uint32_t)t->strings_n + 1; }
-uint32_t mlz_trace_frames(const struct mlz_trace *t) { return (uint32_t)t->frames_n + 1; }
+uint32_t mlz_trace_strings(const struct mlz_trace *t) { return (uint32_t)t->strings_all; }
+uint32_t mlz_trace_frames(const struct mlz_trace *t) { return (uint32_t)t->frames_all; }
+uint32_t mlz_trace_lost_string(const struct mlz_trace *t) { return (uint32_t)t->strings_n; }
+uint32_t mlz_trace_lost_frame(const struct mlz_trace *t) { return (uint32_t)t->frames_n; }
 uint32_t mlz_trace_stacks(const struct mlz_trace *t) { return (uint32_t)t->stacks_n + 1; }
 
 const char *mlz_trace_string(const struct mlz_trace *t, uint32_t id) {
-  if (id > t->strings_n || t->string_at[id] == LOST_STRING) id = (uint32_t)t->strings_n;
+  if (id >= t->strings_all || t->string_at[id] == LOST_STRING) id = (uint32_t)t->strings_n;
   return t->text + t->string_at[id];
 }
 
 struct mlz_frame mlz_trace_frame(const struct mlz_trace *t, uint32_t id) {
-  if (id > t->frames_n || t->frames[id].language == LOST_FRAME) id = (uint32_t)t->frames_n;
+  if (id >= t->frames_all || t->frames[id].language == LOST_FRAME) id = (uint32_t)t->frames_n;
   return t->frames[id];
 }
 
 const uint32_t *mlz_trace_stack(const struct mlz_trace *t, uint32_t id, uint32_t *n, bool *truncated) {
   if (id > t->stacks_n || t->stacks[id].n == LOST_STACK) id = (uint32_t)t->stacks_n;
+  const struct mlz_stack_row *row = t->native.shown != NULL ? &t->native.shown[id] : &t->stacks[id];
+  *n = row->n;
+  if (truncated != NULL) *truncated = row->truncated;
+  return (t->native.shown != NULL ? t->native.shown_frames : t->stack_frames) + row->at;
+}
+
+const uint32_t *mlz_trace_stack_stored(const struct mlz_trace *t, uint32_t id, uint32_t *n) {
+  if (id > t->stacks_n || t->stacks[id].n == LOST_STACK) id = (uint32_t)t->stacks_n;
   *n = t->stacks[id].n;
-  if (truncated != NULL) *truncated = t->stacks[id].truncated;
   return t->stack_frames + t->stacks[id].at;
 }
 

@@ -3,8 +3,8 @@
  *
  * A damaged file: tables and chunks that fail their checksum (or were cut) are passed over and counted in
  * `mlz_trace_damage`; what can be read is given. Nothing read is trusted: every index is checked against its table before a
- * caller sees it. The last id of each table (its count less 1) is no stored row: it stands for every row that was lost or never there, and
- * reads as "<lost>", a frame of that function, and a stack of that frame. An unknown thread reads as 0. Only pairing is not checked: a
+ * caller sees it. One id of each table (mlz_trace_lost_string, mlz_trace_lost_frame; the last stack) is no stored row: it stands for every row that
+ * was lost or never there, and reads as "<lost>", a frame of that function, and a stack of that frame. An unknown thread reads as 0. Only pairing is not checked: a
  * block freed twice is possible in a forged file. */
 #ifndef MLZ_FORMATS_READER_H
 #define MLZ_FORMATS_READER_H
@@ -42,6 +42,31 @@ uint32_t mlz_trace_frames(const struct mlz_trace *t);
 struct mlz_frame mlz_trace_frame(const struct mlz_trace *t, uint32_t id); /* its string ids are valid */
 uint32_t mlz_trace_stacks(const struct mlz_trace *t);
 const uint32_t *mlz_trace_stack(const struct mlz_trace *t, uint32_t id, uint32_t *n, bool *truncated); /* innermost first */
+uint32_t mlz_trace_lost_string(const struct mlz_trace *t);
+uint32_t mlz_trace_lost_frame(const struct mlz_trace *t);
+
+/* Native frames. The file has them by address, and what they stand for (SYMBOLS): in every stack that mlz_trace_stack gives, these stand in their
+ * place. A frame that nothing is said of reads as "module+0x12ab", its file is the module's path. */
+const uint32_t *mlz_trace_stack_stored(const struct mlz_trace *t, uint32_t id, uint32_t *n); /* with frames by address */
+struct mlz_native_frame {
+  const char *path;     /* "": the code belongs to no file */
+  const char *build_id; /* hexadecimal; "": it has none */
+  uint64_t address;
+  uint32_t module; /* row of MODULES; 0: none */
+  bool resolved;
+  const uint32_t *frames; /* if resolved: what it stands for, innermost first */
+  uint32_t n;             /* 0: it is hidden */
+};
+/* Is the stored frame one by address? Valid until frames are resolved. */
+bool mlz_trace_native(const struct mlz_trace *t, uint32_t frame, struct mlz_native_frame *out);
+struct mlz_symbol_name {
+  const char *function, *file; /* file NULL: the module's path stands there */
+  uint32_t line;
+  bool inferred;
+};
+/* Says what a frame by address stands for, if the file does not. Stacks change with mlz_trace_symbols_done; ids that were known stay. -ENOMEM. */
+int mlz_trace_symbol(struct mlz_trace *t, uint32_t frame, const struct mlz_symbol_name *names, uint32_t n);
+int mlz_trace_symbols_done(struct mlz_trace *t);
 /* Each object has its "id" (1 or more); of a process whose object was lost there is {"id", "lost": true}. */
 size_t mlz_trace_processes(const struct mlz_trace *t);
 const json_t *mlz_trace_process(const struct mlz_trace *t, size_t i); /* in order of id */

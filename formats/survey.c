@@ -120,14 +120,27 @@ static void hold_index(struct walk *w, uint64_t at, const struct mlz_chunk_heade
 /* ---- sound chunks ---- */
 
 static uint64_t rows_of(const struct mlz_trace *t, unsigned kind) {
-  return kind == MLZ_C_STRINGS ? t->strings_n : kind == MLZ_C_FRAMES ? t->frames_n : t->stacks_n;
+  switch (kind) {
+  case MLZ_C_STRINGS:
+    return t->strings_n;
+  case MLZ_C_FRAMES:
+    return t->frames_n;
+  case MLZ_C_MODULES:
+    return t->native.modules_n != 0 ? t->native.modules_n : 1;
+  default:
+    return t->stacks_n;
+  }
+}
+
+static bool is_table(unsigned kind) {
+  return (kind >= MLZ_C_STRINGS && kind <= MLZ_C_THREAD) || kind == MLZ_C_MODULES || kind == MLZ_C_SYMBOLS;
 }
 
 static int take_table(struct walk *w, struct mlz_walk_chunk *c) {
   unsigned kind = c->h->kind;
   c->have = rows_of(w->t, kind);
   int rc = mlz_tables_load(w->t, kind, c->h->count, c->raw, c->h->raw);
-  if (rc == 0 && kind <= MLZ_C_STACKS) c->first = rows_of(w->t, kind) - c->h->count;
+  if (rc == 0 && (kind <= MLZ_C_STACKS || kind == MLZ_C_MODULES)) c->first = rows_of(w->t, kind) - c->h->count;
   return rc;
 }
 
@@ -174,7 +187,7 @@ static int take_content(struct walk *w, uint64_t at, struct mlz_walk_chunk *c, s
     w->index_wrong |= c->h->count != w->index_at || (w->index_at != 0 && !w->index_sound);
     return 0;
   default:
-    return c->h->kind >= MLZ_C_STRINGS && c->h->kind <= MLZ_C_THREAD ? take_table(w, c) : 0;
+    return is_table(c->h->kind) ? take_table(w, c) : 0;
   }
 }
 
@@ -188,7 +201,7 @@ static int take_chunk(struct walk *w, uint64_t at, const struct mlz_chunk_header
   if (rc == -EBADMSG) {
     struct mlz_fault f = fault_here(w, MLZ_FAULT_CONTENT, at, sizeof *h + h->stored);
     f.chunk = known ? h->kind : 0;
-    f.counted = f.listed = known && h->kind >= MLZ_C_STRINGS && h->kind <= MLZ_C_EVENTS; /* its checksum vouches for it */
+    f.counted = f.listed = known && (is_table(h->kind) || h->kind == MLZ_C_EVENTS); /* its checksum vouches for it */
     f.count = h->count;
     return add_fault(w, f);
   }
@@ -233,7 +246,7 @@ static int take_fault(struct walk *w, uint64_t at, uint64_t *next) {
   }
   if (header_says(w, at, &h) && !f.counted) {
     if (f.chunk == 0) f.chunk = h.kind;
-    f.counted = (f.chunk >= MLZ_C_STRINGS && f.chunk <= MLZ_C_EVENTS) && h.kind == f.chunk && h.count <= MLZ_CHUNK_EVENTS_MAX;
+    f.counted = (is_table(f.chunk) || f.chunk == MLZ_C_EVENTS) && h.kind == f.chunk && h.count <= MLZ_CHUNK_EVENTS_MAX;
     f.count = f.counted ? h.count : 0;
   }
   f.bytes = *next - at;

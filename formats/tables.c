@@ -30,12 +30,12 @@ static bool buffer_add(struct mlz_buffer *b, const void *bytes, size_t n) {
 
 void mlz_tables_init(struct mlz_tables *t) {
   *t = (struct mlz_tables){0};
-  t->strings.first = t->frames.first = t->stacks.first = 1;
+  t->strings.first = t->frames.first = t->stacks.first = t->modules.first = 1;
 }
 
 void mlz_tables_deinit(struct mlz_tables *t) {
-  struct mlz_buffer *all[] = {&t->strings.heads, &t->strings.body, &t->frames.heads, &t->frames.body, &t->stacks.heads,
-                              &t->stacks.body,   &t->processes,    &t->threads,      &t->totals};
+  struct mlz_buffer *all[] = {&t->strings.heads, &t->strings.body, &t->frames.heads, &t->frames.body,  &t->stacks.heads,  &t->stacks.body,
+                              &t->processes,     &t->threads,      &t->totals,       &t->modules.body, &t->symbols.heads, &t->symbols.body};
   for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) free(all[i]->data);
   *t = (struct mlz_tables){0};
 }
@@ -72,6 +72,18 @@ uint32_t mlz_tables_stack(struct mlz_tables *t, const uint32_t *frames, uint32_t
   }
   uint32_t head = n << 1 | truncated;
   return row_add(t, &t->stacks, &head, frames, (size_t)n * sizeof frames[0]);
+}
+
+uint32_t mlz_tables_module(struct mlz_tables *t, uint32_t path, uint32_t build_id) {
+  return row_add(t, &t->modules, NULL, (uint32_t[]){path, build_id}, 2 * sizeof path);
+}
+
+void mlz_tables_symbol(struct mlz_tables *t, uint32_t frame, const uint32_t *frames, uint32_t n) {
+  uint32_t row[1 + MLZ_SYMBOL_MAX];
+  if (n > MLZ_SYMBOL_MAX) n = MLZ_SYMBOL_MAX;
+  row[0] = frame;
+  if (n != 0) memcpy(row + 1, frames, n * sizeof row[0]);
+  row_add(t, &t->symbols, &n, row, (1 + n) * sizeof row[0]);
 }
 
 void mlz_tables_json(struct mlz_tables *t, struct mlz_buffer *text, uint32_t *rows, const json_t *object) {
@@ -194,6 +206,41 @@ static int take_stacks(struct mlz_row_table *t, struct mlz_buffer *out) {
   return 0;
 }
 
+static int take_modules(struct mlz_row_table *t, struct mlz_buffer *out) {
+  const uint32_t *cell = (const void *)t->body.data;
+  for (uint32_t row = 0, n; row < t->rows; row += n) {
+    n = piece(t, row, 2 * sizeof *cell, 0, PIECE_BYTES);
+    int64_t at = chunk_open(out, MLZ_C_MODULES);
+    if (at < 0 || !put(out, t->first + row)) return -ENOMEM;
+    for (unsigned column = 0; column < 2; column++) {
+      for (uint32_t i = row; i < row + n; i++) {
+        if (!put(out, cell[2 * i + column])) return -ENOMEM;
+      }
+    }
+    chunk_close(out, at, n);
+  }
+  return 0;
+}
+
+static int take_symbols(struct mlz_row_table *t, struct mlz_buffer *out) {
+  const uint32_t *cell = (const void *)t->body.data;
+  for (uint32_t row = 0, n; row < t->rows; row += n) {
+    n = piece(t, row, 0, 0, PIECE_FRAMES);
+    int64_t at = chunk_open(out, MLZ_C_SYMBOLS);
+    if (at < 0) return -ENOMEM;
+    uint32_t previous = 0;
+    for (uint32_t i = row; i < row + n; i++) {
+      uint32_t frame = *cell++, frames = head_at(t, i);
+      bool ok = put(out, mlz_zigzag((int64_t)frame - previous)) && put(out, frames);
+      for (; ok && frames > 0; frames--) ok = put(out, mlz_zigzag((int64_t)*cell++ - frame));
+      if (!ok) return -ENOMEM;
+      previous = frame;
+    }
+    chunk_close(out, at, n);
+  }
+  return 0;
+}
+
 static int take_json(struct mlz_buffer *text, uint32_t *rows, unsigned kind, struct mlz_buffer *out) {
   if (*rows == 0) return 0;
   int64_t at = chunk_open(out, kind);
@@ -213,11 +260,14 @@ static void forget(struct mlz_row_table *t) {
 int mlz_tables_take(struct mlz_tables *t, struct mlz_buffer *out) {
   if (t->error != 0) return t->error;
   int rc;
-  if ((rc = take_strings(&t->strings, out)) != 0 || (rc = take_frames(&t->frames, out)) != 0 || (rc = take_stacks(&t->stacks, out)) != 0)
+  if ((rc = take_strings(&t->strings, out)) != 0 || (rc = take_modules(&t->modules, out)) != 0 ||
+      (rc = take_frames(&t->frames, out)) != 0 || (rc = take_stacks(&t->stacks, out)) != 0 || (rc = take_symbols(&t->symbols, out)) != 0)
     return rc;
   forget(&t->strings);
   forget(&t->frames);
   forget(&t->stacks);
+  forget(&t->modules);
+  forget(&t->symbols);
   if ((rc = take_json(&t->processes, &t->processes_n, MLZ_C_PROCESS, out)) != 0) return rc;
   if ((rc = take_json(&t->threads, &t->threads_n, MLZ_C_THREAD, out)) != 0) return rc;
   if (!buffer_add(out, t->totals.data, t->totals.size)) return -ENOMEM;

@@ -23,6 +23,8 @@ struct mlz_row_table {
 
 struct mlz_tables {
   struct mlz_row_table strings, frames, stacks;
+  struct mlz_row_table modules;         /* body: path, build id */
+  struct mlz_row_table symbols;         /* heads: numbers of frames; body: the frame, then those */
   struct mlz_buffer processes, threads; /* JSON texts, one a line */
   struct mlz_buffer totals;             /* whole chunks, without checksums */
   uint32_t processes_n, threads_n;
@@ -37,6 +39,8 @@ int mlz_tables_take(struct mlz_tables *t, struct mlz_buffer *out);
 uint32_t mlz_tables_string(struct mlz_tables *t, const char *utf8, size_t bytes);
 uint32_t mlz_tables_frame(struct mlz_tables *t, const struct mlz_frame *f);
 uint32_t mlz_tables_stack(struct mlz_tables *t, const uint32_t *frames, uint32_t n, bool truncated);
+uint32_t mlz_tables_module(struct mlz_tables *t, uint32_t path, uint32_t build_id);
+void mlz_tables_symbol(struct mlz_tables *t, uint32_t frame, const uint32_t *frames, uint32_t n);
 /* As mlz_writer_totals. */
 int mlz_tables_totals(struct mlz_tables *t, const struct mlz_totals_head *h, uint32_t *part, bool base, const struct mlz_totals_key *rows,
                       uint32_t n_rows, const struct mlz_totals_change *changes, uint32_t n);

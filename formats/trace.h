@@ -46,6 +46,35 @@ struct mlz_json_table { /* by rising id */
   size_t n, room;
 };
 
+struct mlz_module_row {
+  uint32_t path, build_id; /* string ids; path UINT32_MAX: lost */
+  uint32_t name;           /* string id of the path's last part; UINT32_MAX: not made yet */
+};
+struct mlz_symbol_row { /* what a frame by address stands for */
+  uint32_t frame;
+  uint32_t n;
+  size_t at; /* in `targets` */
+};
+struct mlz_address_row { /* of a frame: what it was before its name took its place */
+  uint64_t address;
+  uint32_t module;
+  uint32_t symbol; /* row in `symbols` + 1; 0: none */
+  bool is_address;
+};
+/* Frames by address and what they stand for (native.c). Empty where a file has none of them. */
+struct mlz_native {
+  struct mlz_module_row *modules;
+  size_t modules_n, modules_room;
+  struct mlz_symbol_row *symbols;
+  size_t symbols_n, symbols_room;
+  uint32_t *targets;
+  size_t targets_n, targets_room;
+  struct mlz_address_row *rows; /* by frame id; NULL: no frame is one by address */
+  uint32_t rows_n;
+  struct mlz_stack_row *shown; /* stacks with the frames that they stand for */
+  uint32_t *shown_frames;
+};
+
 struct mlz_trace {
   struct mlz_source source;
   struct mlz_damage damage;
@@ -60,18 +89,19 @@ struct mlz_trace {
   size_t *by_alloc; /* entries by (process, first allocation) */
   size_t entry_found;
 
-  /* Tables: row ids 0..n-1; one row more, id n, stands for lost ones. */
+  /* Tables: row ids 0..n-1; one row more, id n, stands for lost ones. Behind it, up to `_all`, lie those that native.c makes. */
   uint64_t *string_at; /* offset in text; UINT64_MAX: lost */
-  size_t strings_n, strings_room;
+  size_t strings_n, strings_room, strings_all;
   char *text;
   size_t text_n, text_room;
   struct mlz_frame *frames; /* language UINT32_MAX: lost */
-  size_t frames_n, frames_room;
+  size_t frames_n, frames_room, frames_all;
   struct mlz_stack_row *stacks;
   size_t stacks_n, stacks_room;
   uint32_t *stack_frames;
   size_t stack_frames_n, stack_frames_room;
   struct mlz_json_table processes, threads;
+  struct mlz_native native;
 
   uint64_t features;
   struct mlz_totals_entry *totals;
@@ -108,6 +138,15 @@ int mlz_tables_load(struct mlz_trace *t, unsigned kind, uint64_t count, const ui
 int mlz_tables_begin(struct mlz_trace *t); /* the rows with id 0 */
 int mlz_tables_end(struct mlz_trace *t);   /* the rows for lost ids */
 void mlz_tables_close(struct mlz_trace *t);
+/* native.c. load: as mlz_tables_load, of MODULES and SYMBOLS. begin: before the ids of frames are looked at as strings; end: behind the lost rows. */
+int mlz_native_load_modules(struct mlz_trace *t, uint64_t count, struct mlz_cursor *c);
+int mlz_native_load_symbols(struct mlz_trace *t, uint64_t count, struct mlz_cursor *c);
+int mlz_native_begin(struct mlz_trace *t);
+int mlz_native_end(struct mlz_trace *t);
+void mlz_native_close(struct mlz_trace *t);
+bool mlz_tables_first_ok(const struct mlz_trace *t, size_t have, uint64_t first, uint64_t count);
+int mlz_tables_add_string(struct mlz_trace *t, const char *text, size_t n, uint32_t *id); /* behind the lost row */
+int mlz_tables_add_frame(struct mlz_trace *t, struct mlz_frame frame, uint32_t *id);
 uint32_t mlz_tables_known_thread(const struct mlz_trace *t, uint64_t id); /* id, or 0 if there is no such thread */
 int mlz_tables_know_process(struct mlz_trace *t, uint32_t id);            /* makes a row if there is none */
 

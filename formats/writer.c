@@ -164,6 +164,13 @@ uint32_t mlz_writer_stack(struct mlz_writer *w, const uint32_t *frames, uint32_t
 void mlz_writer_process(struct mlz_writer *w, json_t *process) {
   mlz_tables_json(&w->tables, &w->tables.processes, &w->tables.processes_n, process);
   json_decref(process);
+uint32_t mlz_writer_module(struct mlz_writer *w, uint32_t path, uint32_t build_id) {
+  return mlz_tables_module(&w->tables, path, build_id);
+}
+void mlz_writer_symbol(struct mlz_writer *w, uint32_t frame, const uint32_t *frames, uint32_t n) {
+  mlz_tables_symbol(&w->tables, frame, frames, n);
+}
+
 }
 
 void mlz_writer_thread(struct mlz_writer *w, json_t *thread) {

@@ -55,6 +55,11 @@ struct mlz_writer *mlz_writer_free(struct mlz_writer *w);
 uint32_t mlz_writer_string(struct mlz_writer *w, const char *utf8, size_t bytes);
 uint32_t mlz_writer_frame(struct mlz_writer *w, const struct mlz_frame *f);
 uint32_t mlz_writer_stack(struct mlz_writer *w, const uint32_t *frames, uint32_t n, bool truncated); /* innermost first */
+/* A file that native frames (mlz_frame_at) lie in; string ids. Ids from 1; module 0 is no file's code. */
+uint32_t mlz_writer_module(struct mlz_writer *w, uint32_t path, uint32_t build_id);
+/* What a frame by address stands for: n frames (native or inferred), innermost first, at most MLZ_SYMBOL_MAX of which are kept; n 0: it is hidden. At any time
+ * before the end. */
+void mlz_writer_symbol(struct mlz_writer *w, uint32_t frame, const uint32_t *frames, uint32_t n);
 /* Processes and threads are JSON objects (docs/format.md has the keys), each with its "id"; a later object with the
  * same id replaces the earlier one: written at the start, again when something is known, again at the end. */
 void mlz_writer_process(struct mlz_writer *w, json_t *process); /* takes the reference */

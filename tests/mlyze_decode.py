@@ -13,7 +13,7 @@ import sys
 M64 = (1 << 64) - 1
 MAGIC = b'MLYZE\r\n\x1a'
 CHUNK_MAGIC = b'\xf7MLC'
-META, STRINGS, FRAMES, STACKS, PROCESS, THREAD, EVENTS, GROUP, SUMMARY, INDEX, END, TOTALS = range(1, 13)
+META, STRINGS, FRAMES, STACKS, PROCESS, THREAD, EVENTS, GROUP, SUMMARY, INDEX, END, TOTALS, MODULES, SYMBOLS = range(1, 15)
 ALLOC, FREE, FREE_TEMP, FREE_OLD, FREE_OLD_TEMP, FREE_FOREIGN, FREE_TEMP_REF = range(7)
 KNOWN_OPS = set(range(7)) | set(range(16, 23))
 
@@ -123,6 +123,7 @@ class Trace:
         self.data = data
         self.meta, self.summary, self.state = {}, None, None
         self.strings, self.frames, self.stacks = {0: ''}, {0: (0, 0, 0, 0, 0)}, {0: (False, [])}
+        self.modules, self.symbols = {0: (0, 0)}, {}
         self.processes, self.threads = {}, {}
         self.events = []  # (offset, group)
         self.totals = []  # (offset, size)
@@ -230,7 +231,7 @@ class Trace:
 
     def load(self, chunk):
         kind, count = chunk[0], chunk[3]
-        if not META <= kind <= END:
+        if not META <= kind <= SYMBOLS:
             self.unknown += 1
             return
         try:
@@ -249,7 +250,8 @@ class Trace:
                     row = json.loads(line)
                     (self.processes if kind == PROCESS else self.threads)[row['id']] = row
             else:
-                {STRINGS: self.load_strings, FRAMES: self.load_frames, STACKS: self.load_stacks}[kind](Cursor(p), count)
+                {STRINGS: self.load_strings, FRAMES: self.load_frames, STACKS: self.load_stacks,
+                 MODULES: self.load_modules, SYMBOLS: self.load_symbols}[kind](Cursor(p), count)
         except (Damaged, ValueError, KeyError):
             self.damage(chunk[4])
 
@@ -279,6 +281,57 @@ class Trace:
                 row.append(((row[-1] if row else 0) + c.zigzag()) & 0xffffffff)
             outermost_first = row
             self.stacks[first + i] = (bool(head & 1), row[::-1])
+
+
+    def load_modules(self, c, count):
+        first = c.varint()
+        paths = [c.varint() for _ in range(count)]
+        for i, path in enumerate(paths):
+            self.modules[first + i] = (path, c.varint())
+
+    def load_symbols(self, c, count):
+        rows, frame = [], 0
+        for _ in range(count):
+            frame = (frame + c.zigzag()) & 0xffffffff
+            rows.append((frame, [(frame + c.zigzag()) & 0xffffffff for _ in range(c.varint())]))
+        self.symbols.update(rows)
+
+
+# ---- native frames ----
+
+def module_of(t, frame):
+    """(path, last part of the path, build id) of a frame of language 2."""
+    path, build_id = t.modules.get(frame[0], (-1, 0))
+    path = t.strings.get(path, '<lost>')
+    return path, path.rsplit('/', 1)[-1] or path, t.strings.get(build_id, '' if build_id > max(t.strings) else '<lost>')
+
+
+def shown_frame(t, i):
+    """(function, file, module, line, language) of frame i, as text and numbers: of one by address, what it stands for."""
+    lost = ('<lost>', '', '', 0, 0)
+    if i not in t.frames:
+        return lost
+    frame = t.frames[i]
+    if frame[4] != 2:
+        return tuple(t.strings.get(s, '<lost>') for s in frame[:3]) + frame[3:]
+    if t.symbols.get(i):
+        return shown_frame(t, target(t, t.symbols[i][0]))
+    path, name, _ = module_of(t, frame)
+    address = '0x%x' % (frame[1] << 32 | frame[3])
+    return ('%s+%s' % (name, address) if frame[0] else address, path, name, 0, 1)
+
+
+def target(t, i):
+    return i if i in t.frames and t.frames[i][4] in (1, 3) else max(t.frames) + 1
+
+
+def shown_stack(t, row):
+    """The frames that a stack's frames stand for."""
+    out = []
+    for i in row:
+        known = i in t.frames and t.frames[i][4] == 2 and i in t.symbols
+        out += [target(t, k) for k in t.symbols[i]] if known else [i]
+    return out
 
 
 # ---- totals ----
@@ -474,11 +527,16 @@ def lines(t):
     for i in range(1, strings):
         yield 'string %d %s' % (i, string(i))
     for i in range(1, frames):
-        f = t.frames.get(i, (strings, 0, 0, 0, 0))
-        yield 'frame %d %s %s %s %d %d' % (i, string(f[0]), string(f[1]), string(f[2]), f[3], f[4])
+        f = shown_frame(t, i)
+        yield 'frame %d %s %s %s %d %d' % (i, quoted(f[0]), quoted(f[1]), quoted(f[2]), f[3], f[4])
+    for i in sorted(t.frames):
+        if t.frames[i][4] == 2:
+            path, _, build_id = module_of(t, t.frames[i])
+            row = [str(target(t, k)) for k in t.symbols.get(i, ())]
+            yield ' '.join(['native %d %s %s %x resolved %d' % (i, quoted(path), quoted(build_id), t.frames[i][1] << 32 | t.frames[i][3], i in t.symbols)] + row)
     for i in range(1, stacks):
         truncated, row = t.stacks.get(i, (False, [frames]))
-        yield ' '.join(['stack %d %d' % (i, truncated)] + [str(min(f, frames)) for f in row])
+        yield ' '.join(['stack %d %d' % (i, truncated)] + [str(min(f, frames)) for f in shown_stack(t, row)])
     for name, table in ('process', t.processes), ('thread', t.threads):
         for i in sorted(table):
             yield name + ' ' + compact(table[i])

@@ -14,7 +14,7 @@ static volatile uint64_t sink;
 static void read_tables(struct mlz_trace *t) {
   uint64_t sum = 0;
   for (uint32_t i = 0; i < mlz_trace_strings(t); i++) sum += strlen(mlz_trace_string(t, i));
-  for (uint32_t i = 0; i < mlz_trace_frames(t); i++) {
+  for (uint32_t i = 0, all = mlz_trace_frames(t); i < all; i++) {
     struct mlz_frame f = mlz_trace_frame(t, i);
     if (f.function >= mlz_trace_strings(t) || f.file >= mlz_trace_strings(t) || f.module >= mlz_trace_strings(t)) abort();
   }
@@ -25,6 +25,13 @@ static void read_tables(struct mlz_trace *t) {
     for (uint32_t k = 0; k < depth; k++)
       if (frames[k] >= mlz_trace_frames(t)) abort();
   }
+  for (uint32_t i = 0, all = mlz_trace_frames(t); i < all; i++) {
+    struct mlz_native_frame f;
+    if (!mlz_trace_native(t, i, &f)) continue;
+    sum += strlen(f.path) + strlen(f.build_id) + f.n;
+    if (!f.resolved && mlz_trace_symbol(t, i, &(struct mlz_symbol_name){.function = "found", .line = 1}, i % 2) != 0) abort();
+  }
+  if (mlz_trace_symbols_done(t) != 0) abort();
   for (size_t i = 0; i < mlz_trace_processes(t) + mlz_trace_threads(t); i++)
     sum += json_object_size(i < mlz_trace_processes(t) ? mlz_trace_process(t, i) : mlz_trace_thread(t, i - mlz_trace_processes(t)));
   sum += json_object_size(mlz_trace_meta(t)) + json_object_size(mlz_trace_summary(t)) + mlz_trace_complete(t);

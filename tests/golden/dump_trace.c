@@ -24,18 +24,28 @@ static void object(FILE *out, const char *name, const json_t *o) {
 }
 
 static void tables(struct mlz_trace *t, FILE *out) {
-  for (uint32_t i = 1; i + 1 < mlz_trace_strings(t); i++) {
+  for (uint32_t i = 1; i < mlz_trace_lost_string(t); i++) {
     fprintf(out, "string %" PRIu32, i);
     text(out, mlz_trace_string(t, i));
     fputc('\n', out);
   }
-  for (uint32_t i = 1; i + 1 < mlz_trace_frames(t); i++) {
+  for (uint32_t i = 1; i < mlz_trace_lost_frame(t); i++) {
     struct mlz_frame f = mlz_trace_frame(t, i);
     fprintf(out, "frame %" PRIu32, i);
     text(out, mlz_trace_string(t, f.function));
     text(out, mlz_trace_string(t, f.file));
     text(out, mlz_trace_string(t, f.module));
     fprintf(out, " %" PRIu32 " %" PRIu32 "\n", f.line, f.language);
+  }
+  for (uint32_t i = 1; i < mlz_trace_lost_frame(t); i++) {
+    struct mlz_native_frame f;
+    if (!mlz_trace_native(t, i, &f)) continue;
+    fprintf(out, "native %" PRIu32, i);
+    text(out, f.path);
+    text(out, f.build_id);
+    fprintf(out, " %" PRIx64 " resolved %d", f.address, f.resolved);
+    for (uint32_t k = 0; k < f.n; k++) fprintf(out, " %" PRIu32, f.frames[k]);
+    fputc('\n', out);
   }
   for (uint32_t i = 1; i + 1 < mlz_trace_stacks(t); i++) {
     uint32_t n;

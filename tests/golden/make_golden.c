@@ -69,6 +69,19 @@ int main(int argc, char **argv) {
   totals[lost + 40] ^= 1;
   save("totals-hole", totals, totals_n);
   free(totals);
+
+  /* Native frames; the same without the list of files, and without the names. */
+  size_t native_n;
+  uint8_t *native = sample_native(&native_n);
+  if (native == NULL) return 2;
+  save("native", native, native_n);
+  size_t modules = find(native, native_n, first, MLZ_C_MODULES), symbols = find(native, native_n, first, MLZ_C_SYMBOLS);
+  native[modules + 34] ^= 1;
+  save("native-hole", native, native_n);
+  native[modules + 34] ^= 1;
+  native[symbols + 34] ^= 1;
+  save("native-unnamed", native, native_n);
+  free(native);
   free(whole);
   free(open_ended);
   free(copy);

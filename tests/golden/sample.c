@@ -186,13 +186,14 @@ static int write_totals(struct mlz_writer *w) {
   return rc;
 }
 
-uint8_t *sample_totals(size_t *n) {
+/* The bytes that `body` writes into a new file. */
+static uint8_t *written(size_t *n, json_t *meta, int (*open)(struct mlz_writer **, int, const json_t *, int),
+                        int (*body)(struct mlz_writer *)) {
   int fd = memfd_create("sample", MFD_CLOEXEC), keep = dup(fd);
   uint8_t *bytes = NULL;
   struct mlz_writer *w = NULL;
-  json_t *meta = json_pack("{s:s,s:{s:b}}", "version", "0.1.0", "settings", "snapshots_only", 1);
-  int rc = mlz_writer_new_totals_only(&w, fd, meta, 0);
-  if (rc == 0) rc = write_totals(w);
+  int rc = open(&w, fd, meta, 0);
+  if (rc == 0) rc = body(w);
   off_t size = rc == 0 ? lseek(keep, 0, SEEK_END) : -1;
   if (size > 0 && (bytes = malloc((size_t)size)) != NULL && pread(keep, bytes, (size_t)size, 0) != size) {
     free(bytes);
@@ -204,6 +205,50 @@ uint8_t *sample_totals(size_t *n) {
   json_decref(meta);
   return bytes;
 }
+
+uint8_t *sample_totals(size_t *n) {
+  return written(n, json_pack("{s:s,s:{s:b}}", "version", "0.1.0", "settings", "snapshots_only", 1), mlz_writer_new_totals_only,
+                 write_totals);
+}
+
+static int write_native(struct mlz_writer *w) {
+  static const char *const names[] = {"/usr/lib/libone.so.1", "00ff10", "main", "app.py", "grow", "vec.c", "push", "/opt/app/two", "tail"};
+  for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) add_string(w, names[i]);
+  uint32_t one = mlz_writer_module(w, 1, 2), two = mlz_writer_module(w, 8, 0);
+  uint32_t python = mlz_writer_frame(w, &(struct mlz_frame){3, 4, 0, 7, MLZ_LANG_PYTHON});
+  struct mlz_frame at[] = {mlz_frame_at(one, 0x1234), mlz_frame_at(one, 0xfedcba987654), mlz_frame_at(two, 0x10),
+                           mlz_frame_at(two, 0x20),   mlz_frame_at(0, 0x7fff00001000),   mlz_frame_at(99, 1)};
+  uint32_t frames[6];
+  for (int i = 0; i < 6; i++) frames[i] = mlz_writer_frame(w, &at[i]);
+  mlz_writer_stack(w, (uint32_t[]){frames[0], python}, 2, false);
+  mlz_writer_stack(w, (uint32_t[]){frames[3], frames[2], python, frames[1], frames[4], frames[5]}, 6, true);
+  mlz_writer_stack(w, (uint32_t[]){frames[3]}, 1, false);
+  mlz_writer_process(w, json_pack("{s:i,s:i}", "id", 1, "pid", 99));
+  mlz_writer_thread(w, json_pack("{s:i,s:i,s:s}", "id", 1, "process", 1, "name", "main"));
+  struct mlz_builder *b = mlz_builder_new();
+  if (b == NULL) return -ENOMEM;
+  mlz_builder_begin(b, 1, 0, 0);
+  mlz_builder_thread(b, 1);
+  for (uint32_t i = 1; i <= 3; i++) mlz_builder_alloc(b, i, 100 * i, 3, 1.0);
+  int rc = flush_tables(w);
+  if (rc == 0) rc = mlz_writer_append_events(w, b);
+  mlz_builder_free(b);
+  if (rc != 0) return rc;
+  /* The names come at the end: one, two of which one was inlined with a tail call behind, none. */
+  uint32_t push = mlz_writer_frame(w, &(struct mlz_frame){7, 6, 1, 12, MLZ_LANG_NATIVE});
+  uint32_t grow = mlz_writer_frame(w, &(struct mlz_frame){5, 6, 1, 40, MLZ_LANG_NATIVE});
+  uint32_t tail = mlz_writer_frame(w, &(struct mlz_frame){9, 6, 1, 50, MLZ_LANG_INFERRED});
+  mlz_writer_symbol(w, frames[0], (uint32_t[]){grow}, 1);
+  mlz_writer_symbol(w, frames[2], (uint32_t[]){push, grow, tail}, 3);
+  mlz_writer_symbol(w, frames[3], NULL, 0);
+  mlz_writer_symbol(w, frames[5], (uint32_t[]){frames[0]}, 1); /* of an address: reads as lost */
+  json_t *s = state(1, 100);
+  rc = mlz_writer_finish(w, s);
+  json_decref(s);
+  return rc;
+}
+
+uint8_t *sample_native(size_t *n) { return written(n, json_pack("{s:s}", "version", "0.1.0"), mlz_writer_new, write_native); }
 
 size_t sample_chunk(uint8_t *out, unsigned kind, uint64_t count, const void *payload, uint32_t n) {
   struct mlz_chunk_header h = {.magic = MLZ_CHUNK_MAGIC, .kind = (uint16_t)kind, .stored = n, .raw = n, .count = count};

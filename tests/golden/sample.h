@@ -12,6 +12,9 @@ uint8_t *sample_bytes(int finish, size_t *n); /* the same in memory, malloc'ed; 
 /* A trace of totals: points of two processes, at two weights. malloc'ed. */
 uint8_t *sample_totals(size_t *n);
 
+/* Native frames: resolved, inlined, hidden, inferred, unresolved, without a module; stacks through all of them. malloc'ed. */
+uint8_t *sample_native(size_t *n);
+
 /* A chunk appended or inserted by hand. Returns its size; `out` must have room for 32 bytes and the payload. */
 size_t sample_chunk(uint8_t *out, unsigned kind, uint64_t count, const void *payload, uint32_t n);
 size_t sample_chunk_size(const uint8_t *chunk); /* of the chunk that begins there */
