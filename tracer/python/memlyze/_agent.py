@@ -1,10 +1,14 @@
-"""The agent's C interface (tracer/agent/api.h) through ctypes, and its errors as exceptions."""
+"""The agent's C interface (tracer/agent/api.h) through ctypes, and its errors as exceptions.
+
+What this package allocates while a recording runs is not in the trace: the recorder leaves out the stacks whose innermost frame is of one of its modules
+(tracer/recorder/filter.c). So nothing here or in _tracer calls a Python function of another module then."""
 from __future__ import annotations
 
 import ctypes
 import errno
 import math
 import os
+import sys
 from typing import List, NamedTuple, Optional
 
 from . import _places
@@ -12,6 +16,7 @@ from . import _places
 API_VERSION = 1
 NONE, RECORD, STARTED, CHILD = range(4)  # enum memlyze_mode
 _E_STATE, _E_VALUE = -1, -2
+_NAMES = sys.getfilesystemencoding()
 _Text = ctypes.c_char * 2048  # made in place: ctypes.create_string_buffer has a Python frame of its own, which would be recorded
 
 
@@ -70,9 +75,9 @@ class Agent:
     def info(self) -> Info:
         raw = _InfoStruct(bytes=ctypes.sizeof(_InfoStruct))
         if self._held.memlyze_info(ctypes.byref(raw)) != 0:
-            return Info(NONE, 0, 0, 0.0, 0, False, False, "")
-        return Info(raw.mode, raw.recorder_pid, raw.max_stack_depth, raw.sample_rate, raw.sample_over, bool(raw.track_gc), bool(raw.paused),
-                    os.fsdecode(raw.session))
+            return tuple.__new__(Info, (NONE, 0, 0, 0.0, 0, False, False, ""))
+        return tuple.__new__(Info, (raw.mode, raw.recorder_pid, raw.max_stack_depth, raw.sample_rate, raw.sample_over, bool(raw.track_gc), bool(raw.paused),
+                                    raw.session.decode(_NAMES, "surrogateescape")))
 
     def start(self, arguments: List[str]) -> int:
         """The descriptor from which the stats can be read after stop."""
@@ -111,6 +116,18 @@ def load() -> Agent:
     return _loaded
 
 
+def _load_early() -> None:
+    """Inside a recording ctypes' own work at loading belongs to the import of this package, and not to whoever calls it first."""
+    try:
+        if preloaded():
+            load()
+    except OSError:
+        pass  # said by whoever needs it
+
+
 def preloaded() -> bool:
     """Whether `memlyze record` (or a start() of an ancestor) put its agent into this process; loads nothing."""
     return _loaded is not None or hasattr(ctypes.PyDLL(None), "memlyze_api_version")
+
+
+_load_early()

@@ -12,6 +12,7 @@ import os
 import re
 import subprocess
 import tempfile
+import threading
 from types import CodeType
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -19,6 +20,7 @@ import memlyze
 from memlyze import _places, _units
 
 _BY = {"alloc-bytes": "alloc_bytes", "alloc-count": "alloc_count", "live-bytes": "live_bytes", "peak-bytes": "peak_bytes", "temporary": "temporary_count"}
+_KERNEL = ("IPython", "ipykernel", "jupyter_client", "zmq", "tornado")
 _COLUMNS = (("peak", "peak_bytes", True), ("allocated", "alloc_bytes", True), ("allocations", "alloc_count", False), ("not freed", "live_bytes", True))
 
 
@@ -96,11 +98,24 @@ def _compiled(shell: Any, cell: str, magic: bool) -> Tuple[CodeType, Optional[Co
     return shell.compile(tree, name, "exec"), last  # with the __future__ of earlier cells
 
 
+def _threads_of_the_kernel() -> List[int]:
+    """Those that write the history, carry messages and beat: at any time, and for no cell in particular."""
+    ours = []
+    for thread in threading.enumerate():
+        target = getattr(thread, "_target", None)
+        modules = (type(thread).__module__, getattr(target, "__module__", None) or "")
+        tid = getattr(thread, "native_id", None)
+        if tid is not None and thread is not threading.current_thread() and any(name.split(".")[0] in _KERNEL for name in modules):
+            ours.append(tid)
+    return ours
+
+
 def _run(shell: Any, code: CodeType, last: Optional[CodeType], trace: str, settings: Dict[str, Any]) -> Tuple[Any, Optional[BaseException], memlyze.Stats]:
     value, error = None, None
     space = shell.user_ns
     gc.collect()
-    tracer = memlyze.start(trace, exclude_patterns=["memlyze.*"], overwrite=True, **settings)
+    tracer = memlyze.start(trace, overwrite=True, _leave_out=_threads_of_the_kernel(), **settings)
+    tracer._whose = "%%memlyze records this cell; use stop(), or leave out one of both"
     try:
         exec(code, space)
         if last is not None:

@@ -11,6 +11,7 @@ import os
 from typing import Iterator, List, Tuple
 
 _AGENT = "libmemlyze.so"
+_READER = "libmemlyze-read.so"
 _PACKAGE = os.path.dirname(os.path.realpath(__file__))
 # A layout: (the launcher and the recorder, the tools, the agent)
 _INSTALLED = ("bin", "bin", os.path.join("lib", "memlyze"))
@@ -60,3 +61,13 @@ def program(tool: str) -> str:
 def agent() -> str:
     """The path of libmemlyze.so. OSError if it is not there."""
     return os.path.join(_layout()[2], _AGENT)
+
+
+def reader() -> str:
+    """The path of libmemlyze-read.so, beside the agent (in a build tree: beside the tools). OSError if it is not there."""
+    _, tools, agents = _layout()
+    for directory in (agents, tools):
+        path = os.path.join(directory, _READER)
+        if os.path.exists(path):
+            return path
+    raise OSError(errno.ENOENT, "%s is not in %s; reinstall memlyze" % (_READER, agents))

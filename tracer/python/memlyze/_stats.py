@@ -2,30 +2,24 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Callable, Dict, Iterator, Mapping, Optional
+from typing import Any, Callable, Dict
 
 
-class Stats(Mapping[str, Any]):
-    """The keys of `memlyze stats --json` as a mapping and as attributes: `stats["bytes"]["peak"]` is `stats.bytes.peak`.
+def _wrapped(value: Any) -> Any:
+    if isinstance(value, dict):
+        return Stats(value)
+    return [_wrapped(one) for one in value] if isinstance(value, list) else value
+
+
+class Stats(Dict[str, Any]):
+    """The keys of `memlyze stats --json` as a dict and as attributes, all the way down: `stats["bytes"]["peak"]` is `stats.bytes.peak`,
+    `stats["threads"][0]["name"]` is `stats.threads[0].name`.
 
     Sizes are bytes, times are nanoseconds since the start of the trace. `events_written` and `events_dropped` stand for `stats.events.written` and `.dropped`;
-    `complete` is False while the recording goes on. `dict(stats)` and `stats.json()` give the plain data."""
+    `complete` is False while the recording goes on. `json.dumps(stats)` and `stats.json()` give the plain data."""
 
-    __slots__ = ("_data", "_read")
-
-    def __init__(self, data: Optional[Dict[str, Any]] = None, read: Optional[Callable[[], Dict[str, Any]]] = None) -> None:
-        self._data = data
-        self._read = read  # asked once, when something is first looked at
-
-    def _all(self) -> Dict[str, Any]:
-        if self._data is None:
-            assert self._read is not None
-            self._data = self._read()
-        return self._data
-
-    def __getitem__(self, key: str) -> Any:
-        value = self._all()[key]
-        return Stats(value) if isinstance(value, dict) else value
+    def __init__(self, data: Dict[str, Any]) -> None:
+        super().__init__((key, _wrapped(value)) for key, value in data.items())
 
     def __getattr__(self, key: str) -> Any:
         if key.startswith("__"):
@@ -33,26 +27,50 @@ class Stats(Mapping[str, Any]):
         try:
             return self[key]
         except KeyError:
-            raise AttributeError("the stats have no %r; they have: %s" % (key, ", ".join(self._all()))) from None
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._all())
-
-    def __len__(self) -> int:
-        return len(self._all())
+            raise AttributeError("the stats have no %r; they have: %s" % (key, ", ".join(self))) from None
 
     def __dir__(self) -> Any:
-        return sorted(set(object.__dir__(self)) | set(self._all()))
+        return sorted(set(object.__dir__(self)) | set(self))
 
     def __repr__(self) -> str:
-        return "Stats(%r)" % (self._all(),)
+        return "Stats(%s)" % dict.__repr__(self)
 
     def json(self, **options: Any) -> str:
         """The same as one JSON text; `options` are those of json.dumps."""
-        return json.dumps(self._all(), **options)
+        return json.dumps(self, **options)
 
     def __reduce__(self) -> Any:
-        return Stats, (self._all(),)
+        return Stats, (dict(self),)
+
+
+class LaterStats(Stats):
+    """Stats that are asked for, once, when something of them is first looked at: asking runs a program."""
+
+    def __init__(self, read: Callable[[], Dict[str, Any]]) -> None:
+        dict.__init__(self, complete=False)  # not empty: json.dumps looks at that before it asks for the items
+        object.__setattr__(self, "_read", read)
+
+    def _fill(self) -> None:
+        read = self.__dict__.pop("_read", None)
+        if read is not None:
+            data = Stats(read())
+            dict.clear(self)
+            dict.update(self, data)
+
+
+def _filled(name: str) -> Any:
+    plain = getattr(Stats, name)
+
+    def method(self: LaterStats, *arguments: Any, **named: Any) -> Any:
+        self._fill()
+        return plain(self, *arguments, **named)
+    method.__name__, method.__doc__ = name, plain.__doc__
+    return method
+
+
+for _name in ("__contains__", "__dir__", "__eq__", "__getitem__", "__iter__", "__len__", "__ne__", "__reduce__", "__repr__", "__reversed__", "copy", "get",
+              "items", "keys", "values"):
+    setattr(LaterStats, _name, _filled(_name))
 
 
 def answer(text: bytes) -> Dict[str, Any]:

@@ -1,9 +1,10 @@
 """start() and what it returns."""
 from __future__ import annotations
 
+import functools
 import math
 import os
-import re
+import sys
 import threading
 import time
 import warnings
@@ -11,7 +12,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from . import _places, _units
 from ._agent import CHILD, NONE, RECORD, STARTED, Agent, Info, load, preloaded
-from ._stats import Stats, answer
+from ._stats import LaterStats, Stats, answer
 
 Path = Union[str, "os.PathLike[str]"]
 Patterns = Union[str, Sequence[str], None]
@@ -34,6 +35,10 @@ class Point(NamedTuple):
     """A named instant of the trace, which the tools take as a TIME: `--at NAME`, `--from NAME`, `trace.mlyze@NAME`."""
     name: str
     time_ns: int
+
+
+def _point(name: str, time_ns: int) -> Point:
+    return tuple.__new__(Point, (name, time_ns))  # a named tuple's own constructor is a function of another module (see _agent)
 
 
 # ---- the values that a caller gives ----
@@ -95,7 +100,7 @@ def _file(path: Path) -> str:
         raise TypeError("path must be a str or a path of str, not %s" % type(path).__name__)
     if not name or "\0" in name:
         raise ValueError("path %r is no name of a file" % name)
-    return os.path.abspath(name)
+    return name
 
 
 def _writable(path: str) -> None:
@@ -119,16 +124,19 @@ def _file_of(recorder: int) -> Optional[str]:
     except OSError:
         return None
     for number in numbers:
-        link = os.path.join(directory, number)
+        link = directory + "/" + number
         try:
             name = os.readlink(link)
-            if not name.startswith("/") or not os.path.isfile(link):
+            if name[:1] != "/" or os.stat(link).st_mode & 0o170000 != 0o100000:  # a regular file
                 continue
-            with open(link, "rb") as file:
-                if file.read(len(_MAGIC)) == _MAGIC:
-                    return re.sub(r"\.recording-\d+$", "", name)  # what it is called until the recorder has put it in its place
+            file = os.open(link, os.O_RDONLY | os.O_CLOEXEC)
+            begin = os.read(file, len(_MAGIC))
+            os.close(file)
         except OSError:
             continue
+        if begin == _MAGIC:
+            head, mark, digits = name.rpartition(".recording-")
+            return head if mark and digits.isdigit() else name  # what it is called until the recorder has put it in its place
     return None
 
 
@@ -193,6 +201,7 @@ class Tracer:
         self._answers = answers
         self._answers_are = _identity(answers) if answers >= 0 else None
         self._restore = restore  # inside memlyze record: the settings to leave behind
+        self._whose = "call stop() first"  # what to do about it, to whoever starts another one
         self._owner = os.getpid()
 
     @property
@@ -222,7 +231,7 @@ class Tracer:
         ValueError: no name (empty, over 255 bytes, control characters). RuntimeError: stopped. OSError: the recorder is gone."""
         self._must_run()
         name = _name(name, "mark")
-        return Point(name, self._agent.request(mark=name))
+        return _point(name, self._agent.request(mark=name))
 
     def snapshot(self, name: Optional[str] = None) -> Point:
         """A point at which the heap can be looked at or compared (`memlyze top trace.mlyze@NAME`), all of it on disk when this returns.
@@ -280,7 +289,7 @@ class Tracer:
             return Stats(_read_stats(self.path))
 
     def _stats_so_far(self) -> Stats:
-        return Stats(read=lambda: _read_stats(self.path))
+        return LaterStats(lambda: _read_stats(self.path))
 
 
 def _snapshot(agent: Agent, name: Optional[str]) -> Point:
@@ -289,7 +298,7 @@ def _snapshot(agent: Agent, name: Optional[str]) -> Point:
             _numbers["snapshot"] = _numbers.get("snapshot", 0) + 1
             name = "snapshot-%d" % _numbers["snapshot"]
     name = _name(name, "snapshot")
-    return Point(name, agent.request(snapshot=name))
+    return _point(name, agent.request(snapshot=name))
 
 
 # ---- the functions of the module ----
@@ -297,7 +306,7 @@ def _snapshot(agent: Agent, name: Optional[str]) -> Point:
 def start(path: Path = "trace.mlyze", sample_rate: Optional[float] = None, max_stack_depth: Optional[int] = None, track_gc: Optional[bool] = None,
           max_events: Optional[int] = None, include_patterns: Patterns = None, exclude_patterns: Patterns = None,
           sample_over: Union[int, str, None] = None, native: bool = False, snapshots_only: bool = False, *, on_full: Optional[str] = None,
-          overwrite: bool = False) -> Tracer:
+          overwrite: bool = False, _leave_out: Sequence[int] = ()) -> Tracer:
     """Starts to record the memory of this program into `path` and returns the tracer. Nothing is recorded before.
 
     path               the file; one that exists is kept as `path.old`, unless `overwrite`
@@ -350,10 +359,12 @@ def start(path: Path = "trace.mlyze", sample_rate: Optional[float] = None, max_s
         fixed["on_full"] = ["--on-full", on_full]
     if _switch(overwrite, "overwrite"):
         options.append("-f")
+    for thread in _leave_out:  # not for users: threads that carry a test runner's or a notebook's own messages
+        options += ["--leave-out", str(thread)]
 
     with _lock:
         if _current is not None and _current.running:
-            raise RuntimeError("memlyze is recording into %s since start(); call stop() first" % _current.path)
+            raise RuntimeError("memlyze is recording into %s since start(); %s" % (_current.path, _current._whose))
         agent = load()
         info = agent.info()
         if info.mode == RECORD:
@@ -361,7 +372,9 @@ def start(path: Path = "trace.mlyze", sample_rate: Optional[float] = None, max_s
             return _current
         if info.mode != NONE:
             raise RuntimeError("memlyze records this process already, for the start() of %s" % ("its parent" if info.mode == CHILD else "another interpreter"))
+        file = os.path.abspath(file)
         _writable(file)
+        _first_calls(agent)
         arguments = [_places.program("record"), "--serve", "-o", file] + options + [word for words in fixed.values() for word in words]
         try:
             answers = agent.start(arguments)
@@ -371,6 +384,24 @@ def start(path: Path = "trace.mlyze", sample_rate: Optional[float] = None, max_s
             raise
         _current = Tracer(agent, file, answers)
         return _current
+
+
+def _first_calls(agent: Agent) -> None:
+    """Before CPython 3.11 the first call of a function makes a frame that is kept for the next one, on the line of the caller: made here, before
+    anything is recorded."""
+    if sys.version_info >= (3, 11):
+        return
+    tracer = Tracer(agent, "")
+    tracer.running = False
+    named = (tracer.mark, tracer.snapshot, mark, snapshot)
+    calls = [tracer.stop, tracer.pause, tracer.resume, tracer.__enter__, stop, pause, resume, is_recording]
+    calls += [functools.partial(call, "x") for call in named] + [functools.partial(call, 1) for call in (tracer.set_sample_rate, set_sample_rate)]
+    for call in calls:
+        try:
+            call()
+        except RuntimeError:
+            pass
+    tracer.__exit__()
 
 
 def _steer(agent: Agent, info: Info, rate: Optional[float], depth: Optional[int], track_gc: Optional[bool], over: Optional[int],
@@ -411,7 +442,7 @@ def _steered(what: str) -> Agent:
 def mark(name: str) -> Point:
     """`Tracer.mark` of the recording that runs; inside `memlyze record` without a start(), too."""
     name = _name(name, "mark")
-    return Point(name, _steered("mark").request(mark=name))
+    return _point(name, _steered("mark").request(mark=name))
 
 
 def snapshot(name: Optional[str] = None) -> Point:

@@ -83,28 +83,29 @@ def pytest_configure(config: Any) -> None:
         config.pluginmanager.register(Plugin(config), "memlyze-recorder")
 
 
-def _limits_of(item: Any) -> Tuple[List[Limit], int]:
-    """The limits on a test, the nearest mark of each kind, and the calls to warm up. UsageError: a mark that makes no sense."""
-    limits, warmup = [], 0
+def _limits_of(item: Any) -> Tuple[List[Limit], int, str]:
+    """The limits on a test, the nearest mark of each kind; the calls to warm up; what is wrong with a mark that makes no sense, or ''."""
+    limits: List[Limit] = []
+    warmup = 0
     for name in _LIMITS:
         mark = item.get_closest_marker(name)
         if mark is None:
             continue
         known = set(mark.kwargs) <= {"warmup"}
         if len(mark.args) != 1 or not known:
-            raise pytest.UsageError("%s: %s takes one limit, and warmup=N" % (item.nodeid, name))
+            return limits, warmup, "the mark %s takes one limit, and warmup=N" % name
         value, calls = mark.args[0], mark.kwargs.get("warmup", 0)
         if isinstance(calls, bool) or not isinstance(calls, int) or calls < 0:
-            raise pytest.UsageError("%s: %s: warmup must be a number of calls, not %r" % (item.nodeid, name, calls))
+            return limits, warmup, "the mark %s: warmup must be a number of calls, not %r" % (name, calls)
         try:
             if name == "limit_allocations" and not isinstance(value, int):
                 raise TypeError("the limit must be a number of allocations, not %r" % (value,))
             most = _units.size(value, "the limit")
         except (TypeError, ValueError) as error:
-            raise pytest.UsageError("%s: %s: %s" % (item.nodeid, name, error)) from None
+            return limits, warmup, "the mark %s: %s" % (name, error)
         limits.append(Limit(name, _KINDS[name][0], most, _KINDS[name][1]))
         warmup = max(warmup, calls)
-    return limits, warmup
+    return limits, warmup, ""
 
 
 # ---- asking the tools ----
@@ -118,17 +119,11 @@ def _ask(tool: str, trace: str, *options: str) -> Dict[str, Any]:
     return answer
 
 
-def _figures(stats: Any, trace: str, foreign: Set[int]) -> Figures:
-    """Of this process; `foreign`: threads that only carry pytest's own messages (xdist)."""
+def _figures(stats: Any, trace: str) -> Figures:
+    """Of this process."""
     if len(stats.processes) > 1:
         stats = memlyze.Stats(_ask("stats", trace, "--process", str(os.getpid())))
-    figures = Figures(stats.bytes.peak, stats.bytes.allocated, stats.blocks.allocated, stats.bytes.live_at_end)
-    if foreign & {thread["tid"] for thread in stats.threads}:
-        for site in _ask("top", trace, "--group", "thread", "--process", str(os.getpid()))["sites"]:
-            if site["tid"] in foreign:
-                figures = Figures(max(0, figures.peak - site["peak_bytes"]), figures.allocated - site["alloc_bytes"],
-                                  figures.allocations - site["alloc_count"], figures.leaked - site["live_bytes"])
-    return figures
+    return Figures(stats.bytes.peak, stats.bytes.allocated, stats.blocks.allocated, stats.bytes.live_at_end)
 
 
 _FIELDS = {"peak-bytes": "peak_bytes", "live-bytes": "live_bytes", "alloc-count": "alloc_count"}
@@ -156,11 +151,12 @@ _SUBJECT = {"peak": "its blocks took %s at their peak", "leaked": "%s of its blo
 # ---- one test ----
 
 class Measured:
-    """The call of one test function under a recording of its own."""
+    """The call of one test function under a recording of its own. `foreign`: threads that only carry pytest's own messages (xdist)."""
 
-    def __init__(self, trace: str, depth: int, warmup: int, collect: bool) -> None:
+    def __init__(self, trace: str, depth: int, warmup: int, collect: bool, foreign: Set[int]) -> None:
         self.trace = trace
         self.depth = depth
+        self.foreign = foreign
         self.warmup = warmup
         self.collect = collect  # garbage that the test left is no leak
         self.stats: Optional[memlyze.Stats] = None
@@ -169,12 +165,17 @@ class Measured:
         for _ in range(self.warmup):
             function(*arguments, **named)
         gc.collect()
-        tracer = memlyze.start(self.trace, max_stack_depth=self.depth, exclude_patterns=["memlyze.*"], overwrite=True)
+        tracer = memlyze.start(self.trace, max_stack_depth=self.depth, overwrite=True, _leave_out=sorted(self.foreign))
+        tracer._whose = "pytest --memlyze records this test; one that uses memlyze itself needs @pytest.mark.no_memlyze"
         try:
             result = function(*arguments, **named)
         except BaseException:
-            self.stats = tracer.stop()
+            if tracer.running:
+                self.stats = tracer.stop()
             raise
+        if not tracer.running:
+            pytest.fail("memlyze: the test stopped the recording that pytest --memlyze made of it; one that uses memlyze itself needs @pytest.mark.no_memlyze",
+                        pytrace=False)
         if self.collect:
             gc.collect()
         self.stats = tracer.stop()
@@ -211,7 +212,6 @@ class Plugin:
                 raise pytest.UsageError("--memlyze-traces %s: cannot be made: %s" % (option.memlyze_traces, error.strerror)) from None
         # In a worker of xdist these carry its messages, at any time (threading does not know them).
         self.foreign: Set[int] = {int(tid) for tid in os.listdir("/proc/self/task")} - {threading.main_thread().native_id or 0} if self.worker else set()
-        self.limits: Dict[str, Tuple[List[Limit], int]] = {}
         self.seen: Dict[str, Tuple[Figures, str]] = {}
 
     # -- baseline --
@@ -262,10 +262,6 @@ class Plugin:
 
     # -- pytest's hooks --
 
-    def pytest_collection_modifyitems(self, items: List[Any]) -> None:
-        for item in items:
-            self.limits[item.nodeid] = _limits_of(item)
-
     def _trace_of(self, item: Any) -> str:
         if not self.traces:
             return os.path.join(self.temporary, "test.mlyze")
@@ -276,14 +272,17 @@ class Plugin:
         if item.get_closest_marker("no_memlyze"):
             yield
             return
-        limits, warmup = self.limits.get(item.nodeid) or _limits_of(item)
+        limits, warmup, wrong_mark = _limits_of(item)
         option = self.config.option
-        measured = Measured(self._trace_of(item), option.memlyze_depth, max(warmup, option.memlyze_warmup), any(limit.figure == "leaked" for limit in limits))
+        measured = Measured(self._trace_of(item), option.memlyze_depth, max(warmup, option.memlyze_warmup), any(limit.figure == "leaked" for limit in limits),
+                            self.foreign)
         name = "obj" if _wraps_function(item) else "runtest"
         original = getattr(item, name)
 
         @functools.wraps(original)
         def call(*arguments: Any, **named: Any) -> Any:
+            if wrong_mark:
+                pytest.fail("memlyze: " + wrong_mark, pytrace=False)
             return measured(original, arguments, named)
 
         setattr(item, name, call)
@@ -303,7 +302,7 @@ class Plugin:
             _fail(outcome, pytest.fail.Exception("\n".join(wrong), pytrace=False))
 
     def _judge(self, item: Any, measured: Measured, limits: List[Limit]) -> List[str]:
-        figures = _figures(measured.stats, measured.trace, self.foreign)
+        figures = _figures(measured.stats, measured.trace)
         item._memlyze_figures = figures
         wrong = [("memlyze: %s, %s allows %s" % (_SUBJECT[limit.figure] % _said(limit.figure, getattr(figures, limit.figure)), limit.mark,
                                                   _said(limit.figure, limit.most)), limit.figure)
