@@ -65,7 +65,7 @@ enum mlz_chunk_kind {
 };
 
 #define MLZ_TOTALS_NEW_MAX (1u << 22) /* rows that one point may define */
-enum mlz_totals_flag { MLZ_TOTALS_BASE = 1, MLZ_TOTALS_MORE = 2 };
+enum mlz_totals_flag { MLZ_TOTALS_BASE = 1, MLZ_TOTALS_MORE = 2, MLZ_TOTALS_CLOSE = 4, MLZ_TOTALS_FLAGS = 7 };
 
 /* EVENTS: op bytes that only exist in the file. The reader shows it as MLZ_OP_FREE_TEMP. */
 #define MLZ_FILE_OP_FREE_TEMP_REF 6u

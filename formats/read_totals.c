@@ -15,8 +15,8 @@ struct head {
 static bool read_head(struct mlz_cursor *c, struct head *out) {
   uint64_t v[13];
   for (size_t i = 0; i < sizeof v / sizeof v[0]; i++) v[i] = mlz_get_varint(c);
-  if (c->bad || v[0] == 0 || v[0] >= UINT32_MAX || v[1] > UINT32_MAX || v[2] > (MLZ_TOTALS_BASE | MLZ_TOTALS_MORE) ||
-      v[3] >= MLZ_POINT_KINDS || v[4] > UINT32_MAX)
+  if (c->bad || v[0] == 0 || v[0] >= UINT32_MAX || v[1] > UINT32_MAX || v[2] > MLZ_TOTALS_FLAGS || v[3] >= MLZ_POINT_KINDS ||
+      v[4] > UINT32_MAX)
     return false;
   for (size_t i = 5; i < sizeof v / sizeof v[0]; i++)
     if (v[i] > INT64_MAX) return false;
@@ -30,7 +30,8 @@ static bool read_head(struct mlz_cursor *c, struct head *out) {
                              .peak_ns = v[9],
                              .all_peak_bytes = v[10],
                              .all_peak_ns = v[11],
-                             .foreign = v[12]},
+                             .foreign = v[12],
+                             .close = (v[2] & MLZ_TOTALS_CLOSE) != 0},
                        .part = (uint32_t)v[1],
                        .flags = (unsigned)v[2]};
   return true;
@@ -78,7 +79,31 @@ static int read_new(const struct mlz_trace *t, struct mlz_cursor *c, struct mlz_
   return 0;
 }
 
-static int read_changes(struct mlz_trace *t, struct mlz_cursor *c, uint64_t count, struct mlz_totals_state *s) {
+/* From the differences to what is likely (MLZ_TOTALS_CLOSE) to those of the values. The largest size is there already. */
+static void from_close(uint64_t by[MLZ_TOTALS], uint64_t largest) {
+  by[MLZ_TOTAL_ALLOC_BYTES] += by[MLZ_TOTAL_ALLOCS] * largest;
+  by[MLZ_TOTAL_FREE_BYTES] = by[MLZ_TOTAL_ALLOC_BYTES] - by[MLZ_TOTAL_FREE_BYTES] - by[MLZ_TOTAL_FREES] * largest; /* [FREES]: live */
+  by[MLZ_TOTAL_FREES] = by[MLZ_TOTAL_ALLOCS] - by[MLZ_TOTAL_FREES];
+  by[MLZ_TOTAL_TEMP_BYTES] += by[MLZ_TOTAL_TEMPS] * largest;
+}
+
+/* The columns of a chunk, before they are added: nine integers for each row that changes. */
+static int add_close(struct mlz_trace *t, struct mlz_cursor *c, size_t n, struct mlz_totals_state *s) {
+  uint64_t *by = malloc((n + 1) * MLZ_TOTALS * sizeof *by);
+  if (by == NULL) return -ENOMEM;
+  for (unsigned field = 0; field < MLZ_TOTALS; field++)
+    for (size_t i = 0; i < n; i++) by[i * MLZ_TOTALS + field] = mlz_unzigzag(mlz_get_varint(c));
+  for (size_t i = 0; i < n; i++) {
+    struct mlz_totals_row *row = &s->rows[t->totals_changed[i]];
+    uint64_t *of = by + i * MLZ_TOTALS;
+    from_close(of, row->is[MLZ_TOTAL_SIZE_MAX] + of[MLZ_TOTAL_SIZE_MAX]);
+    for (unsigned field = 0; field < MLZ_TOTALS; field++) row->is[field] += of[field];
+  }
+  free(by);
+  return 0;
+}
+
+static int read_changes(struct mlz_trace *t, struct mlz_cursor *c, uint64_t count, bool close, struct mlz_totals_state *s) {
   uint64_t n = mlz_get_varint(c);
   if (c->bad || n != count || n > MLZ_TABLE_ROWS_MAX) return -EBADMSG;
   if (!mlz_grow(&t->totals_changed, &t->totals_changed_room, (size_t)n + 1, sizeof t->totals_changed[0])) return -ENOMEM;
@@ -89,7 +114,8 @@ static int read_changes(struct mlz_trace *t, struct mlz_cursor *c, uint64_t coun
     t->totals_changed[i] = (uint32_t)row;
     next = row + 1;
   }
-  for (unsigned field = 0; field < MLZ_TOTALS; field++)
+  if (close && add_close(t, c, (size_t)n, s) != 0) return -ENOMEM;
+  for (unsigned field = 0; field < MLZ_TOTALS && !close; field++)
     for (uint64_t i = 0; i < n; i++) s->rows[t->totals_changed[i]].is[field] += mlz_unzigzag(mlz_get_varint(c));
   return c->bad || c->p != c->end ? -EBADMSG : 0;
 }
@@ -108,7 +134,7 @@ int mlz_totals_part(struct mlz_trace *t, const uint8_t *p, size_t n, uint64_t co
   if (s->known) {
     s->known = false; /* unless all of it is good */
     int rc = read_new(t, &c, s);
-    if (rc == 0) rc = read_changes(t, &c, count, s);
+    if (rc == 0) rc = read_changes(t, &c, count, head.h.close, s);
     if (rc != 0) return rc;
     s->known = true;
   }

@@ -51,6 +51,8 @@ struct mlz_totals_head { /* what docs/format.md says of each */
   uint64_t peak_bytes, peak_ns;
   uint64_t all_peak_bytes, all_peak_ns;
   uint64_t foreign;
+  bool close;              /* the squares of the rows are in units of 1, not of MLZ_TOTAL_SQUARE; stored as differences to what is likely */
+  const uint64_t *largest; /* to write it: of each row that changes its MLZ_TOTAL_SIZE_MAX */
 };
 
 #endif

@@ -55,12 +55,29 @@ static bool put_new(struct mlz_buffer *out, const struct mlz_totals_key *rows, u
   return p != NULL;
 }
 
-static bool put_changes(struct mlz_buffer *out, const struct mlz_totals_change *changes, uint32_t n) {
+/* Most blocks of a row have one size, and nearly all that are allocated are freed. */
+static uint64_t difference(const uint64_t *by, unsigned field, uint64_t size) {
+  switch (field) {
+  case MLZ_TOTAL_ALLOC_BYTES:
+    return by[field] - by[MLZ_TOTAL_ALLOCS] * size;
+  case MLZ_TOTAL_FREES:
+    return by[MLZ_TOTAL_ALLOCS] - by[field];
+  case MLZ_TOTAL_FREE_BYTES:
+    return by[MLZ_TOTAL_ALLOC_BYTES] - by[field] - (by[MLZ_TOTAL_ALLOCS] - by[MLZ_TOTAL_FREES]) * size;
+  case MLZ_TOTAL_TEMP_BYTES:
+    return by[field] - by[MLZ_TOTAL_TEMPS] * size;
+  default:
+    return by[field];
+  }
+}
+
+static bool put_changes(struct mlz_buffer *out, const struct mlz_totals_change *changes, uint32_t n, const uint64_t *largest) {
   bool ok = put(out, n);
   uint32_t next = 0;
   for (uint32_t i = 0; i < n && ok; next = changes[i++].row + 1) ok = put(out, changes[i].row - next);
   for (unsigned field = 0; field < MLZ_TOTALS; field++)
-    for (uint32_t i = 0; i < n && ok; i++) ok = put(out, mlz_zigzag((int64_t)changes[i].by[field]));
+    for (uint32_t i = 0; i < n && ok; i++)
+      ok = put(out, mlz_zigzag((int64_t)(largest == NULL ? changes[i].by[field] : difference(changes[i].by, field, largest[i]))));
   return ok;
 }
 
@@ -76,10 +93,11 @@ int mlz_tables_totals(struct mlz_tables *t, const struct mlz_totals_head *h, uin
     uint32_t some = n - at < MLZ_TABLE_ROWS_MAX ? n - at : MLZ_TABLE_ROWS_MAX;
     struct mlz_chunk_header c = {.magic = MLZ_CHUNK_MAGIC, .kind = MLZ_C_TOTALS, .count = some};
     size_t begin = out->size;
-    unsigned flags = (base && at == 0 ? MLZ_TOTALS_BASE : 0u) | (at + some < n ? MLZ_TOTALS_MORE : 0u);
+    unsigned flags = (base && at == 0 ? MLZ_TOTALS_BASE : 0u) | (at + some < n ? MLZ_TOTALS_MORE : 0u) | (h->close ? MLZ_TOTALS_CLOSE : 0u);
     bool ok = mlz_buffer_room(out, sizeof c) != NULL;
     if (ok) out->size += sizeof c;
-    ok = ok && put_head(out, h, (*part)++, flags) && put_new(out, rows, at == 0 ? n_rows : 0) && put_changes(out, changes + at, some);
+    ok = ok && put_head(out, h, (*part)++, flags) && put_new(out, rows, at == 0 ? n_rows : 0) &&
+         put_changes(out, changes + at, some, h->close ? h->largest + at : NULL);
     size_t bytes = ok ? out->size - begin - sizeof c : 0;
     if (!ok || bytes > MLZ_CHUNK_RAW_MAX) { /* what follows it tells nothing up to the next base */
       out->size = begin;

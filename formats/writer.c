@@ -2,6 +2,7 @@
 
 #include "formats/encode.h"
 #include "formats/layout.h"
+#include "formats/running.h"
 #include "formats/tables.h"
 
 #include <errno.h>
@@ -27,6 +28,7 @@ struct mlz_writer {
   struct mlz_buffer packed;
   struct mlz_buffer index; /* rows, ready to store */
   uint64_t index_rows;
+  struct mlz_running *running; /* NULL: no frames */
 };
 
 static int write_all(int fd, const uint8_t *p, size_t n) {
@@ -74,6 +76,7 @@ static int append_chunk(struct mlz_writer *w, struct mlz_chunk_header *h, const 
   h->magic = MLZ_CHUNK_MAGIC;
   h->checksum = mlz_chunk_checksum(h, payload);
   int rc = w->error != 0 ? w->error : index_add(w, h, x);
+  if (w->running != NULL) mlz_running_bytes(w->running, sizeof *h + h->stored);
   return rc != 0 ? rc : append(w, h, sizeof *h, payload, h->stored);
 }
 
@@ -149,6 +152,7 @@ struct mlz_writer *mlz_writer_free(struct mlz_writer *w) {
   if (w->fd >= 0) close(w->fd);
   mlz_tables_deinit(&w->tables);
   mlz_encoder_deinit(&w->encoder);
+  mlz_running_free(w->running);
   free(w->packed.data);
   free(w->index.data);
   free(w);
@@ -161,9 +165,6 @@ uint32_t mlz_writer_stack(struct mlz_writer *w, const uint32_t *frames, uint32_t
   return mlz_tables_stack(&w->tables, frames, n, truncated);
 }
 
-void mlz_writer_process(struct mlz_writer *w, json_t *process) {
-  mlz_tables_json(&w->tables, &w->tables.processes, &w->tables.processes_n, process);
-  json_decref(process);
 uint32_t mlz_writer_module(struct mlz_writer *w, uint32_t path, uint32_t build_id) {
   return mlz_tables_module(&w->tables, path, build_id);
 }
@@ -171,6 +172,9 @@ void mlz_writer_symbol(struct mlz_writer *w, uint32_t frame, const uint32_t *fra
   mlz_tables_symbol(&w->tables, frame, frames, n);
 }
 
+void mlz_writer_process(struct mlz_writer *w, json_t *process) {
+  mlz_tables_json(&w->tables, &w->tables.processes, &w->tables.processes_n, process);
+  json_decref(process);
 }
 
 void mlz_writer_thread(struct mlz_writer *w, json_t *thread) {
@@ -214,6 +218,7 @@ int mlz_writer_append_events(struct mlz_writer *w, const struct mlz_builder *b) 
   int rc = mlz_encoder_events(&w->encoder, b, &x);
   if (rc != 0) return rc;
   struct mlz_chunk_header h = {.kind = MLZ_C_EVENTS, .stored = (uint32_t)w->encoder.used, .raw = (uint32_t)w->encoder.used, .count = b->n};
+  if (w->running != NULL && mlz_running_events(w->running, b) != 0) w->running = mlz_running_free(w->running);
   return append_chunk(w, &h, w->encoder.out, &x);
 }
 
@@ -222,8 +227,36 @@ int mlz_writer_append_stored(struct mlz_writer *w, const struct mlz_chunk_header
   return append_chunk(w, &copy, payload, x);
 }
 
+int mlz_writer_frames(struct mlz_writer *w, const struct mlz_frame_rule *rule) {
+  w->running = mlz_running_new(rule);
+  return w->running == NULL ? -ENOMEM : 0;
+}
+
+void mlz_writer_process_ended(struct mlz_writer *w, uint32_t process) {
+  if (w->running != NULL) mlz_running_ended(w->running, process);
+}
+
+/* Out of memory: readers go without. */
+static int append_frame(struct mlz_writer *w, const json_t *state) {
+  struct mlz_buffer out = {0};
+  uint64_t before = mlz_writer_bytes(w);
+  int rc = mlz_running_group(w->running, (uint64_t)json_integer_value(json_object_get(state, "peak_bytes")),
+                             (uint64_t)json_integer_value(json_object_get(state, "peak_ns")), &out);
+  if (rc == 0) {
+    struct mlz_bytes chunks = {.data = out.data, .size = out.size};
+    rc = mlz_writer_append_tables(w, &chunks);
+    mlz_running_spent(w->running, mlz_writer_bytes(w) - before);
+  } else {
+    w->running = mlz_running_free(w->running);
+    rc = 0;
+  }
+  free(out.data);
+  return rc;
+}
+
 int mlz_writer_append_group(struct mlz_writer *w, uint64_t now_ns, const json_t *state) {
-  return append_json(w, MLZ_C_GROUP, now_ns, state);
+  int rc = append_json(w, MLZ_C_GROUP, now_ns, state);
+  return rc == 0 && w->running != NULL ? append_frame(w, state) : rc;
 }
 
 int mlz_writer_finish(struct mlz_writer *w, const json_t *summary) {

@@ -71,6 +71,16 @@ void mlz_writer_thread(struct mlz_writer *w, json_t *thread);   /* takes the ref
 int mlz_writer_totals(struct mlz_writer *w, const struct mlz_totals_head *h, uint32_t *part, bool base, const struct mlz_totals_key *rows,
                       uint32_t n_rows, const struct mlz_totals_change *changes, uint32_t n);
 
+/* When the running totals of the processes go into the file, so that a reader may begin there (docs/format.md, TOTALS). */
+struct mlz_frame_rule {
+  uint64_t least_events; /* so many events between two frames at least */
+  double share;          /* and not before they have grown the file by no more than this part */
+  uint64_t every_bytes;  /* 0; else: after so many bytes, whatever it costs */
+};
+int mlz_writer_frames(struct mlz_writer *w, const struct mlz_frame_rule *rule); /* before the first group. -ENOMEM: there will be none */
+/* Writer thread, before the group of its last events is ended: the process has no more. */
+void mlz_writer_process_ended(struct mlz_writer *w, uint32_t process);
+
 /* An encoded piece of the file. Made on one thread, appended on another: that is how compression leaves the drain's way. */
 struct mlz_bytes {
   uint8_t *data; /* malloc; the holder frees */

@@ -17,7 +17,8 @@ struct group {
   struct mlz_bytes tables;
   json_t *state;
   uint64_t now_ns;
-  unsigned n;
+  uint32_t *ended; /* processes */
+  unsigned n_ended, n;
   struct mlz_builder *builders[];
 };
 
@@ -36,7 +37,9 @@ struct mlz_emit {
   _Atomic int error;
   _Atomic uint64_t bytes, events;
   _Atomic uint64_t done; /* groups */
-  uint64_t handed;       /* the drain thread's */
+  uint64_t handed;       /* the drain thread's, as are the next two */
+  uint32_t *ended;       /* processes, for the next group */
+  unsigned n_ended;
   _Atomic unsigned idle; /* builders in the second queue */
   _Atomic bool stop;
 };
@@ -58,6 +61,7 @@ static void write_group(struct mlz_emit *e, struct group *g) {
     events += mlz_builder_count(g->builders[i]);
     r = mlz_writer_append_events(e->writer, g->builders[i]);
   }
+  for (unsigned i = 0; i < g->n_ended; i++) mlz_writer_process_ended(e->writer, g->ended[i]);
   if (r == 0) r = mlz_writer_append_group(e->writer, g->now_ns, g->state);
   if (r < 0) {
     fail(e, r);
@@ -94,6 +98,7 @@ static void *writer_main(void *arg) {
     write_group(e, g);
     for (unsigned i = 0; i < g->n; i++) give_back(e, g->builders[i]);
     free(g->tables.data);
+    free(g->ended);
     json_decref(g->state);
     free(g);
     sem_post(&e->slots);
@@ -137,6 +142,7 @@ struct mlz_emit *mlz_emit_free(struct mlz_emit *e) {
   for (struct mlz_builder *b; (b = idle_take(e));) mlz_builder_free(b);
   sem_destroy(&e->work);
   sem_destroy(&e->slots);
+  free(e->ended);
   free(e);
   return NULL;
 }
@@ -144,6 +150,13 @@ struct mlz_emit *mlz_emit_free(struct mlz_emit *e) {
 struct mlz_builder *mlz_emit_builder(struct mlz_emit *e) {
   struct mlz_builder *b = idle_take(e);
   return b ? b : mlz_builder_new();
+}
+
+void mlz_emit_ended(struct mlz_emit *e, uint32_t process) {
+  uint32_t *grown = reallocarray(e->ended, e->n_ended + 1, sizeof *grown);
+  if (!grown) return; /* it has no last point, then */
+  e->ended = grown;
+  grown[e->n_ended++] = process;
 }
 
 void mlz_emit_group(struct mlz_emit *e, struct mlz_builder **builders, unsigned n, uint64_t now_ns, json_t *state) {
@@ -159,6 +172,10 @@ void mlz_emit_group(struct mlz_emit *e, struct mlz_builder **builders, unsigned 
   if (r < 0) fail(e, r);
   g->state = state;
   g->now_ns = now_ns;
+  g->ended = e->ended;
+  g->n_ended = e->n_ended;
+  e->ended = NULL;
+  e->n_ended = 0;
   g->n = n;
   for (unsigned i = 0; i < n; i++) g->builders[i] = builders[i];
   cds_wfcq_node_init(&g->node);

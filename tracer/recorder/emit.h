@@ -16,6 +16,8 @@ struct mlz_emit *mlz_emit_free(struct mlz_emit *e);            /* after mlz_emit
 /* An empty builder; waits for the writer thread if too many are under way. NULL: out of memory. */
 struct mlz_builder *mlz_emit_builder(struct mlz_emit *e);
 
+/* Processes of which the next group holds the last events. */
+void mlz_emit_ended(struct mlz_emit *e, uint32_t process);
 /* Hands over one group: builders (ownership moves) and all table rows so far. `state` (reference taken) is the state of the counters.
  * When memory is out the group is lost and mlz_emit_error says so. */
 void mlz_emit_group(struct mlz_emit *e, struct mlz_builder **builders, unsigned n, uint64_t now_ns, json_t *state);

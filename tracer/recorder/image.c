@@ -111,6 +111,7 @@ unsigned mlz_image_living(const struct mlz_drain *d) {
 void mlz_image_close(struct mlz_drain *d, struct mlz_image *m, enum mlz_ending ending) {
   if (m->closed) return;
   m->closed = true;
+  if (d->emit) mlz_emit_ended(d->emit, m->process);
   mlz_image_dead(m, ending);
   mlz_image_point(d, m, m->finalized ? MLZ_POINT_EXIT : MLZ_POINT_END, 0, m->last_ns);
   if (m->ending == MLZ_END_STOP && m->pid == d->watched) d->watched_left = true;
