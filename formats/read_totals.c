@@ -140,7 +140,11 @@ int mlz_totals_part(struct mlz_trace *t, const uint8_t *p, size_t n, uint64_t co
   }
   if (head.flags & MLZ_TOTALS_MORE) return 0;
   if (head.h.name >= mlz_trace_strings(t)) head.h.name = mlz_trace_strings(t) - 1;
-  *out = (struct mlz_totals_point){.head = head.h, .known = s->known, .rows = s->rows, .n = s->known ? (uint32_t)s->n : 0};
+  *out = (struct mlz_totals_point){.head = head.h,
+                                   .known = s->known,
+                                   .rows = s->rows,
+                                   .n = s->known ? (uint32_t)s->n : 0,
+                                   .square = head.h.close ? 1 : MLZ_TOTAL_SQUARE};
   return 1;
 }
 
@@ -150,30 +154,117 @@ void mlz_trace_totals_rewind(struct mlz_trace *t) {
   t->totals_next = 0;
 }
 
+static void count_bad(struct mlz_trace *t, struct mlz_totals_entry *e) {
+  if (e->bad) return;
+  t->damage.chunks_bad++;
+  t->damage.bytes_bad += sizeof(struct mlz_chunk_header) + e->stored;
+  e->bad = true;
+}
+
+/* As mlz_totals_part; a bad chunk is counted. */
+static int read_part(struct mlz_trace *t, struct mlz_totals_entry *e, struct mlz_totals_point *out) {
+  const uint8_t *p;
+  struct mlz_chunk_header h;
+  int rc = e->bad ? 0 : mlz_trace_chunk(t, e->at, MLZ_C_TOTALS, &h, &p);
+  if (rc == 1)
+    rc = mlz_totals_part(t, p, h.raw, h.count, out);
+  else if (rc == 0)
+    rc = -EBADMSG;
+  if (rc == -EBADMSG) count_bad(t, e);
+  return rc;
+}
+
 int mlz_trace_totals_next(struct mlz_trace *t, struct mlz_totals_point *out) {
   while (t->totals_next < t->totals_n) {
-    struct mlz_totals_entry *e = &t->totals[t->totals_next++];
-    const uint8_t *p;
-    struct mlz_chunk_header h;
-    int rc = e->bad ? 0 : mlz_trace_chunk(t, e->at, MLZ_C_TOTALS, &h, &p);
-    if (rc == 1)
-      rc = mlz_totals_part(t, p, h.raw, h.count, out);
-    else if (rc == 0)
-      rc = -EBADMSG;
+    int rc = read_part(t, &t->totals[t->totals_next++], out);
     if (rc == 1 || (rc < 0 && rc != -EBADMSG)) return rc;
-    if (rc == -EBADMSG && !e->bad) {
-      t->damage.chunks_bad++;
-      t->damage.bytes_bad += sizeof h + e->stored;
-      e->bad = true;
-    }
   }
   return 0;
+}
+
+/* ---- points without their rows ---- */
+
+struct chain { /* of a process */
+  uint32_t process, part;
+  size_t base;
+  bool known;
+};
+
+static struct chain *chain_of(struct chain **chains, size_t *n, size_t *room, size_t *latest, uint32_t process) {
+  for (size_t i = 0; i <= *n; i++) {
+    size_t at = i == 0 ? *latest : i - 1; /* points of one process often follow each other; there may be thousands of others */
+    if (at < *n && (*chains)[at].process == process) {
+      *latest = at + 1;
+      return &(*chains)[at];
+    }
+  }
+  if (!mlz_grow(chains, room, *n + 1, sizeof **chains)) return NULL;
+  (*chains)[*n] = (struct chain){.process = process};
+  *latest = *n + 1;
+  return &(*chains)[(*n)++];
+}
+
+static int read_marks(struct mlz_trace *t, struct chain **chains) {
+  size_t n = 0, room = 0, latest = 0;
+  for (size_t i = 0; i < t->totals_n; i++) {
+    struct mlz_totals_entry *e = &t->totals[i];
+    const uint8_t *p;
+    struct mlz_chunk_header h;
+    struct head head;
+    int rc = e->bad ? 0 : mlz_trace_chunk(t, e->at, MLZ_C_TOTALS, &h, &p);
+    if (rc < 0 && rc != -EBADMSG) return rc;
+    struct mlz_cursor c = {.p = p, .end = rc == 1 ? p + h.raw : p};
+    if (rc != 1 || !read_head(&c, &head)) {
+      count_bad(t, e);
+      continue;
+    }
+    struct chain *of = chain_of(chains, &n, &room, &latest, head.h.process);
+    if (of == NULL) return -ENOMEM;
+    bool base = head.flags & MLZ_TOTALS_BASE;
+    e->process = head.h.process;
+    if (base) of->base = i;
+    of->known = base || (of->known && head.part == of->part + 1);
+    of->part = head.part;
+    if (!of->known || (head.flags & MLZ_TOTALS_MORE)) continue;
+    if (!mlz_grow(&t->totals_marks, &t->totals_marks_room, t->totals_marks_n + 1, sizeof t->totals_marks[0])) return -ENOMEM;
+    t->totals_marks[t->totals_marks_n++] =
+        (struct mlz_totals_mark){.head = head.h, .first = of->base, .last = i, .at = e->at + sizeof h + e->stored};
+  }
+  return 0;
+}
+
+int mlz_trace_totals_marks(struct mlz_trace *t, const struct mlz_totals_mark **marks, size_t *n) {
+  if (!t->totals_marked) {
+    struct chain *chains = NULL;
+    t->totals_marks_n = 0;
+    int rc = read_marks(t, &chains);
+    free(chains);
+    if (rc != 0) return rc;
+    t->totals_marked = true;
+  }
+  *marks = t->totals_marks;
+  *n = t->totals_marks_n;
+  return 0;
+}
+
+int mlz_trace_totals_load(struct mlz_trace *t, const struct mlz_totals_mark *mark, struct mlz_totals_point *p) {
+  struct mlz_totals_state *s = state_of(t, mark->head.process);
+  if (s == NULL) return -ENOMEM;
+  s->known = false;
+  int rc = 0;
+  for (size_t i = mark->first; i <= mark->last; i++) {
+    if (t->totals[i].process != mark->head.process) continue;
+    rc = read_part(t, &t->totals[i], p);
+    if (rc < 0) return rc == -EBADMSG ? 0 : rc;
+  }
+  return rc == 1 && p->known;
 }
 
 void mlz_totals_close(struct mlz_trace *t) {
   mlz_trace_totals_rewind(t);
   free(t->totals_states);
   free(t->totals_changed);
+  free(t->totals_marks);
   free(t->totals);
 }
 

@@ -67,6 +67,7 @@ static int add_entry(struct mlz_trace *t, uint64_t at, uint32_t stored, const st
       .allocs = x->allocs,
       .group = t->groups,
       .first_alloc = x->first_alloc,
+      .last_ns = x->last_ns,
       .points = t->points_n,
   };
   t->points[t->points_n++] = (struct mlz_point){.alloc = x->first_alloc, .ns = x->first_ns};
@@ -315,6 +316,32 @@ static int compare_entries(const void *a, const void *b, void *arg) {
   return i < j ? -1 : i > j; /* chunks without allocations share a number; the last one has them */
 }
 
+/* Events of each process in earlier chunks. Entries of one process are in the order of the file. */
+static int number_events(struct mlz_trace *t) {
+  struct sum {
+    uint32_t process;
+    uint64_t events;
+  } *sums = calloc(t->processes.n + 1, sizeof *sums), *last = sums;
+  if (sums == NULL) return -ENOMEM;
+  for (size_t i = 0; i < t->processes.n; i++) sums[i].process = t->processes.ids[i];
+  for (size_t i = 0; i < t->entries_n; i++) {
+    struct mlz_entry *e = &t->entries[i];
+    size_t low = 0, high = last->process == e->process ? 0 : t->processes.n;
+    while (low < high) {
+      size_t middle = low + (high - low) / 2;
+      if (sums[middle].process < e->process)
+        low = middle + 1;
+      else
+        high = middle;
+    }
+    if (last->process != e->process) last = &sums[low];
+    e->ordinal = last->events;
+    last->events += e->events;
+  }
+  free(sums);
+  return 0;
+}
+
 static int prepare(struct mlz_trace *t) {
   t->by_alloc = malloc((t->entries_n + 1) * sizeof t->by_alloc[0]);
   if (t->by_alloc == NULL) return -ENOMEM;
@@ -322,6 +349,7 @@ static int prepare(struct mlz_trace *t) {
     t->by_alloc[i] = i;
     if (mlz_tables_know_process(t, t->entries[i].process) != 0) return -ENOMEM;
   }
+  if (number_events(t) != 0) return -ENOMEM;
   if (t->entries_n != 0) qsort_r(t->by_alloc, t->entries_n, sizeof t->by_alloc[0], compare_entries, t);
   if (t->meta == NULL) t->meta = json_object();
   if (t->summary == NULL) {
@@ -428,6 +456,7 @@ int mlz_trace_next(struct mlz_trace *t, unsigned want, struct mlz_block *b) {
       rc = mlz_decode_events(t, p, h.stored, want, &x, b);
       if (rc == 0 && x.process == e->process && x.events == e->events && x.first_alloc == e->first_alloc) {
         b->group = e->group;
+        b->ordinal = e->ordinal;
         return 1;
       }
       if (rc == -ENOMEM) return rc;
@@ -437,6 +466,21 @@ int mlz_trace_next(struct mlz_trace *t, unsigned want, struct mlz_block *b) {
   }
   return 0;
 }
+
+bool mlz_trace_ahead(const struct mlz_trace *t, struct mlz_ahead *ahead) {
+  if (t->next >= t->entries_n) return false;
+  const struct mlz_entry *e = &t->entries[t->next];
+  *ahead = (struct mlz_ahead){.process = e->process,
+                              .events = e->events,
+                              .group = e->group,
+                              .ordinal = e->ordinal,
+                              .first_alloc = e->first_alloc,
+                              .first_ns = t->points[e->points].ns,
+                              .last_ns = e->last_ns};
+  return true;
+}
+
+void mlz_trace_skip(struct mlz_trace *t) { t->next += t->next < t->entries_n; }
 
 static bool entry_has(const struct mlz_entry *e, uint32_t process, uint64_t alloc_no) {
   return e->process == process && alloc_no >= e->first_alloc && alloc_no - e->first_alloc < e->allocs;

@@ -77,7 +77,8 @@ const json_t *mlz_trace_thread(const struct mlz_trace *t, size_t i);
 struct mlz_block {
   uint32_t process;
   uint32_t n;
-  uint64_t group; /* number of the group (from 0) that the chunk belongs to; after damage to the index and a GROUP chunk, a lower one */
+  uint64_t group;   /* number of the group (from 0) that the chunk belongs to; after damage to the index and a GROUP chunk, a lower one */
+  uint64_t ordinal; /* number (from 0) of the process's first event in this chunk; chunks that were lost count where the index knows them */
   uint64_t first_alloc; /* number of the process's first allocation in this chunk */
   uint64_t first_ns, last_ns;
   uint32_t n_classes;
@@ -98,12 +99,21 @@ void mlz_trace_rewind(struct mlz_trace *t);
 /* 1: *b is the next chunk. 0: no more. Negative errno: out of memory. Damaged chunks are passed over and counted. */
 int mlz_trace_next(struct mlz_trace *t, unsigned want, struct mlz_block *b);
 
+/* What the index knows of the chunk that mlz_trace_next would read. */
+struct mlz_ahead {
+  uint32_t process, events;
+  uint64_t group, ordinal, first_alloc, first_ns, last_ns;
+};
+bool mlz_trace_ahead(const struct mlz_trace *t, struct mlz_ahead *ahead); /* false: no more */
+void mlz_trace_skip(struct mlz_trace *t);                                 /* it is not read */
+
 /* One point of a process (TOTALS): all of its rows as they stand there. `rows` stay valid until the next call. */
 struct mlz_totals_point {
   struct mlz_totals_head head;       /* its name is a valid string id */
   bool known;                        /* false: what it builds upon was damaged, there are no rows */
   const struct mlz_totals_row *rows; /* their stack ids are valid */
   uint32_t n;
+  double square; /* unit of the rows' squares */
 };
 /* Are allocations and frees no events of this file? Then its points are all that it knows of them. */
 bool mlz_trace_totals_only(const struct mlz_trace *t);
@@ -111,6 +121,16 @@ size_t mlz_trace_totals_count(const struct mlz_trace *t); /* TOTALS chunks, at l
 void mlz_trace_totals_rewind(struct mlz_trace *t);
 /* The next point of any process, those of one process in order. 1, 0: no more, -ENOMEM. Memory: the rows of each process. */
 int mlz_trace_totals_next(struct mlz_trace *t, struct mlz_totals_point *p);
+
+/* The heads of all points that are known, in the order of the file, read without their rows; and one of them, with its rows, which stay valid until the next
+ * call of a function of totals. 1; 0: some of it is damaged after all; -ENOMEM. */
+struct mlz_totals_mark {
+  struct mlz_totals_head head;
+  size_t first, last; /* its TOTALS chunks, from the base on */
+  uint64_t at;        /* offset behind the last of them */
+};
+int mlz_trace_totals_marks(struct mlz_trace *t, const struct mlz_totals_mark **marks, size_t *n);
+int mlz_trace_totals_load(struct mlz_trace *t, const struct mlz_totals_mark *mark, struct mlz_totals_point *p);
 
 /* ns since the start at which the process's allocation `alloc_no` was recorded, to the precision of one chunk's time steps kept by the index;
  * false: not known. Needs no decoding. */

@@ -18,14 +18,17 @@ struct mlz_entry { /* one EVENTS chunk */
   bool bad; /* counted as damage already */
   uint32_t process, events, allocs;
   uint64_t group;
+  uint64_t ordinal; /* events of the process in earlier chunks, lost ones too */
   uint64_t first_alloc;
+  uint64_t last_ns;
   size_t points; /* first of its points; as many as up to the next entry's */
 };
 
 struct mlz_totals_entry { /* one TOTALS chunk */
   uint64_t at;
   uint32_t stored;
-  bool bad; /* counted as damage already */
+  bool bad;         /* counted as damage already */
+  uint32_t process; /* once its head was read; 0: it was not, or it is bad */
 };
 struct mlz_totals_state { /* of a process, at its latest point read */
   uint32_t process, part;
@@ -108,6 +111,9 @@ struct mlz_trace {
   size_t totals_n, totals_room, totals_next;
   struct mlz_totals_state *totals_states; /* by rising process */
   size_t totals_states_n, totals_states_room;
+  struct mlz_totals_mark *totals_marks;
+  size_t totals_marks_n, totals_marks_room;
+  bool totals_marked;
   uint32_t *totals_changed;
   size_t totals_changed_room;
 
