@@ -94,7 +94,8 @@ static void sum_up(const struct mlz_leaks *leaks, struct sum *sums) {
 
 static uint64_t growth_per_second(const struct mlz_leak_entry *e) {
   if (e->grade != MLZ_GRADE_GROWING || e->last_ns <= e->first_ns) return 0;
-  return (uint64_t)(e->bytes * 1e9 / (double)(e->last_ns - e->first_ns));
+  double growth = e->bytes * 1e9 / (double)(e->last_ns - e->first_ns);
+  return growth < 0x1p62 ? (uint64_t)growth : UINT64_C(1) << 62; /* a damaged trace may say anything */
 }
 
 /* {"count", "bytes"}, and how far they may be off where they are estimates. */
