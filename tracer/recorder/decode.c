@@ -133,7 +133,7 @@ static inline enum verdict take_alloc(struct mlz_drain *d, struct mlz_feed *f, u
   struct mlz_place place;
   if (!vacant(d, f, a, &place)) return STOPPED;
   if (!restack(d, f, flags, b, push, slots)) return BROKEN;
-  mlz_account_alloc(d, f, place, b & MLZ_SIZE_MASK, mlz_word_domain(a), mlz_frames_stack(d, f, flags), weight_of(f, flags));
+  mlz_account_alloc(d, f, place, b & MLZ_SIZE_MASK, mlz_word_domain(a), mlz_frames_stack(d, f, flags, d->native), weight_of(f, flags));
   f->pos += 1 + slots;
   return taken(d, f, MLZ_K_ALLOC, mlz_word_value(a));
 }
@@ -144,7 +144,7 @@ static inline enum verdict take_alloc_step(struct mlz_drain *d, struct mlz_feed 
   if (__builtin_expect(f->count == 0 || flags & MLZ_F_RESET, 0)) return BROKEN;
   if (!vacant(d, f, a, &place)) return STOPPED;
   mlz_frames_step(d, f, (uint32_t)(b >> 32));
-  mlz_account_alloc(d, f, place, (uint32_t)b, mlz_word_domain(a), mlz_frames_stack(d, f, flags), weight_of(f, flags));
+  mlz_account_alloc(d, f, place, (uint32_t)b, mlz_word_domain(a), mlz_frames_stack(d, f, flags, d->native), weight_of(f, flags));
   f->pos++;
   return taken(d, f, MLZ_K_ALLOC, mlz_word_value(a));
 }
@@ -192,7 +192,7 @@ static __attribute__((noinline)) enum verdict take_realloc_end(struct mlz_drain 
   if (!restack(d, f, flags, b, push, slots)) return BROKEN;
   if (allocates) {
     place = cleared(d, f, a);
-    mlz_account_alloc(d, f, place, b & MLZ_SIZE_MASK, mlz_word_domain(a), mlz_frames_stack(d, f, flags), weight_of(f, flags));
+    mlz_account_alloc(d, f, place, b & MLZ_SIZE_MASK, mlz_word_domain(a), mlz_frames_stack(d, f, flags, d->native), weight_of(f, flags));
     if (taken(d, f, MLZ_K_ALLOC, granule) == RELEASED) v = RELEASED;
   }
   f->pos += 1 + slots;
@@ -212,7 +212,7 @@ static enum verdict take_map(struct mlz_drain *d, struct mlz_feed *f, uint64_t a
   if (mapped(f->image, start, granules) && block(d, f, MLZ_K_MMAP, start)) return STOPPED;
   if (!restack(d, f, flags, b, push, slots)) return BROKEN;
   f->maps++;
-  mlz_account_map(d, f, start, granules, mlz_frames_stack(d, f, flags), weight_of(f, flags));
+  mlz_account_map(d, f, start, granules, mlz_frames_stack(d, f, flags, d->native), weight_of(f, flags));
   f->pos += 1 + slots;
   return taken(d, f, MLZ_K_MMAP, start);
 }
@@ -245,8 +245,9 @@ static enum verdict take_gc_start(struct mlz_drain *d, struct mlz_feed *f, uint6
   f->gc_open = true;
   f->gc_generation = (uint32_t)mlz_word_value(a);
   f->gc_start = b;
-  f->gc_stack = mlz_frames_stack(d, f, mlz_word_flags(a));
-  if (f->gc_stack == MLZ_STACK_FILTERED) f->gc_stack = mlz_word_flags(a) & MLZ_F_NOSTACK ? 0 : mlz_frames_any_stack(d, f);
+  f->gc_stack = mlz_frames_stack(d, f, mlz_word_flags(a), d->native);
+  if (f->gc_stack == MLZ_STACK_FILTERED)
+    f->gc_stack = !(mlz_word_flags(a) & MLZ_F_NOSTACK) ? mlz_frames_any_stack(d, f) : d->native ? mlz_native_any_stack(d, f, false) : 0;
   f->pos++;
   return TAKEN;
 }
@@ -261,7 +262,17 @@ static __attribute__((noinline)) enum verdict take_rare(struct mlz_drain *d, str
     return take_stack(d, f, a, b);
   case MLZ_K_GC_START:
     return take_gc_start(d, f, a, b);
+  case MLZ_K_NATIVE:
+    if (!d->native || !mlz_native_set(f, mlz_word_value(a), mlz_word_flags(a))) return BROKEN;
+    f->pos++;
+    return TAKEN;
+  case MLZ_K_NATIVE_NODE:
+    if (!mlz_native_take_node(d, f, mlz_word_value(a), mlz_word_flags(a), b)) return BROKEN;
+    f->pos++;
+    return TAKEN;
   case MLZ_K_CODE:
+  case MLZ_K_MODULE:
+  case MLZ_K_NATIVE_RESET:
   case MLZ_K_SETTINGS: /* b is no time */
     break;
   default:
@@ -308,7 +319,7 @@ static enum verdict take_one(struct mlz_drain *d, struct mlz_feed *f, uint64_t s
 /* May the message be one of those that mlz_decode_hot takes? */
 static bool common(const struct mlz_feed *f) {
   unsigned kind = mlz_word_kind(slot_at(f, f->pos)->a);
-  return kind == MLZ_K_ALLOC || kind == MLZ_K_FREE || kind == MLZ_K_ALLOC_STEP;
+  return kind == MLZ_K_ALLOC || kind == MLZ_K_FREE || kind == MLZ_K_ALLOC_STEP || kind == MLZ_K_NATIVE;
 }
 
 void mlz_decode_run(struct mlz_drain *d, struct mlz_feed *f, uint64_t end, uint64_t stop_seq, uint64_t stop_ns) {

@@ -28,7 +28,7 @@ static __attribute__((noinline)) uint32_t old_class(struct mlz_drain *d, struct 
 }
 
 static inline __attribute__((always_inline)) void take(struct mlz_drain *d, struct mlz_feed *f, uint64_t end, const bool writes,
-                                                       const bool deep, const bool totals) {
+                                                       const bool deep, const bool totals, const bool native) {
   struct mlz_image *m = f->image;
   struct mlz_heap *h = &m->heap;
   struct mlz_builder *const b = m->builder;
@@ -57,6 +57,11 @@ static inline __attribute__((always_inline)) void take(struct mlz_drain *d, stru
     }
     const struct mlz_slot *s = &slots[pos & mask];
     const uint64_t word = s->a, what = s->b, granule = mlz_word_value(word);
+    if (native && mlz_word_kind(word) == MLZ_K_NATIVE) {
+      if (!mlz_native_set(f, granule, mlz_word_flags(word))) break;
+      pos++;
+      continue;
+    }
     const struct mlz_region_slot *c = &h->cache[granule >> MLZ_REGION_SHIFT & (MLZ_REGION_CACHE - 1)];
     if (__builtin_expect(c->number != (granule >> MLZ_REGION_SHIFT) + 1, 0)) {
       if (mlz_heap_region_find(h, granule >> MLZ_REGION_SHIFT)) continue; /* in the cache now */
@@ -125,7 +130,7 @@ static inline __attribute__((always_inline)) void take(struct mlz_drain *d, stru
     } else {
       break;
     }
-    uint32_t stack = mlz_frames_stack(d, f, flags), number = spare;
+    uint32_t stack = mlz_frames_stack(d, f, flags, native), number = spare;
     const bool kept = stack != MLZ_STACK_FILTERED;
     if (writes && __builtin_expect(kept, 1)) {
       b->ops[n++] = MLZ_OP_ALLOC;
@@ -188,12 +193,24 @@ static inline __attribute__((always_inline)) void take(struct mlz_drain *d, stru
     d->peak_ns = f->ns;
   }
 }
+static __attribute__((noinline)) void take_native(struct mlz_drain *d, struct mlz_feed *f, uint64_t end) {
+  if (f->image->totals) {
+    take(d, f, end, false, false, true, true);
+  } else if (f->image->builder) {
+    take(d, f, end, true, true, false, true);
+  } else {
+    take(d, f, end, false, false, false, true);
+  }
+}
+
 
 void mlz_decode_hot(struct mlz_drain *d, struct mlz_feed *f, uint64_t end) {
   const struct mlz_image *m = f->image;
   if (m->n_blocked | m->n_shadows || (!m->room && !m->totals)) return;
-  if (m->totals) {
-    take(d, f, end, false, false, true);
+  if (d->native) {
+    take_native(d, f, end);
+  } else if (m->totals) {
+    take(d, f, end, false, false, true, false);
   } else if (!m->builder) {
     take(d, f, end, false, false, false);
   } else if (f->deep) {

@@ -1,4 +1,5 @@
 #include "tracer/recorder/account.h"
+#include "tracer/recorder/native.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -91,6 +92,9 @@ static uint64_t message_slots(const struct mlz_drain *d, const struct mlz_feed *
   case MLZ_K_IMAGE:
     *side = slot_at(d, f, pos + 2)->a;
     return 3;
+  case MLZ_K_MODULE:
+    *side = next;
+    return 2;
   case MLZ_K_GC_STOP:
   case MLZ_K_SETTINGS:
   case MLZ_K_LOST:
@@ -236,6 +240,15 @@ bool mlz_decode_rare(struct mlz_drain *d, struct mlz_feed *f, uint64_t a, uint64
   case MLZ_K_GC_STOP:
     take_gc_stop(d, f, b);
     return true;
+  case MLZ_K_MODULE: {
+    const uint8_t *data = side_read(d, f, &f->side_pos, side);
+    if (!data || !mlz_native_take_module(d, f, mlz_word_value(a), data, side)) return false;
+    break;
+  }
+  case MLZ_K_NATIVE_RESET:
+    if (!d->native) return false;
+    mlz_native_reset(f);
+    break;
   case MLZ_K_THREAD_END:
     f->end_ns = b;
     mlz_account_rare(d, f, &(struct mlz_rare){.op = MLZ_OP_THREAD_END, .start_ns = b});

@@ -1,6 +1,7 @@
 #include "tracer/recorder/drain.h"
 #include "tracer/recorder/arena.h"
 #include "tracer/recorder/marking.h"
+#include "tracer/recorder/native.h"
 
 #include <errno.h>
 #include <linux/futex.h>
@@ -40,6 +41,7 @@ void mlz_drain_deinit(struct mlz_drain *d) {
     free(f->windows);
     free(f->code);
     free(f->name);
+    mlz_native_forget(f);
     free(f);
   }
   for (struct mlz_image *m = d->images, *next; m; m = next) {
@@ -48,6 +50,7 @@ void mlz_drain_deinit(struct mlz_drain *d) {
     mlz_image_free(m);
   }
   mlz_symbols_deinit(&d->symbols);
+  mlz_native_free(d->native);
   free(d->feeds);
   free(d->weights);
   mlz_changes_deinit(&d->changes);

@@ -8,7 +8,7 @@
  *   blocked  a feed whose next event contradicts what is known (an allocation where a block lives, a free of nothing): it
  *            waits within the round for the event of another feed that explains it (rules 12, 13).
  * Files: drain.c rounds and sleep, order.c the merge, aside.c what does not fit, decode.c, decode_hot.c and decode_rare.c messages,
- * frames.c stacks, account.c blocks and mappings, feed.c rings that come and go, image.c processes and threads, emit.c builders and
+ * frames.c and native.c stacks, account.c blocks and mappings, feed.c rings that come and go, image.c processes and threads, emit.c builders and
  * the writer thread.
  *
  * Nothing in a ring is trusted: a message that does not fit ends the feed (`broken`), and what it held is counted as damage. */
@@ -26,6 +26,7 @@
 
 struct mlz_drain;
 struct mlz_image;
+struct mlz_native;
 
 struct mlz_feed {
   struct mlz_ring *ring;
@@ -51,6 +52,15 @@ struct mlz_feed {
   uint32_t stack; /* id of the present window; 0: empty, or not known yet */
   bool below;     /* more frames lie below words[0] */
   bool stale;     /* the windows are those of another depth */
+  bool left_out;  /* what the thread allocates is filtered out, whatever its stacks */
+
+  /* With --native (native.h). */
+  uint32_t *nodes;   /* of the ring, by the numbers that it gives them, in the session's numbers */
+  uint32_t *modules; /* likewise */
+  uint32_t nodes_n, nodes_size, modules_n;
+  uint32_t native; /* the innermost node now; 0: no native stack */
+  uint32_t alone;  /* id of the stack of native frames alone; 0: empty, or not known yet */
+  bool bare;       /* the innermost loop of the interpreter runs no frame yet */
 
   bool unlooked;                     /* room was made without a look at whether the producer waits for it: due at the end of the round */
   bool blocked, force, broken, gone; /* gone: thread or process was gone before this round's heads were read */
@@ -141,6 +151,7 @@ struct mlz_counters {
 struct mlz_drain {
   struct mlz_control *control;
   struct mlz_symbols symbols;
+  struct mlz_native *native;   /* NULL: without --native */
   struct mlz_emit *emit;       /* NULL: count only (benchmarks of the stages before) */
   struct mlz_feed **feeds;     /* by ring index */
   uint32_t feeds_high;         /* no feed at or above */

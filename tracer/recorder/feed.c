@@ -1,4 +1,4 @@
-#include "tracer/recorder/drain.h"
+#include "tracer/recorder/native.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -25,7 +25,7 @@ void mlz_feed_settings(struct mlz_drain *d, struct mlz_feed *f, uint64_t word) {
   f->weight = weight_of(d, word);
   uint32_t depth = mlz_settings_depth(word);
   f->depth = depth < MLZ_STACK_DEPTH_MAX ? depth : MLZ_STACK_DEPTH_MAX;
-  f->stack = 0; /* another window */
+  f->stack = f->alone = 0; /* another window */
   f->stale = true;
 }
 
@@ -137,6 +137,7 @@ void mlz_feed_look(struct mlz_drain *d) {
   for (uint32_t i = 0; i < d->feeds_high; i++) {
     struct mlz_feed *f = d->feeds[i];
     if (!f || f->gone) continue;
+  mlz_native_forget(f);
     uint32_t ending = atomic_load_explicit(&f->ring->ending, memory_order_acquire);
     if (ending == MLZ_RING_DETACHED) mlz_image_dead(f->image, MLZ_END_STOP);
     if (f->image->dead) {

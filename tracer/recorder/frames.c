@@ -45,6 +45,7 @@ __attribute__((cold)) void mlz_frames_enter(struct mlz_drain *d, struct mlz_feed
 }
 
 __attribute__((cold)) uint32_t mlz_frames_resolve(struct mlz_drain *d, struct mlz_feed *f) {
+  if (d->native) return mlz_native_stack(d, f);
   if (f->count == 0) return d->symbols.no_stack;
   if (f->stale) mlz_frames_enter(d, f);
   struct mlz_window w;
@@ -53,6 +54,7 @@ __attribute__((cold)) uint32_t mlz_frames_resolve(struct mlz_drain *d, struct ml
 }
 
 uint32_t mlz_frames_any_stack(struct mlz_drain *d, struct mlz_feed *f) {
+  if (d->native) return mlz_native_any_stack(d, f, true);
   if (f->count == 0) return 0;
   struct mlz_window w;
   const uint64_t *words = window_of(f, f->count, &w);

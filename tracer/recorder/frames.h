@@ -3,7 +3,7 @@
 #ifndef MLZ_RECORDER_FRAMES_H
 #define MLZ_RECORDER_FRAMES_H
 
-#include "tracer/recorder/drain.h"
+#include "tracer/recorder/native.h"
 
 #define MLZ_FRAMES_MAX 4000u /* the agent remembers fewer and begins again: more is no message of its */
 
@@ -61,9 +61,10 @@ static inline void mlz_frames_step(struct mlz_drain *d, struct mlz_feed *f, uint
   f->stack = d->symbols.stack_of[f->windows[top]];
 }
 
-/* Id of the event's stack, or MLZ_STACK_FILTERED. */
-static inline uint32_t mlz_frames_stack(struct mlz_drain *d, struct mlz_feed *f, unsigned flags) {
-  if (__builtin_expect(flags & MLZ_F_NOSTACK, 0)) return d->symbols.no_stack;
+/* Id of the event's stack, or MLZ_STACK_FILTERED. `native`: d->native is there. */
+static inline uint32_t mlz_frames_stack(struct mlz_drain *d, struct mlz_feed *f, unsigned flags, bool native) {
+  if (__builtin_expect(f->left_out, 0)) return MLZ_STACK_FILTERED;
+  if (__builtin_expect(flags & MLZ_F_NOSTACK, 0)) return native ? mlz_native_alone(d, f) : d->symbols.no_stack;
   if (__builtin_expect(f->stack == 0, 0)) return mlz_frames_resolve(d, f);
   return f->stack;
 }

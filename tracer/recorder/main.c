@@ -3,6 +3,7 @@
 #include "tracer/recorder/desk.h"
 #include "tracer/recorder/drain.h"
 #include "tracer/recorder/launch.h"
+#include "tracer/recorder/native.h"
 #include "tracer/recorder/options.h"
 #include "tracer/recorder/output.h"
 #include "tracer/recorder/report.h"
@@ -56,7 +57,7 @@ static json_t *settings_json(const struct mlz_options *o) {
   return json_pack("{s:f,s:I,s:i,s:b,s:I,s:I,s:s,s:b,s:b,s:b,s:b,s:o,s:o,s:I,s:b,s:s}", "sample_rate", o->sample_rate, "sample_over",
                    (json_int_t)o->sample_over, "max_stack_depth", (int)o->max_stack_depth, "track_gc", o->track_gc, "max_events",
                    (json_int_t)o->max_events, "ring_records", (json_int_t)mlz_options_slots(o), "on_full", o->drop ? "drop" : "block",
-                   "native", false, "python", o->python, "malloc", o->malloc, "follow", o->follow, "include",
+                   "native", o->native, "python", o->python, "malloc", o->malloc, "follow", o->follow, "include",
                    patterns_json(&o->filter.include), "exclude", patterns_json(&o->filter.exclude), "snapshot_every_ns",
                    (json_int_t)o->snapshot_every_ns, "snapshots_only", o->snapshots_only, "wait", o->wait_all ? "all" : "command");
 }
@@ -274,6 +275,8 @@ static int begin(struct recording *r) {
 
 static void end(struct recording *r) {
   mlz_emit_free(r->emit);
+  if (r->options.native && !(r->drain.native = mlz_native_new()))
+    return fail(serving ? "out of memory" : "out of memory; COMMAND runs on untraced");
   mlz_drain_deinit(&r->drain);
   mlz_writer_free(r->writer);
 }

@@ -36,6 +36,7 @@ enum id {
   ID_ONLY,
   ID_QUIET,
   ID_VERSION,
+  ID_NATIVE,
   ID_SERVE,
   ID_LATER, /* of the contract, not in this version */
 };
@@ -45,12 +46,13 @@ static const struct mlz_option_row rows[] = {
     {ID_FORCE, "force", NULL, "replace an existing FILE"},
     {ID_RATE, "sample-rate", "R", "trace this part of all allocations, 0 < R <= 1 (default 1.0)"},
     {ID_OVER, "sample-over", "SIZE", "always trace allocations of at least SIZE, whatever the rate"},
-    {ID_DEPTH, "max-stack-depth", "N", "frames kept of each stack, innermost first, 0 to 1024 (default 10)"},
+    {ID_DEPTH, "max-stack-depth", "N", "frames kept of each stack, innermost first, 0 to 1024 (default 10; with --native 32)"},
     {ID_GC, "track-gc", NULL, "record garbage collections (default)"},
     {ID_NO_GC, "no-track-gc", NULL, "do not"},
     {ID_EVENTS, "max-events", "N", "records in each thread's ring, rounded up to a power of two (default 10000)"},
     {ID_FULL, "on-full", "block|drop", "when a ring is full: wait, or count the loss and go on (default block)"},
     {ID_NO_PYTHON, "no-python", NULL, "do not trace the interpreter's allocators (raw, mem, obj)"},
+    {ID_NATIVE, "native", NULL, "native frames too, in one stack with the Python frames, of 32 frames unless said otherwise"},
     {ID_NO_MALLOC, "no-malloc", NULL, "do not trace the C library's malloc and mmap families"},
     {ID_INCLUDE, "include", "PAT",
      "record only what has a frame of this module or function on its stack: json.*, app.main; may be repeated"},
@@ -64,8 +66,8 @@ static const struct mlz_option_row rows[] = {
     {ID_VERBOSE, "verbose", NULL, "say what is done"},
     {ID_HELP, "help", NULL, "this text"},
     {ID_VERSION, "version", NULL, "the version"},
-    {ID_SERVE, "serve", "PID", NULL}, /* not for people: serve.h */
-    {ID_LATER, "native", NULL, NULL},
+    {ID_SERVE, "serve", "PID", NULL}, /* not for people: serve.h; with it: */
+    {ID_LEAVE_OUT, "leave-out", "TID", NULL},
     {ID_LATER, "max-size", "SIZE", NULL},
     {ID_LATER, "flight-recorder", "T", NULL},
 };
@@ -161,6 +163,12 @@ static const char *take(struct mlz_options *o, int id, const char *value) {
   case ID_FULL:
     return word_of(value, "block", "drop", &o->drop) ? NULL : "must be block or drop";
   case ID_NO_PYTHON:
+  case ID_NATIVE:
+#if !defined(__x86_64__)
+    return "works on x86-64 only; record without it";
+#endif
+    o->native = true;
+    return NULL;
     o->python = false;
     return NULL;
   case ID_NO_MALLOC:
@@ -201,7 +209,7 @@ static const char *take(struct mlz_options *o, int id, const char *value) {
 int mlz_options_parse(struct mlz_options *o, int argc, char **argv, char *err, size_t err_size) {
   *o = (struct mlz_options){.output = "trace.mlyze",
                             .sample_rate = 1,
-                            .max_stack_depth = 10,
+                            .max_stack_depth = UINT32_MAX,
                             .track_gc = true,
                             .max_events = 10000,
                             .python = true,
@@ -235,6 +243,7 @@ int mlz_options_parse(struct mlz_options *o, int argc, char **argv, char *err, s
     snprintf(err, err_size, "--no-python and --no-malloc together leave nothing to trace; drop one of them");
     return -EINVAL;
   }
+  if (o->max_stack_depth == UINT32_MAX) o->max_stack_depth = o->native ? 32 : 10;
   if (mlz_filter_any(&o->filter) && o->max_stack_depth == 0) {
     snprintf(err, err_size, "--include and --exclude look at the stacks, of which --max-stack-depth 0 keeps nothing; drop one of them");
     return -EINVAL;
@@ -270,3 +279,4 @@ uint64_t mlz_options_settings(const struct mlz_options *o) {
   if (o->drop) word |= MLZ_SET_DROP;
   return word | UINT64_C(1) << MLZ_SET_GENERATION_SHIFT;
 }
+  if (o->native) word |= MLZ_SET_NATIVE;

@@ -141,14 +141,20 @@ static uint32_t frame_resolve(struct mlz_symbols *s, uint64_t word) {
   struct mlz_content *c = &s->contents[id < s->contents_used ? id : 0];
   struct mlz_frame f = {.function = c->function, .file = c->file, .module = c->module, .language = MLZ_LANG_PYTHON};
   if (c->lines) f.line = mlz_linetable_line(c->lines_format, c->lines, c->lines_bytes, c->first_line, (int32_t)(uint32_t)word, &c->cursor);
-  uint32_t *frame = mlz_intern_get(&s->frames, &f, sizeof f, &added, NULL);
-  if (!frame) return 0;
-  if (added) *frame = s->writer ? mlz_writer_frame(s->writer, &f) : ++s->frames_used;
-  *place = *frame;
-  return *frame;
+  return *place = mlz_symbols_frame_id(s, &f, &added);
 }
 
+uint32_t mlz_symbols_frame_id(struct mlz_symbols *s, const struct mlz_frame *f, bool *added) {
+  uint32_t *frame = mlz_intern_get(&s->frames, f, sizeof *f, added, NULL);
+  if (!frame) *added = false;
+  if (*added) *frame = s->writer ? mlz_writer_frame(s->writer, f) : ++s->frames_used;
+  return frame ? *frame : 0;
+}
+
+static bool inlined(uint64_t word) { return (uint32_t)word != UINT32_MAX && (word & MLZ_FRAME_INLINED); }
+
 uint32_t mlz_symbols_frame(struct mlz_symbols *s, uint64_t word) {
+  if (inlined(word)) word &= ~(uint64_t)MLZ_FRAME_INLINED;
   struct mlz_recent_frame *recent = &s->recent[word * UINT64_C(0x9e3779b97f4a7c15) >> 54];
   _Static_assert(MLZ_RECENT_FRAMES == 1u << (64 - 54), "the hash's bits");
   if (recent->frame == 0 || recent->word != word) *recent = (struct mlz_recent_frame){.word = word, .frame = frame_resolve(s, word)};
@@ -197,10 +203,7 @@ static bool windows_reserve(struct mlz_symbols *s) {
   return true;
 }
 
-static __attribute__((noinline, cold)) uint32_t stack_resolve(struct mlz_symbols *s, const uint64_t *words, uint32_t n, bool truncated) {
-  uint32_t key[MLZ_STACK_DEPTH_MAX + 1];
-  key[0] = truncated;
-  for (uint32_t i = 0; i < n; i++) key[1 + i] = mlz_symbols_frame(s, words[n - 1 - i]);
+static uint32_t stack_keyed(struct mlz_symbols *s, const uint32_t *key, uint32_t n, bool truncated) {
   bool added;
   uint32_t *stack = mlz_intern_get(&s->stacks, key, (1 + (size_t)n) * sizeof key[0], &added, NULL);
   if (!stack) return 0;
@@ -208,11 +211,26 @@ static __attribute__((noinline, cold)) uint32_t stack_resolve(struct mlz_symbols
   return *stack;
 }
 
+static __attribute__((noinline, cold)) uint32_t stack_resolve(struct mlz_symbols *s, const uint64_t *words, uint32_t n, bool truncated) {
+  uint32_t key[MLZ_STACK_DEPTH_MAX + 1];
+  key[0] = truncated;
+  for (uint32_t i = 0; i < n; i++) key[1 + i] = mlz_symbols_frame(s, words[n - 1 - i]);
+  return stack_keyed(s, key, n, truncated);
+}
+
+uint32_t mlz_symbols_stack_id(struct mlz_symbols *s, const uint32_t *frames, uint32_t n, bool truncated) {
+  uint32_t key[MLZ_STACK_DEPTH_MAX + 1];
+  key[0] = truncated;
+  memcpy(key + 1, frames, n * sizeof *frames);
+  return stack_keyed(s, key, n, truncated);
+}
+
 uint32_t mlz_symbols_window(struct mlz_symbols *s, const uint64_t *words, struct mlz_window w) {
   if (w.count > MLZ_STACK_DEPTH_MAX || !windows_reserve(s)) return 0;
   uint32_t kind = w.count | w.depth << 12 | (uint32_t)w.truncated << 31, frames[MLZ_STACK_DEPTH_MAX];
   const size_t bytes = w.count * sizeof *frames;
-  for (uint32_t i = 0; i < w.count; i++) frames[i] = mlz_symbols_frame(s, words[i]);
+  for (uint32_t i = 0; i < w.count; i++) /* loops of the interpreter run them otherwise: another window */
+    frames[i] = mlz_symbols_frame(s, words[i]) | (inlined(words[i]) ? UINT32_C(1) << 31 : 0);
   uint64_t hash = XXH3_64bits_withSeed(frames, bytes, kind) | 1;
   size_t at = hash & (s->windows_capacity - 1);
   for (; s->windows[at].hash; at = (at + 1) & (s->windows_capacity - 1)) {
@@ -231,8 +249,8 @@ static unsigned matches_of(const struct mlz_symbols *s, uint64_t word) {
   return s->contents[content < s->contents_used ? content : 0].matches;
 }
 
-static bool kept(const struct mlz_symbols *s, const uint64_t *words, uint32_t n) {
-  if (!s->filter) return true;
+bool mlz_symbols_kept(const struct mlz_symbols *s, const uint64_t *words, uint32_t n) {
+  if (n == 0) return s->no_stack != MLZ_STACK_FILTERED;
   unsigned all = 0;
   for (uint32_t i = 0; i < n; i++) all |= matches_of(s, words[i]);
   return mlz_filter_keeps(s->filter, all, matches_of(s, words[n - 1]));
@@ -246,7 +264,7 @@ uint32_t mlz_symbols_any_stack(struct mlz_symbols *s, const uint64_t *words, str
 uint32_t mlz_symbols_window_stack(struct mlz_symbols *s, uint32_t number, const uint64_t *words, struct mlz_window w) {
   if (w.count == 0 || w.count > MLZ_STACK_DEPTH_MAX) return s->no_stack;
   if (number && s->stack_of[number]) return s->stack_of[number];
-  uint32_t stack = kept(s, words, w.count) ? stack_resolve(s, words, w.count, w.truncated) : MLZ_STACK_FILTERED;
+  uint32_t stack = mlz_symbols_kept(s, words, w.count) ? stack_resolve(s, words, w.count, w.truncated) : MLZ_STACK_FILTERED;
   if (number) s->stack_of[number] = stack;
   return stack;
 }

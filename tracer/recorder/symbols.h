@@ -4,7 +4,7 @@
  *   code id   handed out by the agent, a new one for each code object, never reused in a session.
  *   content   what a code object says: names, first line, line table. Code objects with equal content share a content id, so
  *             that a program that compiles the same text again and again does not make the recorder grow.
- *   word      a frame as the stacks hold it: content id << 32 | offset.
+ *   word      a frame as the stacks hold it: content id << 32 | offset, in which bit 31 (MLZ_FRAME_INLINED) is a mark.
  *
  * Lines are computed when a stack is seen for the first time; the line tables stay here and are not in the file. */
 #ifndef MLZ_RECORDER_SYMBOLS_H
@@ -77,6 +77,13 @@ static inline uint32_t mlz_symbols_content(const struct mlz_symbols *s, uint32_t
 
 /* Frame id of a frame word (content id << 32 | offset). */
 uint32_t mlz_symbols_frame(struct mlz_symbols *s, uint64_t word);
+
+/* Frame id of any frame; *added: it is new. 0: out of memory. */
+uint32_t mlz_symbols_frame_id(struct mlz_symbols *s, const struct mlz_frame *f, bool *added);
+/* Id of the stack of these frames, innermost first; n at most MLZ_STACK_DEPTH_MAX. 0: out of memory. */
+uint32_t mlz_symbols_stack_id(struct mlz_symbols *s, const uint32_t *frames, uint32_t n, bool truncated);
+/* Does the filter keep a stack with these Python frames? */
+bool mlz_symbols_kept(const struct mlz_symbols *s, const uint64_t *words, uint32_t n);
 
 /* Number of a window of frame words, outermost first; 0 if memory is out. */
 uint32_t mlz_symbols_window(struct mlz_symbols *s, const uint64_t *words, struct mlz_window w);

@@ -64,6 +64,20 @@ Test(options, patterns_are_kept_in_order) {
   cr_assert_eq(o.filter.exclude.n, 1);
 }
 
+Test(options, native_stacks_are_deeper) {
+  struct mlz_options o;
+  if (parse(&o, (char *[]){W("record"), W("--native"), W("x"), NULL}) != MLZ_OPTIONS_RUN) {
+    cr_assert_not_null(strstr(err, "x86-64"), "%s", err);
+    return;
+  }
+  cr_assert(o.native && o.max_stack_depth == 32);
+  cr_assert(mlz_options_settings(&o) & MLZ_SET_NATIVE);
+  cr_assert_eq(PARSE(&o, W("--max-stack-depth=7"), W("--native"), W("x")), MLZ_OPTIONS_RUN);
+  cr_assert_eq(o.max_stack_depth, 7);
+  cr_assert_eq(PARSE(&o, W("x")), MLZ_OPTIONS_RUN);
+  cr_assert_not(mlz_options_settings(&o) & MLZ_SET_NATIVE);
+}
+
 Test(options, a_program_to_serve_stands_for_the_command) {
   struct mlz_options o;
   cr_assert_eq(PARSE(&o, W("--serve=4711"), W("-o"), W("t")), MLZ_OPTIONS_RUN, "%s", err);
@@ -89,7 +103,7 @@ Test(options, wrong_ones_say_why) {
       {"--on-full=wait", "block or drop"},
       {"--wait=some", "command or all"},
       {"--sample-over=12 parsecs", "size"},
-      {"--native", "not in this version"},
+      {"--native=1", "takes no value"},
       {"--include=", "--include is an empty"},
       {"--exclude=a\nb", "control character"},
       {"--flight-recorder=1s", "not in this version"},
