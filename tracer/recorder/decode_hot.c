@@ -193,6 +193,7 @@ static inline __attribute__((always_inline)) void take(struct mlz_drain *d, stru
     d->peak_ns = f->ns;
   }
 }
+
 static __attribute__((noinline)) void take_native(struct mlz_drain *d, struct mlz_feed *f, uint64_t end) {
   if (f->image->totals) {
     take(d, f, end, false, false, true, true);
@@ -203,7 +204,6 @@ static __attribute__((noinline)) void take_native(struct mlz_drain *d, struct ml
   }
 }
 
-
 void mlz_decode_hot(struct mlz_drain *d, struct mlz_feed *f, uint64_t end) {
   const struct mlz_image *m = f->image;
   if (m->n_blocked | m->n_shadows || (!m->room && !m->totals)) return;
@@ -212,10 +212,10 @@ void mlz_decode_hot(struct mlz_drain *d, struct mlz_feed *f, uint64_t end) {
   } else if (m->totals) {
     take(d, f, end, false, false, true, false);
   } else if (!m->builder) {
-    take(d, f, end, false, false, false);
+    take(d, f, end, false, false, false, false);
   } else if (f->deep) {
-    take(d, f, end, true, true, false);
+    take(d, f, end, true, true, false, false);
   } else {
-    take(d, f, end, true, false, false);
+    take(d, f, end, true, false, false, false);
   }
 }

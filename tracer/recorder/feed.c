@@ -128,6 +128,7 @@ void mlz_feed_release(struct mlz_drain *d, struct mlz_feed *f) {
   free(f->windows);
   free(f->code);
   free(f->name);
+  mlz_native_forget(f);
   free(f);
 }
 
@@ -137,7 +138,6 @@ void mlz_feed_look(struct mlz_drain *d) {
   for (uint32_t i = 0; i < d->feeds_high; i++) {
     struct mlz_feed *f = d->feeds[i];
     if (!f || f->gone) continue;
-  mlz_native_forget(f);
     uint32_t ending = atomic_load_explicit(&f->ring->ending, memory_order_acquire);
     if (ending == MLZ_RING_DETACHED) mlz_image_dead(f->image, MLZ_END_STOP);
     if (f->image->dead) {

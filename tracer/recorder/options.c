@@ -51,8 +51,8 @@ static const struct mlz_option_row rows[] = {
     {ID_NO_GC, "no-track-gc", NULL, "do not"},
     {ID_EVENTS, "max-events", "N", "records in each thread's ring, rounded up to a power of two (default 10000)"},
     {ID_FULL, "on-full", "block|drop", "when a ring is full: wait, or count the loss and go on (default block)"},
-    {ID_NO_PYTHON, "no-python", NULL, "do not trace the interpreter's allocators (raw, mem, obj)"},
     {ID_NATIVE, "native", NULL, "native frames too, in one stack with the Python frames, of 32 frames unless said otherwise"},
+    {ID_NO_PYTHON, "no-python", NULL, "do not trace the interpreter's allocators (raw, mem, obj)"},
     {ID_NO_MALLOC, "no-malloc", NULL, "do not trace the C library's malloc and mmap families"},
     {ID_INCLUDE, "include", "PAT",
      "record only what has a frame of this module or function on its stack: json.*, app.main; may be repeated"},
@@ -162,13 +162,13 @@ static const char *take(struct mlz_options *o, int id, const char *value) {
     return mlz_option_count(value, 1, EVENTS_MAX, &o->max_events) ? NULL : "must be a whole number from 1 to 67108864";
   case ID_FULL:
     return word_of(value, "block", "drop", &o->drop) ? NULL : "must be block or drop";
-  case ID_NO_PYTHON:
   case ID_NATIVE:
 #if !defined(__x86_64__)
     return "works on x86-64 only; record without it";
 #endif
     o->native = true;
     return NULL;
+  case ID_NO_PYTHON:
     o->python = false;
     return NULL;
   case ID_NO_MALLOC:
@@ -239,11 +239,11 @@ int mlz_options_parse(struct mlz_options *o, int argc, char **argv, char *err, s
     }
     return -EINVAL;
   }
+  if (o->max_stack_depth == UINT32_MAX) o->max_stack_depth = o->native ? 32 : 10;
   if (!o->python && !o->malloc) {
     snprintf(err, err_size, "--no-python and --no-malloc together leave nothing to trace; drop one of them");
     return -EINVAL;
   }
-  if (o->max_stack_depth == UINT32_MAX) o->max_stack_depth = o->native ? 32 : 10;
   if (mlz_filter_any(&o->filter) && o->max_stack_depth == 0) {
     snprintf(err, err_size, "--include and --exclude look at the stacks, of which --max-stack-depth 0 keeps nothing; drop one of them");
     return -EINVAL;
@@ -276,7 +276,7 @@ uint64_t mlz_options_settings(const struct mlz_options *o) {
   if (o->track_gc) word |= MLZ_SET_GC;
   if (o->python) word |= MLZ_SET_PYTHON;
   if (o->malloc) word |= MLZ_SET_MALLOC;
+  if (o->native) word |= MLZ_SET_NATIVE;
   if (o->drop) word |= MLZ_SET_DROP;
   return word | UINT64_C(1) << MLZ_SET_GENERATION_SHIFT;
 }
-  if (o->native) word |= MLZ_SET_NATIVE;

@@ -16,9 +16,9 @@ struct mlz_options {
   bool snapshots_only;
   uint64_t snapshot_every_ns; /* 0: off */
   uint32_t max_stack_depth;
+  bool native;
   bool track_gc;
   uint32_t max_events;      /* as given; mlz_options_slots rounds it */
-  bool native;
   struct mlz_filter filter; /* pointers into argv */
   bool drop, python, malloc, follow, wait_all, quiet, verbose;
   uint32_t serve; /* pid; 0: none. There is no COMMAND then (serve.h) */
