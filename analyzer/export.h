@@ -28,6 +28,9 @@ void mlz_export_massif(struct mlz_export *e);
 void mlz_export_perfetto(struct mlz_export *e);
 void mlz_export_csv(struct mlz_export *e);
 void mlz_export_json(struct mlz_export *e);
+/* Of the operands (and -o) one is a directory, the others are traces. Does not return; exits 2 if there is no Python. */
+void mlz_export_parquet(const struct mlz_common_options *common, const char *service, const char *release, bool events)
+    __attribute__((noreturn));
 
 /* ---- text ---- */
 
