@@ -13,7 +13,7 @@
 #include "ring.h"
 
 #define MLZ_ARENA_MAGIC UINT64_C(0x314e455241595a4c) /* "LZYAREN1", little-endian */
-#define MLZ_ARENA_ABI 3u
+#define MLZ_ARENA_ABI 4u
 #define MLZ_ARENA_NAME "arena"
 #define MLZ_AGENT_NAME "libmemlyze.so"
 #define MLZ_CONTROL_BYTES 4096u

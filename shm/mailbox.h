@@ -1,8 +1,8 @@
 /* The mailbox: how another process (`memlyze control`) asks the recorder of a session for something. It lies in the arena's first page, behind
  * struct mlz_control, at MLZ_MAILBOX_OFFSET; agents do not look at it.
  *
- * One request at a time. Who asks holds a lock (flock) on the arena's file meanwhile, which ends with the process that holds it; so all fields
- * but `state` have one writer at a time:
+ * One request at a time. Who asks holds `asking` meanwhile, a robust mutex, which ends with the thread that holds it; so all fields but `state`
+ * have one writer at a time:
  *   EMPTY or DONE -> POSTED   the asker, after it has written the request; then it adds one to control.wake and wakes
  *   POSTED -> TAKEN           the recorder, by compare-and-swap, at the beginning of a round. It copies the request first
  *   POSTED -> EMPTY           the asker gave up, by compare-and-swap: a request that was withdrawn is never obeyed
@@ -46,7 +46,7 @@ struct mlz_mailbox {
   _Alignas(64) _Atomic uint32_t state; /* futex: | 31..2 number of the request | 1..0 enum mlz_mailbox_state | */
   uint32_t answer;                     /* enum mlz_answer */
   uint64_t answer_ns;                  /* when it was obeyed: the time of the marks */
-  uint64_t reserved[6];
+  unsigned char asking[48];            /* pthread_mutex_t, process-shared and robust */
   struct mlz_request request;
 };
 _Static_assert(sizeof(struct mlz_mailbox) == 640, "layout");

@@ -2,10 +2,11 @@
 
 #include <errno.h>
 #include <linux/futex.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/file.h>
+#include <strings.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -42,8 +43,36 @@ const char *mlz_mailbox_name_problem(const char *name, size_t bytes) {
   return NULL;
 }
 
+static bool digit(char c) { return c >= '0' && c <= '9'; }
+static bool space(char c) { return c == ' '; }
+
+/* As analyzer/instants.h reads a TIME: peak, end, 50%, 1.5s. */
+static bool is_time(const char *name, size_t bytes) {
+  static const char *const words[] = {"end", "peak"}, *const units[] = {"%", "ns", "us", "ms", "s", "m", "min", "h"};
+  const char *p = name, *end = name + bytes;
+  for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
+    if (strlen(words[i]) == bytes && memcmp(words[i], name, bytes) == 0) return true;
+  }
+  while (p < end && space(*p)) p++;
+  while (p < end && space(end[-1])) end--;
+  size_t digits = 0;
+  for (; p < end && digit(*p); p++) digits++;
+  if (p < end && *p == '.') p++;
+  for (; p < end && digit(*p); p++) digits++;
+  while (p < end && space(*p)) p++;
+  for (size_t i = 0; digits && i < sizeof units / sizeof units[0]; i++) {
+    if (strlen(units[i]) == (size_t)(end - p) && strncasecmp(units[i], p, (size_t)(end - p)) == 0) return true;
+  }
+  return false;
+}
+
+const char *mlz_mailbox_mark_problem(const char *name, size_t bytes) {
+  const char *problem = mlz_mailbox_name_problem(name, bytes);
+  if (problem || !is_time(name, bytes)) return problem;
+  return "is what the tools call a time, like peak, end, 50% or 1.5s; choose another";
+}
+
 struct asking {
-  int fd;
   struct mlz_control *control;
   bool (*go_on)(void);
   char *err;
@@ -79,11 +108,17 @@ static int cancel(const struct asking *a) {
   return -ECANCELED;
 }
 
+static pthread_mutex_t *asking_of(const struct asking *a) { return (pthread_mutex_t *)(void *)mlz_arena_mailbox(a->control)->asking; }
+
 /* One asker at a time; the lock goes with its holder. */
 static int lock(const struct asking *a) {
-  for (uint64_t began = clock_of(a); flock(a->fd, LOCK_EX | LOCK_NB) < 0;) {
-    if (errno != EWOULDBLOCK && errno != EINTR) {
-      int e = errno;
+  int e;
+  for (uint64_t began = clock_of(a); (e = pthread_mutex_trylock(asking_of(a))) != 0;) {
+    if (e == EOWNERDEAD) {
+      pthread_mutex_consistent(asking_of(a));
+      return 0;
+    }
+    if (e != EBUSY) {
       snprintf(a->err, a->size, "the session cannot be locked: %s", strerror(e));
       return -e;
     }
@@ -159,9 +194,9 @@ static int answer(const struct asking *a, const struct mlz_request *request) {
   return -EINVAL;
 }
 
-int mlz_mailbox_ask(int fd, struct mlz_control *control, const struct mlz_request *request, bool (*go_on)(void), uint64_t *ns, char *err,
+int mlz_mailbox_ask(struct mlz_control *control, const struct mlz_request *request, bool (*go_on)(void), uint64_t *ns, char *err,
                     size_t err_size) {
-  const struct asking a = {.fd = fd, .control = control, .go_on = go_on, .err = err, .size = err_size};
+  const struct asking a = {.control = control, .go_on = go_on, .err = err, .size = err_size};
   uint32_t number;
   int e = recorder_gone(&a) ? gone(&a) : lock(&a);
   if (e < 0) return e;
@@ -169,6 +204,6 @@ int mlz_mailbox_ask(int fd, struct mlz_control *control, const struct mlz_reques
   if (e == 0) e = wait_done(&a, number);
   if (e == 0) e = answer(&a, request);
   if (e == 0) *ns = mlz_arena_mailbox(control)->answer_ns;
-  flock(fd, LOCK_UN);
+  pthread_mutex_unlock(asking_of(&a));
   return e;
 }

@@ -220,8 +220,8 @@ sys.stdin.readline()
         assert said.startswith("mark 'warm f\u00fcr immer' at "), said
         session.go()
         session.expect('worked')
-        control(session.recorder.pid, '--snapshot', 'peak', '--mark', 'both')
-        live = sites('trace.mlyze@peak')  # in the file as soon as control returns
+        control(session.recorder.pid, '--snapshot', 'top', '--mark', 'both')
+        live = sites('trace.mlyze@top')  # in the file as soon as control returns
         same('live at the snapshot, of a running recording', (live['before']['live_count'], live['after']['live_count']), (300, 50))
         session.go()
         session.expect('again')
@@ -235,7 +235,7 @@ sys.stdin.readline()
     same('marks and snapshots', (stats['events']['marks'], stats['events']['snapshots']), (2, 1))
     same('no change of the rate', (stats['rate_changes'], stats.get('estimated')), ([], None))
     unknown = execute([MEMLYZE, 'top', '--at', 'nothing', 'trace.mlyze'])
-    assert unknown.returncode == 2 and 'warm f\u00fcr immer, both, peak' in unknown.stderr, unknown.stderr
+    assert unknown.returncode == 2 and 'warm f\u00fcr immer, both, top' in unknown.stderr, unknown.stderr
 
 
 @case

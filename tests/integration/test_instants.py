@@ -102,9 +102,12 @@ def a_name_that_was_set_twice():
 
 @case
 def names_that_read_like_times():
-    record_phases(['--mark', '100%'], ['--mark', 'end'])
-    same('@ is a name first', (blocks(trace='trace.mlyze@100%'), blocks(trace='trace.mlyze@end')), (phases('first'), phases('first', 'second')))
-    same('--at is a time first', (len(blocks('--at', '100%')), len(blocks('--at', 'end'))), (4, 4))
+    for option in ('--mark', '--snapshot'):
+        for name in ('100%', 'end', 'peak', '1.5s', ' 3 min'):
+            line = refused('control', '--pid', str(os.getpid()), option, name)
+            same('refused', line, 'memlyze-control: %s: the name is what the tools call a time, like peak, end, 50%% or 1.5s; choose another' % option)
+    record_phases(['--mark', 'start'], ['--mark', '100'])
+    same('names', (blocks('--at', 'start'), blocks('--at', '100')), (phases('first'), phases('first', 'second')))
     same('@ is a time where no mark is called so', (len(blocks(trace='trace.mlyze@peak')), blocks(trace='trace.mlyze@0%')), (4, {}))
 
 

@@ -223,12 +223,15 @@ def traces(python):
 def misuse(python):
     for mark, said in (('limit_memory("much")', 'must be a size'), ('limit_memory()', 'takes one limit'), ('limit_allocations("5 MB")', 'number of allocations'),
                        ('limit_leaks("1 MB", warmup=-1)', 'warmup'), ('limit_leaks("1 MB", location=1)', 'takes one limit')):
-        text = 'import pytest\n@pytest.mark.%s\ndef test_x():\n    pass\n' % mark
-        suite(python, status=0, text=text)
+        text = 'import pytest\n@pytest.mark.%s\ndef test_x():\n    raise SystemExit("it ran")\ndef test_other():\n    pass\n' % mark
+        suite(python, status=0, text=text.replace('raise SystemExit("it ran")', 'pass'))
         with open('test_it.py', 'w') as file:
             file.write(text)
         out = execute([python, '-m', 'pytest', '-p', 'memlyze.pytest_plugin', '--memlyze', 'test_it.py'], env=clean_env(MEMLYZE_HOME=BUILD, PYTHONPATH=PACKAGE))
-        assert out.returncode == 4 and said in out.stdout + out.stderr, (mark, out.stdout, out.stderr)
+        assert out.returncode == 1 and said in out.stdout and '1 failed, 1 passed' in out.stdout, (mark, out.stdout, out.stderr)
+    text = 'import memlyze\ndef test_starts():\n    memlyze.start("mine.mlyze")\ndef test_stops():\n    memlyze.stop()\ndef test_other():\n    pass\n'
+    out = suite(python, '--memlyze', status=1, text=text)
+    same('both are told what to do', out.count('needs @pytest.mark.no_memlyze') >= 2 and '2 failed, 1 passed' in out, True)
     suite(python, '--memlyze', '--memlyze-tolerance', 'some', status=4)
     suite(python, '--memlyze-update-baseline', status=4)
     suite(python, '--memlyze', status=4, runner=[os.path.join(BUILD, 'tracer', 'recorder', 'memlyze'), 'record', '--quiet', '-f'])

@@ -268,7 +268,7 @@ EXPORT int memlyze_stop(char *text, size_t size) {
 static bool take_name(const char *name, char *into, uint32_t *bytes, const char *what, char *text, size_t size) {
   if (!name) return true;
   size_t n = strnlen(name, MLZ_MAILBOX_NAME_MAX + 1);
-  const char *problem = mlz_mailbox_name_problem(name, n);
+  const char *problem = mlz_mailbox_mark_problem(name, n);
   if (problem) {
     if (size) snprintf(text, size, "%s: the name %s", what, problem);
     return false;
@@ -295,16 +295,10 @@ static int ask(const struct mlz_request *q, uint64_t *ns, char *text, size_t siz
     bool dead = mode != MEMLYZE_MODE_NONE;
     return fail(dead ? MEMLYZE_E_RECORDER : MEMLYZE_E_STATE, text, size, dead ? "the recorder has ended" : "recording was not started");
   }
-  long fd = mlz_session_arena();
-  if (fd < 0)
-    return fail(MEMLYZE_E_RECORDER, text, size,
-                mlz_recorder_died(mlz_agent_control())
-                    ? "the recorder has ended"
-                    : "the recorder cannot be reached, though it goes on recording; has this process another user now, or another /proc?");
   struct mlz_request request = *q;
   request.pid = mlz_agent.peer_pid;
-  int e = mlz_mailbox_ask((int)fd, mlz_agent_control(), &request, recording, ns, text, size);
-  mlz_sys3(SYS_close, fd, 0, 0);
+  int e = mlz_mailbox_ask(mlz_agent_control(), &request, recording, ns, text, size);
+  if (e == 0 && q->mask) be_known(&mlz_tls); /* this thread obeys from its next allocation on, not from its next look */
   switch (e) {
   case 0:
     return 0;

@@ -38,7 +38,7 @@ void mlz_account_rare(struct mlz_drain *d, struct mlz_feed *f, const struct mlz_
 static void extent_free(struct mlz_drain *d, struct mlz_feed *f, const struct mlz_live *block) {
   struct mlz_image *m = f->image;
   if (block->stack == MLZ_STACK_FILTERED) {
-    d->total.frees_filtered++;
+    mlz_account_filtered(d, f, 0, 1);
     return;
   }
   if (m->totals) {
@@ -57,7 +57,7 @@ static void extent_alloc(struct mlz_drain *d, struct mlz_feed *f, uint64_t start
   uint64_t size = (end - start) << MLZ_GRANULE_SHIFT;
   struct mlz_live block = {.size_domain = (uint64_t)MLZ_D_MMAP << 48 | size, .stack = stack, .weight = weight};
   if (stack == MLZ_STACK_FILTERED) {
-    d->total.filtered++;
+    d->total.filtered += d->symbols.filter != NULL;
   } else {
     if (m->totals) {
       block.alloc_no = mlz_totals_row(m->totals, stack, MLZ_D_MMAP, weight, d->weights[weight]);

@@ -19,10 +19,17 @@ static inline uint64_t mlz_account_bytes(const struct mlz_drain *d, uint64_t siz
   return __builtin_expect(weight == 0, 1) ? size : (uint64_t)((double)size * d->weights[weight] + 0.5);
 }
 
+/* Blocks that are not wanted are counted where --include and --exclude say so. Those of our own package are nowhere. */
+static inline void mlz_account_filtered(struct mlz_drain *d, struct mlz_feed *f, uint64_t allocs, uint64_t frees) {
+  if (!d->symbols.filter) return;
+  f->filtered += allocs;
+  d->total.frees_filtered += frees;
+}
+
 static inline void mlz_account_freed(struct mlz_drain *d, struct mlz_feed *f, const struct mlz_live *block, bool temporary) {
   struct mlz_image *m = f->image;
   if (__builtin_expect(block->stack == MLZ_STACK_FILTERED, 0)) {
-    d->total.frees_filtered++;
+    mlz_account_filtered(d, f, 0, 1);
     return;
   }
   uint64_t size = mlz_live_size(block), bytes = mlz_account_bytes(d, size, block->weight);
@@ -69,7 +76,7 @@ static inline void mlz_account_alloc(struct mlz_drain *d, struct mlz_feed *f, st
   if (__builtin_expect(stack == MLZ_STACK_FILTERED, 0)) {
     struct mlz_live block = {.alloc_no = 0, .size_domain = (uint64_t)domain << 48 | size, .stack = stack, .weight = weight};
     if (at.at) mlz_heap_put(&m->heap, at, block);
-    f->filtered++;
+    mlz_account_filtered(d, f, 1, 0);
     return;
   }
   uint64_t number = m->next_alloc; /* a new builder begins with it */

@@ -1,5 +1,7 @@
 #include "tracer/recorder/arena.h"
 
+#include "shm/mailbox.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -13,15 +15,17 @@
 #define ARENA_BYTES_MAX (UINT64_C(64) << 30) /* virtual; pages exist only where a ring was claimed */
 
 _Static_assert(sizeof(pthread_mutex_t) <= sizeof(((struct mlz_control *)0)->recorder_mutex), "the mutex fits its line");
+_Static_assert(sizeof(pthread_mutex_t) <= sizeof(((struct mlz_mailbox *)0)->asking), "the mutex fits its place");
 
 /* glibc keeps the futex in the mutex's first word, which mlz_recorder_died reads. */
-static int mutex_take(struct mlz_control *c) {
+static int mutexes_make(struct mlz_control *c) {
   pthread_mutexattr_t attr;
   pthread_mutex_t *mutex = (pthread_mutex_t *)(void *)c->recorder_mutex;
   pthread_mutexattr_init(&attr);
   pthread_mutexattr_setpshared(&attr, PTHREAD_PROCESS_SHARED);
   pthread_mutexattr_setrobust(&attr, PTHREAD_MUTEX_ROBUST);
-  int r = pthread_mutex_init(mutex, &attr);
+  int r = pthread_mutex_init((pthread_mutex_t *)(void *)mlz_arena_mailbox(c)->asking, &attr);
+  if (r == 0) r = pthread_mutex_init(mutex, &attr);
   if (r == 0) r = pthread_mutex_lock(mutex);
   pthread_mutexattr_destroy(&attr);
   return -r;
@@ -65,7 +69,7 @@ int mlz_arena_make(struct mlz_arena *a, const char *name, uint32_t slots, uint64
   for (uint32_t rings = RINGS; (r == -ENOMEM || r == -EFBIG) && rings >= RINGS_MIN; rings /= 2) {
     if (stride * rings <= ARENA_BYTES_MAX || rings == RINGS_MIN) r = arena_try(a, stride, rings, slots);
   }
-  if (r == 0) r = mutex_take(a->control);
+  if (r == 0) r = mutexes_make(a->control);
   if (r == 0) {
     atomic_store(&a->control->sample_over, sample_over);
     a->control->follow = follow;

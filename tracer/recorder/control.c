@@ -50,7 +50,7 @@ static int fail(const char *text) {
 }
 
 static const char *take_name(const char *name, char *into, uint32_t *bytes) {
-  const char *problem = mlz_mailbox_name_problem(name, strlen(name));
+  const char *problem = mlz_mailbox_mark_problem(name, strlen(name));
   if (problem) return problem;
   *bytes = (uint32_t)strlen(name);
   memcpy(into, name, *bytes);

@@ -174,8 +174,7 @@ static inline __attribute__((always_inline)) void take(struct mlz_drain *d, stru
   f->pos = pos;
   f->allocs += took;
   f->frees += freed;
-  f->filtered += filtered;
-  d->total.frees_filtered += filtered_frees;
+  mlz_account_filtered(d, f, filtered, filtered_frees);
   m->next_alloc = next;
   if (freed) f->deep = aged * 4 > freed;
   h->blocks_free = spare;

@@ -28,7 +28,7 @@ void mlz_desk_look(struct mlz_desk *desk) {
 }
 
 static bool name_valid(const char *name, uint32_t bytes) {
-  return bytes == 0 || (bytes <= MLZ_MAILBOX_NAME_MAX && !mlz_mailbox_name_problem(name, bytes));
+  return bytes == 0 || (bytes <= MLZ_MAILBOX_NAME_MAX && !mlz_mailbox_mark_problem(name, bytes));
 }
 
 /* Nothing is done yet. */

@@ -29,6 +29,14 @@ void mlz_feed_settings(struct mlz_drain *d, struct mlz_feed *f, uint64_t word) {
   f->stale = true;
 }
 
+static bool left_out(const struct mlz_drain *d, const struct mlz_image *m, uint32_t tid) {
+  if (m->pid != d->watched) return false;
+  for (unsigned i = 0; i < d->left_out_n; i++) {
+    if (d->left_out[i] == tid) return true;
+  }
+  return false;
+}
+
 struct mlz_feed *mlz_feed_attach(struct mlz_drain *d, uint32_t index) {
   struct mlz_control *c = d->control;
   struct mlz_ring *r = mlz_arena_ring(c, index);
@@ -42,6 +50,7 @@ struct mlz_feed *mlz_feed_attach(struct mlz_drain *d, uint32_t index) {
   f->mask = c->ring_slots - 1;
   f->batch = c->ring_slots / 4 < 1024 ? c->ring_slots / 4 : 1024;
   f->image = m;
+  f->left_out = left_out(d, m, r->tid);
   f->next = m->feeds;
   m->feeds = f;
   m->n_feeds++;

@@ -43,8 +43,21 @@ static bool any(const struct mlz_patterns *p, const char *module, const char *qu
   return false;
 }
 
+/* The modules of the package that steer a recording (tracer/python), not those that read traces: what these hold is the program's. */
+static bool own(const char *module, size_t bytes) {
+  static const char *const ours[] = {"_agent", "_jupyter", "_places", "_stats", "_tracer", "_units", "pytest_plugin"};
+  static const char package[] = "memlyze.";
+  const size_t n = sizeof package - 1;
+  if (bytes <= n || memcmp(module, package, n) != 0) return false;
+  for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++) {
+    if (strlen(ours[i]) == bytes - n && memcmp(ours[i], module + n, bytes - n) == 0) return true;
+  }
+  return false;
+}
+
 unsigned mlz_filter_code(const struct mlz_filter *f, const char *module, size_t module_bytes, const char *name, size_t name_bytes) {
-  if (!mlz_filter_any(f) || module_bytes + name_bytes + 2 > TEXT_MAX) return 0;
+  if (own(module, module_bytes)) return MLZ_MATCH_EXCLUDE;
+  if (!f || module_bytes + name_bytes + 2 > TEXT_MAX) return 0;
   char of[TEXT_MAX], qualified[TEXT_MAX];
   snprintf(of, sizeof of, "%.*s", (int)module_bytes, module);
   snprintf(qualified, sizeof qualified, "%.*s%s%.*s", (int)module_bytes, module, module_bytes ? "." : "", (int)name_bytes, name);

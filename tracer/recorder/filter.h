@@ -1,4 +1,5 @@
-/* `--include` and `--exclude`: which stacks are kept, by the modules and functions on them. Recorder process, drain thread.
+/* Which stacks are kept, by the modules and functions on them: `--include` and `--exclude`, and never what our own package allocates while it
+ * steers the recording from inside the program. Recorder process, drain thread.
  *
  *   pattern  a glob (`*`, `?`, `[abc]`, `[!abc]`) that a frame matches with its module, or with `module.qualified_name`; `X.*` matches X itself, too.
  *
@@ -29,12 +30,13 @@ enum mlz_filter_match { MLZ_MATCH_INCLUDE = 1, MLZ_MATCH_EXCLUDE = 2 };
 
 static inline bool mlz_filter_any(const struct mlz_filter *f) { return f->include.n || f->exclude.n; }
 
-/* Which patterns a frame of this code matches: bits of enum mlz_filter_match. An empty module: not known, the name alone counts. */
+/* Which patterns a frame of this code matches: bits of enum mlz_filter_match. An empty module: not known, the name alone counts. `f`: NULL where
+ * there are no patterns. */
 unsigned mlz_filter_code(const struct mlz_filter *f, const char *module, size_t module_bytes, const char *name, size_t name_bytes);
 
 /* Is a stack kept? `all`: the matches of its frames together; `innermost`: of that one. Without a frame both are 0. */
 static inline bool mlz_filter_keeps(const struct mlz_filter *f, unsigned all, unsigned innermost) {
-  return !(innermost & MLZ_MATCH_EXCLUDE) && (f->include.n == 0 || (all & MLZ_MATCH_INCLUDE));
+  return !(innermost & MLZ_MATCH_EXCLUDE) && (!f || f->include.n == 0 || (all & MLZ_MATCH_INCLUDE));
 }
 
 #endif

@@ -271,6 +271,8 @@ static int begin(struct recording *r) {
   mlz_symbols_set_filter(&r->drain.symbols, &r->options.filter);
   mlz_desk_init(&r->desk, r->arena.control, (uint32_t)r->launch.pid);
   r->drain.watched = r->serve.pid;
+  r->drain.left_out = r->options.left_out;
+  r->drain.left_out_n = r->options.left_out_n;
   if (serving) mlz_serve_say("ready", r->session.path);
   return 0;
 }

@@ -38,6 +38,7 @@ enum id {
   ID_VERSION,
   ID_NATIVE,
   ID_SERVE,
+  ID_LEAVE_OUT,
   ID_LATER, /* of the contract, not in this version */
 };
 
@@ -201,6 +202,9 @@ static const char *take(struct mlz_options *o, int id, const char *value) {
     return NULL;
   case ID_SERVE:
     return mlz_option_count(value, 1, INT32_MAX, &o->serve) ? NULL : "must be the number of a process";
+  case ID_LEAVE_OUT:
+    if (o->left_out_n == MLZ_OPTIONS_LEFT_OUT) return "is one thread too many";
+    return mlz_option_count(value, 1, INT32_MAX, &o->left_out[o->left_out_n]) ? (o->left_out_n++, NULL) : "must be the number of a thread";
   default:
     return "is not in this version";
   }

@@ -8,6 +8,8 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#define MLZ_OPTIONS_LEFT_OUT 256u
+
 struct mlz_options {
   const char *output;
   bool force;
@@ -21,8 +23,9 @@ struct mlz_options {
   uint32_t max_events;      /* as given; mlz_options_slots rounds it */
   struct mlz_filter filter; /* pointers into argv */
   bool drop, python, malloc, follow, wait_all, quiet, verbose;
-  uint32_t serve; /* pid; 0: none. There is no COMMAND then (serve.h) */
-  char **command; /* in argv; NULL-terminated */
+  uint32_t serve;                                      /* pid; 0: none. There is no COMMAND then (serve.h) */
+  uint32_t left_out[MLZ_OPTIONS_LEFT_OUT], left_out_n; /* threads of that process whose allocations are not wanted */
+  char **command;                                      /* in argv; NULL-terminated */
 };
 
 enum mlz_options_outcome { MLZ_OPTIONS_RUN = 0, MLZ_OPTIONS_HELP = 1, MLZ_OPTIONS_VERSION = 2 };

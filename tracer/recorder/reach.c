@@ -135,5 +135,5 @@ void mlz_reach_close(struct mlz_reach *r) {
 }
 
 int mlz_reach_ask(struct mlz_reach *r, const struct mlz_request *request, uint64_t *ns, char *err, size_t err_size) {
-  return mlz_mailbox_ask(r->fd, r->control, request, NULL, ns, err, err_size);
+  return mlz_mailbox_ask(r->control, request, NULL, ns, err, err_size);
 }

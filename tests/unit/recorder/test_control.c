@@ -71,6 +71,18 @@ Test(names, bad_ones) {
   cr_assert_str_eq(mlz_mailbox_name_problem("a\0b", 3), "has a control character");
 }
 
+static const char *mark_problem(const char *name) { return mlz_mailbox_mark_problem(name, strlen(name)); }
+
+Test(names, marks_are_no_times) {
+  static const char *const times[] = {"end",    "peak",    "50%", "0 %", "1.5s",  ".5s", "5.ms",
+                                      "200 ns", " 3 min ", "7H",  "10m", "100us", "250%"};
+  static const char *const names[] = {"start",       "stop",   "Peak", "ends", "s", "%",     "1.5", "100",
+                                      "1.5 s later", "step 1", "1s2",  ".",    "h", "12e3s", "-1s"};
+  for (size_t i = 0; i < sizeof times / sizeof times[0]; i++) cr_expect_not_null(mark_problem(times[i]), "%s", times[i]);
+  for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) cr_expect_null(mark_problem(names[i]), "%s", names[i]);
+  cr_assert_str_eq(mark_problem(""), "is empty");
+}
+
 /* ---- changes ---- */
 
 Test(changes, are_listed_once) {

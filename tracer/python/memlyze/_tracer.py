@@ -142,8 +142,12 @@ def _file_of(recorder: int) -> Optional[str]:
 
 def _read_stats(path: str) -> Dict[str, Any]:
     """`memlyze stats --json` of a file. A child like any other: inside `memlyze record` it is one of the processes of the trace."""
-    import subprocess
-    done = subprocess.run([_places.program("stats"), "--json", path], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        import subprocess
+        tool = _places.program("stats")
+    except (ImportError, OSError) as error:  # another root since the start, say
+        raise OSError("%s: the trace was written, but memlyze-stats cannot be run to sum it up: %s" % (path, error)) from None
+    done = subprocess.run([tool, "--json", path], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     return _answer(done.stdout, path, done.stderr.decode(errors="replace").strip())
 
 

@@ -1,0 +1,162 @@
+"""What the package itself does is not in the trace, and goes on where a program can no longer reach files."""
+import os
+import subprocess
+
+from harness import BUILD, MEMLYZE, PYTHONS, TESTS, Skip, case, clean_env, execute, lines_of, run, same, tool
+
+PACKAGE = os.path.join(os.path.dirname(TESTS), 'tracer', 'python')
+
+
+def python(interpreter, text, *arguments, runner=(), status=0):
+    with open('program.py', 'w', encoding='utf-8') as file:
+        file.write(text)
+    env = clean_env(MEMLYZE_HOME=BUILD, PYTHONPATH=PACKAGE, PYTHONDONTWRITEBYTECODE='1')
+    result = execute([*runner, interpreter, '-W', 'ignore', 'program.py', *arguments], env=env)
+    same('exit status; %s%s' % (result.stdout[-3000:], result.stderr[-3000:]), result.returncode, status)
+    return result
+
+
+# Every call of the package, between blocks of known lines. The names are made beforehand, and given by position: so the lines that call allocate nothing.
+EVERY_CALL = '''
+import memlyze
+UNIT = b"x"
+NAMES = ["mark %d" % n for n in range(40)]
+
+def calls(tracer, name, other):  # @calls
+    tracer.mark(name)
+    memlyze.mark(other)
+    tracer.snapshot()
+    memlyze.snapshot(name)
+    tracer.set_sample_rate(1.0)
+    memlyze.set_sample_rate(1)
+    tracer.pause()
+    memlyze.resume()
+    memlyze.pause()
+    tracer.resume()
+    memlyze.is_recording()
+    memlyze.current()  # @calls-end
+
+def mine(size):
+    return UNIT * size  # @mine
+
+def main():
+    tracer = memlyze.start("trace.mlyze", 1.0, 10)
+    a = mine(1000)
+    n = 0
+    while n < 20:
+        calls(tracer, NAMES[n], NAMES[n + 20])
+        n += 1
+    b = mine(2000)
+    tracer.stop()
+    return a, b
+
+kept = main()
+'''
+
+
+def only_the_program(*when):
+    for by in ('alloc-count', 'peak-bytes', 'live-bytes'):
+        top = tool('top', '-n', '0', '--by', by, *when)
+        sites = {(os.path.basename(s['file']), s['line']): (s['alloc_count'], s['alloc_bytes'], s['live_count']) for s in top['sites']}
+        lines = lines_of('program.py')
+        same('mine by ' + by, sites.pop(('program.py', lines['mine'])), (2, 33 + 1000 + 33 + 2000, 2))
+        # Before 3.11 the frames of main's own calls lie on the lines that call.
+        same('nothing else by ' + by, [s for s in sites if s[0] != 'program.py' or lines['calls'] <= s[1] <= lines['calls-end']], [])
+        key = 'count' if by == 'alloc-count' else 'bytes'
+        same('total by ' + by, top['total'][key], sum(s[{'alloc-count': 'alloc_count', 'peak-bytes': 'peak_bytes', 'live-bytes': 'live_bytes'}[by]] for s in top['sites']))
+
+
+@case(each=PYTHONS)
+def nothing_of_the_package_in_a_trace(interpreter):
+    python(interpreter, EVERY_CALL)
+    only_the_program()
+    stats = tool('stats')
+    same('marks and snapshots', (stats['events']['marks'], stats['events']['snapshots']), (40, 40))
+    assert stats['blocks']['allocated'] == stats['events']['allocs'] <= 4, stats
+    same('nothing was filtered', stats['counters']['allocations_filtered'], 0)
+    same('leaks', [s['line'] for s in tool('leaks')['sites'] if s['file'].endswith('.py') and 'program.py' not in s['file']], [])
+
+
+@case(each=PYTHONS)
+def nothing_of_the_package_inside_memlyze_record(interpreter):
+    python(interpreter, EVERY_CALL, runner=[MEMLYZE, 'record', '--quiet', '-f', '-o', 'trace.mlyze'])
+    top = tool('top', '-n', '0', '--by', 'alloc-count', '--from', 'start', '--to', 'stop')
+    files = {s['file'] for s in top['sites'] if s['alloc_count']}
+    same('files', {os.path.basename(f) for f in files}, {'program.py'})
+
+
+STATS = '''
+import json, memlyze
+with memlyze.start("trace.mlyze") as tracer:
+    kept = [bytes(1000)]
+stats = memlyze.start("trace.mlyze", overwrite=True).stop()
+assert json.loads(json.dumps(stats)) == stats == json.loads(stats.json(indent=1)) and isinstance(stats, dict)
+assert stats.threads[0].name == stats["threads"][0]["name"] and stats.processes[0].command
+assert sorted(stats) == sorted(json.loads(stats.json())) and dict(stats) == stats
+'''
+
+
+@case(each=PYTHONS)
+def stats_are_plain_data_with_attributes(interpreter):
+    python(interpreter, STATS)
+    inside = STATS.replace('with memlyze', 'stats = memlyze.start(); stats = stats.stop()\nwith memlyze').replace('stats = memlyze.start("trace.mlyze", overwrite=True).stop()', '')
+    python(interpreter, inside, runner=[MEMLYZE, 'record', '--quiet', '-f'])
+
+
+WRONG_NAMES = '''
+import memlyze
+with memlyze.start("trace.mlyze") as tracer:
+    for name in ("peak", "end", "50%", "1.5s", "200 ms"):
+        for call in (tracer.mark, tracer.snapshot, memlyze.mark, memlyze.snapshot):
+            try:
+                call(name)
+            except ValueError as error:
+                assert "peak, end, 50% or 1.5s" in str(error), error
+            else:
+                raise SystemExit(name)
+    tracer.mark("start"), tracer.mark("peak 1")
+'''
+
+
+@case
+def a_mark_is_no_time():
+    python(PYTHONS[-1][1], WRONG_NAMES)
+    same('marks', tool('stats')['events']['marks'], 2)
+
+
+ELSEWHERE = '''
+import ctypes, json, os, sys, threading, memlyze
+how = sys.argv[1]
+ctypes.CDLL("libgcc_s.so.1")  # a thread's end needs it, and it is not in the new root
+tracer = memlyze.start("trace.mlyze")
+memlyze.mark("before")
+os.mkdir("jail")
+if "root" in how:
+    os.chroot("jail"); os.chdir("/")
+if "user" in how:
+    os.setgid(65534); os.setuid(65534)
+kept = [bytes(1000) for n in range(100)]
+tracer.mark("after"); tracer.snapshot("both"); tracer.set_sample_rate(0.5); tracer.set_sample_rate(1.0)
+thread = threading.Thread(target=lambda: tracer.mark("of a thread"))
+thread.start(); thread.join()
+child = os.fork()
+if child == 0:
+    memlyze.mark("of a child")
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+stats = tracer.stop()
+print(json.dumps([stats.events.marks, stats.events.snapshots, stats.complete, len(stats.processes)]))
+'''
+
+
+@case(each=[('another user', 'user'), ('another root', 'root'), ('both', 'root and user')])
+def the_recorder_is_reached_from_elsewhere(how):
+    runner = []
+    if os.geteuid() != 0:
+        runner = ['unshare', '-Ur', '--map-auto'] if 'user' in how else ['unshare', '-Ur']
+        if subprocess.run([*runner, 'true'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode != 0:
+            raise Skip('neither root nor a user namespace')
+    same('marks, snapshots, complete, processes', python(PYTHONS[0][1], ELSEWHERE, how, runner=runner).stdout, '[4, 1, true, 2]\n')
+
+
+run(__name__)
