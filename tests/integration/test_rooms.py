@@ -9,9 +9,10 @@ ROOT = os.path.dirname(TESTS)
 MAY = {
     'shm': ('shm',),
     'formats': ('formats',),
+    'tracer/symbols': ('tracer/symbols',),
     'tracer/agent': ('tracer/agent', 'shm'),
-    'tracer/recorder': ('tracer/recorder', 'shm', 'formats'),
-    'analyzer': ('analyzer', 'formats'),
+    'tracer/recorder': ('tracer/recorder', 'shm', 'formats', 'tracer/symbols'),
+    'analyzer': ('analyzer', 'formats', 'tracer/symbols'),
 }
 
 

@@ -3,6 +3,7 @@
 #include "tracer/recorder/desk.h"
 #include "tracer/recorder/drain.h"
 #include "tracer/recorder/launch.h"
+#include "tracer/recorder/naming.h"
 #include "tracer/recorder/native.h"
 #include "tracer/recorder/options.h"
 #include "tracer/recorder/output.h"
@@ -21,7 +22,10 @@
 
 #define GROUP_NS UINT64_C(1000000000)
 #define GROUP_TOTALS_NS UINT64_C(60000000000) /* between snapshots there is little to write but how the counters stand */
-#define FAILED 125                            /* the recorder's own failure, as env, timeout and nohup have it */
+#define FRAME_EVENTS UINT64_C(4000000)        /* a tool reads so many in less than 0.1 s */
+#define FRAME_SHARE 0.05
+#define NAMES_NS UINT64_C(10000000000) /* what looking up the names of native frames may take at the end */
+#define FAILED 125                     /* the recorder's own failure, as env, timeout and nohup have it */
 
 struct recording {
   struct mlz_options options;
@@ -106,6 +110,13 @@ static int make_arena(struct recording *r) {
   return e;
 }
 
+/* MEMLYZE_FRAME_EVENTS is for tests: frames after so many events, whatever they cost. */
+static struct mlz_frame_rule frame_rule(void) {
+  const char *text = getenv("MEMLYZE_FRAME_EVENTS");
+  if (!text) return (struct mlz_frame_rule){.least_events = FRAME_EVENTS, .share = FRAME_SHARE};
+  return (struct mlz_frame_rule){.least_events = strtoull(text, NULL, 10), .share = 1e9};
+}
+
 /* The output file, with META in it: COMMAND's process exists, but does not run yet. */
 static int open_file(struct recording *r, char *err, size_t size) {
   int e = mlz_output_open(&r->output, r->options.output, err, size);
@@ -113,6 +124,8 @@ static int open_file(struct recording *r, char *err, size_t size) {
   json_t *meta = meta_json(r);
   e = (r->options.snapshots_only ? mlz_writer_new_totals_only : mlz_writer_new)(&r->writer, r->output.fd, meta, 0);
   json_decref(meta);
+  struct mlz_frame_rule rule = frame_rule();
+  if (e == 0 && !r->options.snapshots_only) mlz_writer_frames(r->writer, &rule); /* without memory the tools read more */
   if (e < 0) {
     snprintf(err, size, "%s: cannot be written: %s; choose another file with -o", r->options.output, strerror(-e));
     mlz_output_abandon(&r->output);
@@ -237,6 +250,7 @@ static int finish(struct recording *r) {
   if (d->first_ring == 0 && !r->serve.pid) o.untraced = mlz_launch_untraced_cause(r->options.command[0], r->arena.control);
   seal(r);
   mlz_emit_join(r->emit);
+  if (d->native) o.unnamed = mlz_naming_run(d, NAMES_NS);
   o.error = mlz_emit_error(r->emit);
   o.complete = o.error == 0;
   json_t *summary = mlz_report_summary(d, &o);

@@ -48,6 +48,7 @@ json_t *mlz_report_state(const struct mlz_drain *d) {
       {"images_refused", load(&c->images_refused)},
       {"gc_missed", load(&c->gc_missed)},
       {"execs_untraced", load(&c->execs_untraced)},
+      {"native_mismatches", load(&c->native_mismatches)},
       {"nested", t.nested},
       {"waits", t.blocked_count},
       {"rings_broken", t.broken},
@@ -76,6 +77,7 @@ json_t *mlz_report_summary(const struct mlz_drain *d, const struct mlz_outcome *
   set(j, "exit_status", (uint64_t)o->status);
   json_object_set_new(j, "complete", json_boolean(o->complete));
   set(j, "processes_cut", o->cut);
+  if (o->unnamed) set(j, "frames_unnamed", o->unnamed);
   if (o->untraced) json_object_set_new(j, "untraced_cause", json_string(o->untraced));
   return j;
 }
@@ -114,6 +116,7 @@ static void print_losses(const struct mlz_drain *d, const struct mlz_counters *t
       {load(&c->images_refused), "interpreters are of a kind that is not known: traced without Python stacks"},
       {load(&c->unaligned), "blocks are not 16-byte aligned and were not traced"},
       {load(&c->unmarked), "blocks could not be marked for lack of address space and were not traced"},
+      {load(&c->native_mismatches), "native stacks differed from a second walk without caches (MEMLYZE_NATIVE_CHECK)"},
       {load(&c->gc_missed), "garbage collections ran unseen: the program changed gc.callbacks"},
       {load(&c->execs_untraced),
        "program starts were not followed: their environment lacks our LD_PRELOAD (env -i, env={}), or they ran as another user"},
@@ -144,6 +147,11 @@ void mlz_report_print(const struct mlz_drain *d, const struct mlz_outcome *o, co
     fputs("memlyze: warning: there were allocations, but all of them were filtered out: no stack is what --include and --exclude ask for\n",
           stderr);
   print_losses(d, &t);
+  if (o->unnamed)
+    fprintf(stderr,
+            "memlyze: warning: looking up names took too long: %" PRIu64
+            " native frames stay module+offset (--symbols of the tools finds the rest)\n",
+            o->unnamed);
   if (o->cut)
     fprintf(stderr, "memlyze: warning: %u process%s still running and cut in the trace (--wait all waits for them)\n", o->cut,
             o->cut == 1 ? " was" : "es were");

@@ -14,6 +14,7 @@ struct mlz_outcome {
   int error;            /* negative errno of the file, or 0 */
   bool complete;        /* all that was published is in the file */
   unsigned cut;         /* processes that were still running */
+  uint64_t unnamed;     /* native frames whose names were not looked up in time */
   const char *untraced; /* why nothing was traced; NULL: something was */
 };
 json_t *mlz_report_summary(const struct mlz_drain *d, const struct mlz_outcome *o); /* new reference */

@@ -1,0 +1,93 @@
+#include "tracer/symbols/symbolizer.h"
+
+#include <libiberty/demangle.h>
+#include <stdlib.h>
+#include <string.h>
+
+char *mlz_symbol_demangle(const char *name) {
+  const int options = DMGL_PARAMS | DMGL_ANSI;
+  if (name[0] != '_') return NULL;
+  char *plain =
+      name[1] == 'Z' || name[1] == 'R' ? rust_demangle(name, options) : NULL; /* legacy Rust names are C++ ones with a hash at the end */
+  return plain ? plain : name[1] == 'Z' ? cplus_demangle_v3(name, options) : NULL;
+}
+
+static int compare(const void *a, const void *b) { return strcmp(a, *(const char *const *)b); }
+
+bool mlz_symbol_hidden(const char *function) {
+  static const char *const names[] = {/* sorted */
+                                      "PyMem_Calloc",
+                                      "PyMem_Malloc",
+                                      "PyMem_RawCalloc",
+                                      "PyMem_RawMalloc",
+                                      "PyMem_RawRealloc",
+                                      "PyMem_Realloc",
+                                      "PyObject_Calloc",
+                                      "PyObject_Malloc",
+                                      "PyObject_Realloc",
+                                      "_PyMem_Calloc",
+                                      "_PyMem_DebugCalloc",
+                                      "_PyMem_DebugMalloc",
+                                      "_PyMem_DebugRawAlloc",
+                                      "_PyMem_DebugRawCalloc",
+                                      "_PyMem_DebugRawMalloc",
+                                      "_PyMem_DebugRawRealloc",
+                                      "_PyMem_DebugRealloc",
+                                      "_PyMem_Malloc",
+                                      "_PyMem_MiMalloc",
+                                      "_PyMem_RawCalloc",
+                                      "_PyMem_RawMalloc",
+                                      "_PyMem_RawRealloc",
+                                      "_PyMem_Realloc",
+                                      "_PyObject_Arena",
+                                      "_PyObject_ArenaMmap",
+                                      "_PyObject_Calloc",
+                                      "_PyObject_Malloc",
+                                      "_PyObject_Realloc",
+                                      "__default_morecore",
+                                      "__libc_calloc",
+                                      "__libc_malloc",
+                                      "__libc_memalign",
+                                      "__libc_realloc",
+                                      "__mmap",
+                                      "__mremap",
+                                      "__munmap",
+                                      "__rdl_alloc",
+                                      "__rdl_alloc_zeroed",
+                                      "__rdl_realloc",
+                                      "__rust_alloc",
+                                      "__rust_alloc_zeroed",
+                                      "__rust_realloc",
+                                      "_mid_memalign",
+                                      "aligned_alloc",
+                                      "allocate_from_new_pool",
+                                      "arena_map_get",
+                                      "calloc",
+                                      "malloc",
+                                      "memalign",
+                                      "mmap",
+                                      "mmap64",
+                                      "mremap",
+                                      "munmap",
+                                      "new_arena",
+                                      "posix_memalign",
+                                      "pvalloc",
+                                      "pymalloc_alloc",
+                                      "realloc",
+                                      "reallocarray",
+                                      "valloc"};
+  static const char *const beginnings[] = {"operator new",
+                                           "operator delete",
+                                           "alloc::alloc::alloc",
+                                           "alloc::alloc::realloc",
+                                           "alloc::alloc::Global::alloc_impl",
+                                           "<alloc::alloc::Global as ",
+                                           "std::sys::alloc::",
+                                           "std::alloc::System",
+                                           "<std::alloc::System as "};
+  if (bsearch(function, names, sizeof names / sizeof *names, sizeof *names, compare)) return true;
+  for (size_t i = 0; i < sizeof beginnings / sizeof *beginnings; i++) {
+    if (strncmp(function, beginnings[i], strlen(beginnings[i])) == 0) return true;
+  }
+  return false;
+}
