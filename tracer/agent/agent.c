@@ -2,6 +2,7 @@
 
 #include "event.h"
 #include "gate.h"
+#include "native.h"
 #include "python.h"
 #include "sys.h"
 
@@ -9,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -40,6 +42,7 @@ static void prepare(void) {
   mlz_agent.trace_malloc = s & MLZ_SET_MALLOC;
   mlz_agent.trace_python = s & MLZ_SET_PYTHON;
   mlz_agent.trace_gc = s & MLZ_SET_GC;
+  if (s & MLZ_SET_NATIVE) mlz_native_start();
   mlz_agent.session_number++;
   if (!end_key_made) end_key_made = pthread_key_create(&end_key, thread_end) == 0;
 }
@@ -258,6 +261,7 @@ static void thread_end(void *arg) {
     atomic_store_explicit(&th->out.ring->ending, MLZ_RING_ENDING, memory_order_release);
     mlz_peer_wake(&mlz_agent.peer);
   }
+  if (MLZ_UNLIKELY(th->native != NULL) && th->tls == t) mlz_native_release(th);
   /* Without this, the thread could be gone while it is looked at. What belongs to another thread by now is not touched. */
   for (;;) {
     uint32_t ended = MLZ_THREAD_RUNS;
@@ -287,6 +291,7 @@ __attribute__((constructor)) static void agent_start(void) {
   t->busy = MLZ_BUSY_OWN;
   if (atomic_load_explicit(&mlz_agent.attach, memory_order_relaxed) == MLZ_AGENT_ON) {
     mlz_agent.preloaded = true;
+    mlz_agent.native_check = mlz_agent.native && getenv("MEMLYZE_NATIVE_CHECK") != NULL;
     if (mlz_agent.no_wipe) watch_forks();
     mlz_process_resolve_exec();
     mlz_python_start();

@@ -98,10 +98,12 @@ struct mlz_thread {
   bool below; /* as of the last reset: frames lie below the outermost remembered one */
 
   struct mlz_tls *tls; /* of the thread */
+  bool native_ready;   /* `native` is this thread's, and knows its ring */
 
   /* Not cleared when the memory is used again: others walk the list meanwhile. */
-  _Atomic uint32_t ended;  /* enum mlz_thread_ended */
-  struct mlz_thread *next; /* list of all, newest first */
+  _Atomic uint32_t ended;    /* enum mlz_thread_ended */
+  struct mlz_thread *next;   /* list of all, newest first */
+  struct mlz_native *native; /* native.c: what is remembered of native stacks; NULL: nothing yet. A fork's child has none */
 
   uint64_t words[MLZ_STACK_DEPTH_MAX + 8]; /* pushed frames, outermost first */
   struct mlz_known_id ids[MLZ_IDS];        /* by a hash of the address */
@@ -180,6 +182,8 @@ struct mlz_agent {
   bool trace_malloc;   /* settings that stay as they were when the image began */
   bool trace_python;
   bool trace_gc;
+  bool native;       /* native stacks are captured */
+  bool native_check; /* and compared (MEMLYZE_NATIVE_CHECK) */
   char session[256]; /* directory of the links */
   _Atomic uint32_t thread_next;
   struct mlz_thread *_Atomic threads;

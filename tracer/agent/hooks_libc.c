@@ -78,27 +78,47 @@ static inline void busy(struct mlz_tls *t, enum mlz_busy with) {
   t->busy = with;
   atomic_signal_fence(memory_order_seq_cst);
 }
-static inline void *after_alloc(struct mlz_tls *t, void *block, size_t size) {
+/* `frame`: of the exported function, in whose caller native stacks begin; NULL where there are none. */
+MLZ_INLINE void *after_alloc(struct mlz_tls *t, void *block, size_t size, const uintptr_t *frame) {
   busy(t, MLZ_BUSY_EVENT);
-  if (MLZ_LIKELY(block && mlz_agent_enter(t)) && mlz_agent.trace_malloc) mlz_record_alloc(t, MLZ_K_ALLOC, MLZ_D_MALLOC, block, size);
+  if (MLZ_LIKELY(block && mlz_agent_enter(t)) && mlz_agent.trace_malloc) mlz_record_alloc(t, MLZ_K_ALLOC, MLZ_D_MALLOC, block, size, frame);
   busy(t, MLZ_BUSY_NOT);
   return block;
 }
 
+/* Of functions that are not called so often: without a twin. */
+#define FRAME_IF_NATIVE() (MLZ_UNLIKELY(mlz_agent.native) ? MLZ_NATIVE_FRAME() : NULL)
+
+/* malloc, calloc and realloc where native stacks are captured: functions of their own, jumped to, so that the others need no frame pointer. */
+#define TWIN static __attribute__((noinline))
+
+TWIN void *native_malloc(size_t size) {
+  struct mlz_tls *t = &mlz_tls;
+  busy(t, MLZ_BUSY_INNER);
+  return after_alloc(t, next.malloc(size), size, MLZ_NATIVE_FRAME());
+}
 EXPORT void *malloc(size_t size) {
   struct mlz_tls *t = &mlz_tls;
   if (MLZ_UNLIKELY(!ready())) return early_alloc(size);
   if (!reports(t)) return next.malloc(size);
+  if (MLZ_UNLIKELY(mlz_agent.native)) return native_malloc(size);
   busy(t, MLZ_BUSY_INNER);
-  return after_alloc(t, next.malloc(size), size);
+  return after_alloc(t, next.malloc(size), size, NULL);
+}
+
+TWIN void *native_calloc(size_t n, size_t size) {
+  struct mlz_tls *t = &mlz_tls;
+  busy(t, MLZ_BUSY_INNER);
+  return after_alloc(t, next.calloc(n, size), n * size, MLZ_NATIVE_FRAME());
 }
 
 EXPORT void *calloc(size_t n, size_t size) {
   struct mlz_tls *t = &mlz_tls;
   if (MLZ_UNLIKELY(!ready())) return early_alloc(n * size); /* static memory is zero */
   if (!reports(t)) return next.calloc(n, size);
+  if (MLZ_UNLIKELY(mlz_agent.native)) return native_calloc(n, size);
   busy(t, MLZ_BUSY_INNER);
-  return after_alloc(t, next.calloc(n, size), n * size);
+  return after_alloc(t, next.calloc(n, size), n * size, NULL);
 }
 
 static MLZ_COLD void *early_realloc(void *old, size_t size) {
@@ -109,6 +129,19 @@ static MLZ_COLD void *early_realloc(void *old, size_t size) {
   return block;
 }
 
+MLZ_INLINE void *traced_realloc(struct mlz_tls *t, void *old, size_t size, const uintptr_t *frame) {
+  busy(t, old ? MLZ_BUSY_EVENT : MLZ_BUSY_INNER);
+  if (!old) return after_alloc(t, next.realloc(old, size), size, frame);
+  bool begun = mlz_agent_enter(t) && mlz_record_realloc_begin(t, MLZ_D_MALLOC, old);
+  busy(t, MLZ_BUSY_INNER);
+  void *block = next.realloc(old, size);
+  busy(t, MLZ_BUSY_EVENT);
+  if (mlz_agent_enter(t)) mlz_record_realloc_end(t, MLZ_D_MALLOC, begun, old, block, size, frame);
+  busy(t, MLZ_BUSY_NOT);
+  return block;
+}
+TWIN void *native_realloc(void *old, size_t size) { return traced_realloc(&mlz_tls, old, size, MLZ_NATIVE_FRAME()); }
+
 EXPORT void *realloc(void *old, size_t size) {
   struct mlz_tls *t = &mlz_tls;
   if (MLZ_UNLIKELY(is_early(old))) return early_realloc(old, size);
@@ -117,15 +150,8 @@ EXPORT void *realloc(void *old, size_t size) {
     if (old) mlz_record_free_inside(t, MLZ_D_MALLOC, old);
     return next.realloc(old, size);
   }
-  busy(t, old ? MLZ_BUSY_EVENT : MLZ_BUSY_INNER);
-  if (!old) return after_alloc(t, next.realloc(old, size), size);
-  bool begun = mlz_agent_enter(t) && mlz_record_realloc_begin(t, MLZ_D_MALLOC, old);
-  busy(t, MLZ_BUSY_INNER);
-  void *block = next.realloc(old, size);
-  busy(t, MLZ_BUSY_EVENT);
-  if (mlz_agent_enter(t)) mlz_record_realloc_end(t, MLZ_D_MALLOC, begun, old, block, size);
-  busy(t, MLZ_BUSY_NOT);
-  return block;
+  if (MLZ_UNLIKELY(mlz_agent.native)) return native_realloc(old, size);
+  return traced_realloc(t, old, size, NULL);
 }
 
 EXPORT void *reallocarray(void *old, size_t n, size_t size) {
@@ -159,7 +185,7 @@ EXPORT int posix_memalign(void **out, size_t alignment, size_t size) {
   if (!reports(t)) return next.posix_memalign(out, alignment, size);
   busy(t, MLZ_BUSY_INNER);
   int r = next.posix_memalign(out, alignment, size);
-  after_alloc(t, r == 0 ? *out : NULL, size);
+  after_alloc(t, r == 0 ? *out : NULL, size, FRAME_IF_NATIVE());
   return r;
 }
 
@@ -169,7 +195,7 @@ EXPORT int posix_memalign(void **out, size_t alignment, size_t size) {
     if (!ready()) return NULL;                                                                                                             \
     if (!reports(t)) return next.name(alignment, size);                                                                                    \
     busy(t, MLZ_BUSY_INNER);                                                                                                               \
-    return after_alloc(t, next.name(alignment, size), size);                                                                               \
+    return after_alloc(t, next.name(alignment, size), size, FRAME_IF_NATIVE());                                                            \
   }
 ALIGNED(aligned_alloc)
 ALIGNED(memalign)
@@ -180,7 +206,7 @@ ALIGNED(memalign)
     if (!ready()) return NULL;                                                                                                             \
     if (!reports(t)) return next.name(size);                                                                                               \
     busy(t, MLZ_BUSY_INNER);                                                                                                               \
-    return after_alloc(t, next.name(size), recorded);                                                                                      \
+    return after_alloc(t, next.name(size), recorded, FRAME_IF_NATIVE());                                                                   \
   }
 PAGED(valloc, size)
 PAGED(pvalloc, (size + PAGE - 1) & ~(size_t)(PAGE - 1))
@@ -189,9 +215,13 @@ PAGED(pvalloc, (size + PAGE - 1) & ~(size_t)(PAGE - 1))
 
 static size_t pages(size_t bytes) { return (bytes + PAGE - 1) & ~(size_t)(PAGE - 1); }
 
-static void record_mmap(struct mlz_tls *t, void *address, size_t bytes) {
+static void record_mmap(struct mlz_tls *t, void *address, size_t bytes, const uintptr_t *frame) {
   if (!mlz_agent_enter(t) || (t->settings & MLZ_SET_PAUSED)) return;
   const char *ts = mlz_record_tstate(t->thread, MLZ_D_MMAP);
+  if (frame && !mlz_native_capture(t, frame, ts)) {
+    mlz_event_lost(t->thread, false);
+    return;
+  }
   mlz_event_alloc(t, MLZ_K_MMAP, mlz_python_stack(t, ts), MLZ_D_MMAP, address, pages(bytes), ts != NULL);
 }
 static void record_munmap(struct mlz_tls *t, void *address, size_t bytes) {
@@ -213,7 +243,7 @@ EXPORT void *mmap(void *address, size_t bytes, int protection, int flags, int fd
   busy(t, MLZ_BUSY_INNER);
   void *m = next.mmap(address, bytes, protection, flags, fd, offset);
   busy(t, MLZ_BUSY_EVENT);
-  if (m != MAP_FAILED) record_mmap(t, m, bytes);
+  if (m != MAP_FAILED) record_mmap(t, m, bytes, FRAME_IF_NATIVE());
   busy(t, MLZ_BUSY_NOT);
   return m;
 }
@@ -253,11 +283,11 @@ EXPORT void *mremap(void *address, size_t old_bytes, size_t bytes, int flags, ..
   busy(t, MLZ_BUSY_EVENT);
   if (m == MAP_FAILED) {
     int saved = errno;
-    if (may_move && !keeps_old) record_mmap(t, address, old_bytes);
+    if (may_move && !keeps_old) record_mmap(t, address, old_bytes, FRAME_IF_NATIVE());
     errno = saved;
   } else {
     if (!may_move) record_munmap(t, address, old_bytes);
-    record_mmap(t, m, bytes);
+    record_mmap(t, m, bytes, FRAME_IF_NATIVE());
   }
   busy(t, MLZ_BUSY_NOT);
   return m;

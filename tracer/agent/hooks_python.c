@@ -8,18 +8,20 @@
 static struct mlz_py_allocator inner[2][3];
 static unsigned generation_now;
 
-MLZ_INLINE void *after_alloc(struct mlz_tls *t, void *block, size_t size, unsigned domain) {
+MLZ_INLINE void *after_alloc(struct mlz_tls *t, void *block, size_t size, unsigned domain, const uintptr_t *frame) {
   t->busy = MLZ_BUSY_EVENT;
   atomic_signal_fence(memory_order_seq_cst);
-  if (MLZ_LIKELY(block && mlz_agent_enter(t))) mlz_record_alloc(t, MLZ_K_ALLOC, domain, block, size);
+  if (MLZ_LIKELY(block && mlz_agent_enter(t))) mlz_record_alloc(t, MLZ_K_ALLOC, domain, block, size, frame);
   atomic_signal_fence(memory_order_seq_cst);
   t->busy = MLZ_BUSY_NOT;
   return block;
 }
 
-void *mlz_python_alloc_any(struct mlz_tls *t, void *block, size_t size, unsigned domain) { return after_alloc(t, block, size, domain); }
+void *mlz_python_alloc_any(struct mlz_tls *t, void *block, size_t size, unsigned domain) {
+  return after_alloc(t, block, size, domain, NULL);
+}
 
-MLZ_INLINE void *hook_malloc(struct mlz_py_allocator *in, size_t size, unsigned domain) {
+MLZ_INLINE void *hook_malloc(struct mlz_py_allocator *in, size_t size, unsigned domain, const uintptr_t *frame) {
   struct mlz_tls *t = &mlz_tls;
   if (MLZ_UNLIKELY(t->busy)) {
     mlz_record_nested(t);
@@ -27,11 +29,11 @@ MLZ_INLINE void *hook_malloc(struct mlz_py_allocator *in, size_t size, unsigned 
   }
   t->busy = MLZ_BUSY_INNER;
   atomic_signal_fence(memory_order_seq_cst);
-  return after_alloc(t, in->malloc(in->ctx, size), size, domain);
+  return after_alloc(t, in->malloc(in->ctx, size), size, domain, frame);
 }
-void *mlz_python_malloc_any(struct mlz_py_allocator *in, size_t size, unsigned domain) { return hook_malloc(in, size, domain); }
+void *mlz_python_malloc_any(struct mlz_py_allocator *in, size_t size, unsigned domain) { return hook_malloc(in, size, domain, NULL); }
 
-MLZ_INLINE void *hook_calloc(struct mlz_py_allocator *in, size_t n, size_t size, unsigned domain) {
+MLZ_INLINE void *hook_calloc(struct mlz_py_allocator *in, size_t n, size_t size, unsigned domain, const uintptr_t *frame) {
   struct mlz_tls *t = &mlz_tls;
   if (MLZ_UNLIKELY(t->busy)) {
     mlz_record_nested(t);
@@ -39,21 +41,21 @@ MLZ_INLINE void *hook_calloc(struct mlz_py_allocator *in, size_t n, size_t size,
   }
   t->busy = MLZ_BUSY_INNER;
   atomic_signal_fence(memory_order_seq_cst);
-  return after_alloc(t, in->calloc(in->ctx, n, size), n * size, domain);
+  return after_alloc(t, in->calloc(in->ctx, n, size), n * size, domain, frame);
 }
 void *mlz_python_calloc_any(struct mlz_py_allocator *in, size_t n, size_t size, unsigned domain) {
-  return hook_calloc(in, n, size, domain);
+  return hook_calloc(in, n, size, domain, NULL);
 }
 
 void *mlz_python_realloc_any(struct mlz_tls *t, void *old, void *block, size_t size, unsigned domain) {
   t->busy = MLZ_BUSY_EVENT;
-  if (mlz_agent_enter(t)) mlz_record_realloc_end(t, domain, true, old, block, size ? size : 1);
+  if (mlz_agent_enter(t)) mlz_record_realloc_end(t, domain, true, old, block, size ? size : 1, NULL);
   atomic_signal_fence(memory_order_seq_cst);
   t->busy = MLZ_BUSY_NOT;
   return block;
 }
 
-MLZ_INLINE void *hook_realloc(struct mlz_py_allocator *in, void *old, size_t size, unsigned domain) {
+MLZ_INLINE void *hook_realloc(struct mlz_py_allocator *in, void *old, size_t size, unsigned domain, const uintptr_t *frame) {
   struct mlz_tls *t = &mlz_tls;
   if (MLZ_UNLIKELY(t->busy)) {
     mlz_record_nested(t);
@@ -62,18 +64,18 @@ MLZ_INLINE void *hook_realloc(struct mlz_py_allocator *in, void *old, size_t siz
   }
   t->busy = old ? MLZ_BUSY_EVENT : MLZ_BUSY_INNER;
   atomic_signal_fence(memory_order_seq_cst);
-  if (!old) return after_alloc(t, in->realloc(in->ctx, old, size), size, domain);
+  if (!old) return after_alloc(t, in->realloc(in->ctx, old, size), size, domain, frame);
   bool begun = mlz_agent_enter(t) && mlz_record_realloc_begin(t, domain, old);
   t->busy = MLZ_BUSY_INNER;
   void *block = in->realloc(in->ctx, old, size);
   t->busy = MLZ_BUSY_EVENT;
-  if (mlz_agent_enter(t)) mlz_record_realloc_end(t, domain, begun, old, block, size ? size : 1);
+  if (mlz_agent_enter(t)) mlz_record_realloc_end(t, domain, begun, old, block, size ? size : 1, frame);
   atomic_signal_fence(memory_order_seq_cst);
   t->busy = MLZ_BUSY_NOT;
   return block;
 }
 void *mlz_python_realloc_whole(struct mlz_py_allocator *in, void *old, size_t size, unsigned domain) {
-  return hook_realloc(in, old, size, domain);
+  return hook_realloc(in, old, size, domain, NULL);
 }
 
 /* ---- where some allocations are passed over ---- */
@@ -160,10 +162,14 @@ MLZ_INLINE void hook_free(struct mlz_py_allocator *in, void *block, unsigned dom
     in->free(in->ctx, block);
 }
 
+/* Each twice: with native stacks the hooks have frame pointers. */
+#define ALLOCATING(name, domain, frame)                                                                                                    \
+  static void *name##_malloc(void *ctx, size_t size) { return hook_malloc(ctx, size, domain, frame); }                                     \
+  static void *name##_calloc(void *ctx, size_t n, size_t size) { return hook_calloc(ctx, n, size, domain, frame); }                        \
+  static void *name##_realloc(void *ctx, void *old, size_t size) { return hook_realloc(ctx, old, size, domain, frame); }
 #define HOOKS(name, domain, release)                                                                                                       \
-  static void *name##_malloc(void *ctx, size_t size) { return hook_malloc(ctx, size, domain); }                                            \
-  static void *name##_calloc(void *ctx, size_t n, size_t size) { return hook_calloc(ctx, n, size, domain); }                               \
-  static void *name##_realloc(void *ctx, void *old, size_t size) { return hook_realloc(ctx, old, size, domain); }                          \
+  ALLOCATING(name, domain, NULL)                                                                                                           \
+  ALLOCATING(name##_native, domain, MLZ_NATIVE_FRAME())                                                                                    \
   static void name##_free(void *ctx, void *block) { release(ctx, block, domain); }
 
 HOOKS(raw, MLZ_D_RAW, hook_free_any)
@@ -176,10 +182,18 @@ static struct mlz_py_allocator hooks[3] = {
     {NULL, obj_malloc, obj_calloc, obj_realloc, obj_free},
 };
 
+static const struct mlz_py_allocator hooks_native[3] = {
+    {NULL, raw_native_malloc, raw_native_calloc, raw_native_realloc, raw_free},
+    {NULL, mem_native_malloc, mem_native_calloc, mem_native_realloc, mem_free},
+    {NULL, obj_native_malloc, obj_native_calloc, obj_native_realloc, obj_free},
+};
+
 static void install(unsigned generation) {
   generation_now = generation;
   const struct mlz_stack_reader *reader = mlz_python.reader;
-  if (reader) {
+  if (mlz_agent.native) {
+    memcpy(hooks, hooks_native, sizeof(hooks));
+  } else if (reader) {
     hooks[MLZ_D_OBJ].malloc = reader->obj_malloc;
     hooks[MLZ_D_OBJ].realloc = reader->obj_realloc;
     hooks[MLZ_D_MEM].malloc = reader->mem_malloc;

@@ -10,6 +10,7 @@
 #include "event.h"
 #include "gate.h"
 #include "modules.h"
+#include "native.h"
 #include "python.h"
 #include "sys.h"
 
@@ -102,6 +103,7 @@ static bool wait_settled(struct mlz_thread *own) {
 static void empty_thread(struct mlz_thread *th) {
   uintptr_t from = ((uintptr_t)th->words + PAGE - 1) & ~(uintptr_t)(PAGE - 1), to = (uintptr_t)(th + 1) & ~(uintptr_t)(PAGE - 1);
   if (th->out.ring) mlz_session_unmap(th->out.ring);
+  mlz_native_release(th);
   memset(th, 0, offsetof(struct mlz_thread, ended));
   mlz_sys3(SYS_madvise, (long)from, (long)(to - from), MADV_DONTNEED);
   atomic_store_explicit(&th->ended, MLZ_THREAD_FREE, memory_order_release);

@@ -1,6 +1,7 @@
 #include "python.h"
 
 #include "event.h"
+#include "native.h"
 #include "sys.h"
 
 #include <dlfcn.h>
@@ -89,7 +90,8 @@ void mlz_python_start(void) {
   bool walkable = py->layout && mlz_python_layout_published(py->layout, py->runtime) && py->extra_request && py->extra_set &&
                   py->dict_get && py->intern && py->err_fetch && py->err_restore && py->type_code && py->type_unicode && py->type_bytes &&
                   (py->layout->minor > 11 || py->tstate_global);
-  py->reader = walkable ? mlz_stack_reader_for(py->layout->minor) : NULL;
+  py->reader = walkable ? mlz_stack_reader_for(py->layout->minor, mlz_agent.native) : NULL;
+  if (mlz_agent.native) mlz_native_python();
   /* Free-threaded: there is no GIL that mem and obj events are under. Marks are changed atomically, nobody takes the quick way. */
   if (strstr(version, "free-threading")) mlz_marks_atomic[MLZ_MARKS_PLAIN] = true;
   atomic_store(&py->state, MLZ_PY_NEW);

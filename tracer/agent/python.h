@@ -147,7 +147,9 @@ void mlz_gc_leave(void);   /* takes the callback out */
 /* stack.c: what is compiled for each layout of frames. */
 struct mlz_stack_reader {
   mlz_capture_function *capture;
-  /* Hooks with the walk in them (hooks_quick.h). */
+  bool (*bare)(
+      const char *tstate); /* for native stacks: the innermost loop of the interpreter runs no frame yet, or none any more. NULL: never */
+  /* Hooks with the walk in them (hooks_quick.h). NULL with native stacks. */
   void *(*obj_malloc)(void *ctx, size_t size);
   void *(*obj_realloc)(void *ctx, void *old, size_t size);
   void *(*mem_malloc)(void *ctx, size_t size);
@@ -157,7 +159,7 @@ struct mlz_stack_reader {
   void *(*obj_after)(void *block, size_t size);
   void *(*mem_after)(void *block, size_t size);
 };
-const struct mlz_stack_reader *mlz_stack_reader_for(unsigned minor); /* NULL: none */
+const struct mlz_stack_reader *mlz_stack_reader_for(unsigned minor, bool native); /* NULL: none; native: frames carry MLZ_FRAME_INLINED */
 
 /* hooks_python.c: what those hooks leave to others. First where the allocator has done its work, t->busy is EVENT and the event is due;
  * they return `block`. */

@@ -7,6 +7,7 @@
 
 #include "event.h"
 #include "gate.h"
+#include "native.h"
 #include "python.h"
 
 MLZ_INLINE bool mlz_domain_gil(unsigned domain) { return domain == MLZ_D_MEM || domain == MLZ_D_OBJ; }
@@ -21,8 +22,9 @@ MLZ_INLINE const char *mlz_record_tstate(struct mlz_thread *th, unsigned domain)
 
 MLZ_COLD void mlz_record_refuse(struct mlz_tls *t, _Atomic uint64_t *counter) __attribute__((visibility("hidden")));
 
-/* The new block of an allocation, `kind` ALLOC or REALLOC_END. False: it was not recorded. */
-MLZ_INLINE bool mlz_record_alloc(struct mlz_tls *t, unsigned kind, unsigned domain, void *block, size_t size) {
+/* The new block of an allocation, `kind` ALLOC or REALLOC_END; `frame`: MLZ_NATIVE_FRAME of the outermost hook where native stacks are captured, else
+ * NULL. False: it was not recorded. */
+MLZ_INLINE bool mlz_record_alloc(struct mlz_tls *t, unsigned kind, unsigned domain, void *block, size_t size, const uintptr_t *frame) {
   struct mlz_thread *th = t->thread;
   const char *ts = mlz_record_tstate(th, domain);
   if (ts || mlz_domain_gil(domain)) {
@@ -33,6 +35,11 @@ MLZ_INLINE bool mlz_record_alloc(struct mlz_tls *t, unsigned kind, unsigned doma
   if (answer == MLZ_GATE_PASS) return false;
   if (MLZ_UNLIKELY((uintptr_t)block & 15)) {
     mlz_record_refuse(t, &mlz_agent_control()->unaligned);
+    return false;
+  }
+  if (frame && MLZ_UNLIKELY(!mlz_native_capture(t, frame, ts))) {
+    mlz_event_lost(th, false);
+    t->last_block = NULL;
     return false;
   }
   bool detached = !ts && !mlz_domain_gil(domain); /* numpy's zeros, hashlib and others allocate with the GIL released */
@@ -115,9 +122,10 @@ MLZ_INLINE bool mlz_record_realloc_begin(struct mlz_tls *t, unsigned domain, voi
   return mlz_event_free(t, MLZ_K_REALLOC_BEGIN, domain, old, mlz_record_gil(t->thread, domain));
 }
 void mlz_record_realloc_close(struct mlz_tls *t, unsigned domain, void *old, unsigned flag) __attribute__((visibility("hidden")));
-MLZ_INLINE void mlz_record_realloc_end(struct mlz_tls *t, unsigned domain, bool begun, void *old, void *block, size_t size) {
+MLZ_INLINE void mlz_record_realloc_end(struct mlz_tls *t, unsigned domain, bool begun, void *old, void *block, size_t size,
+                                       const uintptr_t *frame) {
   if (MLZ_LIKELY(block != NULL)) {
-    if (!mlz_record_alloc(t, begun ? MLZ_K_REALLOC_END : MLZ_K_ALLOC, domain, block, size) && begun)
+    if (!mlz_record_alloc(t, begun ? MLZ_K_REALLOC_END : MLZ_K_ALLOC, domain, block, size, frame) && begun)
       mlz_record_realloc_close(t, domain, old, MLZ_F_ZERO);
   } else if (begun) {
     mlz_record_realloc_close(t, domain, old, size ? MLZ_F_FAILED : MLZ_F_ZERO);

@@ -37,6 +37,7 @@
 #define CODE 32
 #define INSTR 56
 #define OWNER 69
+#define ENTRY 68
 #define CODE_START 184
 #define TRACEABLE 168
 #define EXTRA 176
@@ -83,10 +84,12 @@
 #define CODE_MASK(p) ((const char *)((uintptr_t)(p) & ~(uintptr_t)3))
 #include "stack_walk.h"
 
-const struct mlz_stack_reader *mlz_stack_reader_for(unsigned minor) {
-#define READER(layout)                                                                                                                     \
+const struct mlz_stack_reader *mlz_stack_reader_for(unsigned minor, bool native) {
+#define READER(layout, walk, is_bare)                                                                                                      \
   {                                                                                                                                        \
+    static const struct mlz_stack_reader with_native = {.capture = walk, .bare = is_bare};                                                 \
     static const struct mlz_stack_reader reader = {layout,                                                                                 \
+                                                   NULL,                                                                                   \
                                                    layout##_obj_malloc,                                                                    \
                                                    layout##_obj_realloc,                                                                   \
                                                    layout##_mem_malloc,                                                                    \
@@ -94,22 +97,22 @@ const struct mlz_stack_reader *mlz_stack_reader_for(unsigned minor) {
                                                    layout##_mem_realloc,                                                                   \
                                                    layout##_obj_after,                                                                     \
                                                    layout##_mem_after};                                                                    \
-    return &reader;                                                                                                                        \
+    return native ? &with_native : &reader;                                                                                                \
   }
   switch (minor) {
   case 8:
   case 9:
-    READER(capture_38)
+    READER(capture_38, capture_38, NULL)
   case 10:
-    READER(capture_310)
+    READER(capture_310, capture_310, NULL)
   case 11:
-    READER(capture_311)
+    READER(capture_311, capture_311_native, capture_311_native_bare)
   case 12:
-    READER(capture_312)
+    READER(capture_312, capture_312_native, capture_312_native_bare)
   case 13:
-    READER(capture_313)
+    READER(capture_313, capture_313_native, capture_313_native_bare)
   case 14:
-    READER(capture_314)
+    READER(capture_314, capture_314_native, capture_314_native_bare)
   default:
     return NULL;
   }

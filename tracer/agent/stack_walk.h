@@ -5,6 +5,9 @@
  *   OWNER            owner field (3.11 and later), SHIM_OWNER: owner >= that is a shim (3.12 and later)
  *   CODE_START, TRACEABLE, EXTRA   of the code object
  *   CODE_MASK        tag bits to clear (3.14), default none
+ *   ENTRY            3.11: field that says that the frame has a loop of the interpreter of its own
+ * With OWNER it includes itself once more, with NATIVE_FRAMES: the same walk for native stacks (docs/native.md), where frames say whether they run
+ * in their caller's loop. The quick hooks are not in that one.
  *
  * The caller holds the GIL; frames do not change under us. Remembered addresses are dereferenced only after a live frame's
  * `previous` was found equal to them, so a frame that is gone is never read. Predicted branches let the processor load
@@ -16,7 +19,12 @@
 
 #define WALK_PASTE2(a, b) a##b
 #define WALK_PASTE(a, b) WALK_PASTE2(a, b)
-#define FN(x) WALK_PASTE(WALK_NAME, x)
+#ifdef NATIVE_FRAMES
+#define WALK_SELF WALK_PASTE(WALK_NAME, _native)
+#else
+#define WALK_SELF WALK_NAME
+#endif
+#define FN(x) WALK_PASTE(WALK_SELF, x)
 
 static inline const char *FN(_ptr)(const char *base, size_t offset) {
   const char *p;
@@ -34,22 +42,36 @@ static inline const char *FN(_top)(const char *tstate) {
 
 static inline const char *FN(_code)(const char *frame) { return CODE_MASK(FN(_ptr)(frame, CODE)); }
 
-static inline uint64_t FN(_instr)(const char *frame) {
-#ifdef INSTR_I32
-  int32_t lasti;
-  memcpy(&lasti, frame + INSTR, sizeof(lasti));
-  return (uint64_t)(uint32_t)lasti;
-#else
-  return (uint64_t)(uintptr_t)FN(_ptr)(frame, INSTR);
-#endif
-}
-
 static inline bool FN(_shim)(const char *frame) {
 #ifdef SHIM_OWNER
   return (uint8_t)frame[OWNER] >= SHIM_OWNER;
 #else
   (void)frame;
   return false;
+#endif
+}
+
+#ifdef NATIVE_FRAMES
+/* Does it run in its caller's loop? 3.12 and later: else a shim lies between them. */
+static inline bool FN(_inlined)(const char *frame) {
+#ifdef ENTRY
+  return !frame[ENTRY];
+#else
+  const char *previous = FN(_ptr)(frame, PREVIOUS);
+  return previous && !FN(_shim)(previous);
+#endif
+}
+#endif
+
+static inline uint64_t FN(_instr)(const char *frame) {
+#if defined(NATIVE_FRAMES)
+  return (uint64_t)(uintptr_t)FN(_ptr)(frame, INSTR) | FN(_inlined)(frame); /* instructions lie at even addresses */
+#elif defined(INSTR_I32)
+  int32_t lasti;
+  memcpy(&lasti, frame + INSTR, sizeof(lasti));
+  return (uint64_t)(uint32_t)lasti;
+#else
+  return (uint64_t)(uintptr_t)FN(_ptr)(frame, INSTR);
 #endif
 }
 
@@ -83,6 +105,8 @@ static inline uint32_t FN(_offset)(const char *code, uint64_t instr) {
   (void)code;
   int32_t lasti = (int32_t)(uint32_t)instr;
   return lasti < 0 ? UINT32_MAX : (uint32_t)lasti * INSTR_SCALE; /* nothing has run yet: the line of the definition */
+#elif defined(NATIVE_FRAMES)
+  return (uint32_t)((instr & ~UINT64_C(1)) - (uint64_t)(uintptr_t)(code + CODE_START)) | (instr & 1 ? MLZ_FRAME_INLINED : 0);
 #else
   return (uint32_t)(instr - (uint64_t)(uintptr_t)(code + CODE_START));
 #endif
@@ -334,7 +358,7 @@ static MLZ_COLD unsigned FN(_odd)(struct mlz_thread *th, const char *tstate, con
   return MLZ_F_NOSTACK;
 }
 
-static unsigned WALK_NAME(struct mlz_thread *th, const char *tstate) {
+static unsigned WALK_SELF(struct mlz_thread *th, const char *tstate) {
   const char *top = FN(_top)(tstate);
   if (MLZ_UNLIKELY((FN(_ptr)(tstate, MLZ_TSTATE_INTERP) != th->interp) |
                    ((atomic_load_explicit(&mlz_agent.code_epoch, memory_order_relaxed) & 0x7fffffff) != th->seen_epoch)))
@@ -351,12 +375,31 @@ static unsigned WALK_NAME(struct mlz_thread *th, const char *tstate) {
   return MLZ_F_NOSTACK;
 }
 
+#ifdef NATIVE_FRAMES
+/* The innermost loop begins, and its frame has not, or ends, and its frame is gone. */
+static bool FN(_bare)(const char *tstate) {
+  const char *top = FN(_top)(tstate);
+  if (!top) return false;
+  return FN(_shim)(top) || (FN(_incomplete)(top, FN(_code)(top), FN(_instr)(top)) && !FN(_inlined)(top));
+}
+#else
 #include "hooks_quick.h"
+#endif
 
 #undef FN
+#undef WALK_SELF
 #undef WALK_STEP
 #undef WALK_PASTE
 #undef WALK_PASTE2
+
+#ifndef NATIVE_FRAMES
+
+#ifdef OWNER
+#define NATIVE_FRAMES
+#include "stack_walk.h"
+#undef NATIVE_FRAMES
+#endif
+
 #undef WALK_NAME
 #undef TSTATE_FRAME
 #undef CFRAME_FRAME
@@ -370,4 +413,7 @@ static unsigned WALK_NAME(struct mlz_thread *th, const char *tstate) {
 #undef CODE_START
 #undef TRACEABLE
 #undef EXTRA
+#undef ENTRY
 #undef CODE_MASK
+
+#endif

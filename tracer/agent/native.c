@@ -1,0 +1,533 @@
+/* The capture: whole-stack memo, else the shadow stack, else rule after rule; then what is new of it, as nodes of the ring's trie. */
+#include "native.h"
+
+#include "event.h"
+#include "python.h"
+#include "sys.h"
+
+#include <string.h>
+#include <sys/mman.h>
+
+#define CHAIN MLZ_NATIVE_DEPTH_MAX /* frames that are remembered */
+#define FRESH_MAX (2u * (MLZ_STACK_DEPTH_MAX + 2) + 8)
+#define FRESH_LEAST 256u /* frames that a walk may go at least, before it gives up to find an end */
+#define NODES_MAX (1u << 20)
+#define NODES_MAX_SMALL (1u << 16) /* where address space is scarce */
+#define NODE_HASH_FIRST 10u        /* bits */
+#define MEMO_SLOTS 48u
+#define MEMO_WAYS 4u
+#define MEMO_FIRST 7u /* bits of the sets: 64 KB of entries, then 256 KB, 1 MB */
+#define MEMO_LAST 11u
+#define MEMO_WINDOW 4096u /* lookups after which its size is thought over */
+#define SCRATCH 8192u
+
+/* A frame that was walked through: the registers in it, and the words that led out of it. */
+enum frame_flag {
+  FRAME_EXACT = 1,   /* pc is that of an instruction + 1 */
+  FRAME_NEEDS = 2,   /* what lies further out depends on rbp */
+  FRAME_LAST = 4,    /* nothing is known further out */
+  FRAME_CUT = 8,     /* though there is something */
+  FRAME_LIMIT = 16,  /* because the walk had gone far enough */
+  FRAME_EVAL = 32,   /* a loop of the interpreter */
+  FRAME_HIDDEN = 64, /* of this library */
+  FRAME_FREE = 128,  /* the code is in no module: nothing of this may be remembered */
+};
+struct frame {
+  uintptr_t sp, pc, rbp;
+  uintptr_t ra_at;          /* where the return address lies */
+  uintptr_t rbp_at, cfa_at; /* 0: no such word */
+  uint64_t word;
+  uint32_t node;
+  uint32_t flags;
+};
+_Static_assert(sizeof(struct frame) == 64, "a cache line");
+
+struct node {
+  uint64_t word;
+  uint32_t caller;
+  uint32_t flags; /* enum mlz_native_flag */
+};
+
+/* A whole stack, known by its innermost frame: it is the same one if the words at those places are. */
+struct memo {
+  uintptr_t pc, sp;
+  uint64_t mix;
+  uint32_t node;
+  uint16_t words;
+  uint16_t needs_rbp;
+  uint16_t at[MEMO_SLOTS]; /* words above sp */
+};
+_Static_assert(sizeof(struct memo) == 128, "two cache lines");
+
+struct mlz_native {
+  uint32_t epoch; /* of modules: what is remembered is true in it */
+  uint32_t reach; /* frames that must be true */
+  uint32_t limit; /* frames that a walk may go */
+  uint32_t sent;  /* the ring's current node */
+  uint32_t top;   /* innermost remembered frame; CHAIN: none */
+  uint32_t nodes; /* of the ring's trie */
+  uint32_t nodes_max;
+  uint32_t hash_bits;
+  uint32_t memo_bits, memo_next;
+  uint32_t memo_asked, memo_missed;
+  struct mlz_native_home home;
+  struct mlz_native_view view;
+  struct node *node;   /* [nodes_max + 1], from 1 */
+  uint32_t *node_hash; /* of nodes_max * 2 at the most */
+  size_t bytes;        /* of all */
+  uint64_t announced[MLZ_NATIVE_MODULES / 64];
+  uint8_t scratch[SCRATCH];
+  _Alignas(64) struct frame chain[CHAIN + 1]; /* innermost first, ends at chain[CHAIN - 1] */
+  struct frame fresh[FRESH_MAX];
+  struct memo memo[MEMO_WAYS << MEMO_LAST];
+};
+
+/* Odd numbers without a pattern (the finalizer of SplitMix64, gate.c). */
+#define FACTOR_1(x) (((x) ^ (x) >> 30) * UINT64_C(0xbf58476d1ce4e5b9))
+#define FACTOR_2(x) (((x) ^ (x) >> 27) * UINT64_C(0x94d049bb133111eb))
+#define FACTOR(i) (FACTOR_2(FACTOR_1((i)*UINT64_C(0x9e3779b97f4a7c15))) | 1)
+#define FACTORS(i) FACTOR(i), FACTOR((i) + 1), FACTOR((i) + 2), FACTOR((i) + 3), FACTOR((i) + 4), FACTOR((i) + 5), FACTOR((i) + 6)
+static const uint64_t factors[MEMO_SLOTS + 1] = {FACTORS(1), FACTORS(8), FACTORS(15), FACTORS(22), FACTORS(29), FACTORS(36), FACTORS(43)};
+_Static_assert(MEMO_SLOTS + 1 == 7 * 7, "all of them are given");
+
+/* ---- a thread's memory ---- */
+
+static void forget_stack(struct mlz_native *n) { n->top = CHAIN; }
+static void forget_memo(struct mlz_native *n) {
+  for (uint32_t i = 0; i < MEMO_WAYS << n->memo_bits; i++) n->memo[i].pc = 0;
+  n->memo_asked = n->memo_missed = 0;
+}
+static void forget_nodes(struct mlz_native *n) {
+  n->nodes = 0;
+  n->sent = 0;
+  n->hash_bits = NODE_HASH_FIRST;
+  memset(n->node_hash, 0, sizeof(*n->node_hash) << n->hash_bits);
+  forget_stack(n);
+  forget_memo(n);
+}
+
+static MLZ_COLD struct mlz_native *make(struct mlz_thread *th) {
+  uint32_t nodes = mlz_agent.whole ? NODES_MAX : NODES_MAX_SMALL;
+  size_t node_bytes = (nodes + 1) * sizeof(struct node), bytes = sizeof(struct mlz_native) + node_bytes + 2 * nodes * sizeof(uint32_t);
+  long m = mlz_sys6(SYS_mmap, 0, (long)bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (m < 0 && m > -4096) return NULL;
+  mlz_sys3(SYS_madvise, m, (long)bytes, MADV_NOHUGEPAGE);
+  if (!mlz_agent.no_wipe) mlz_sys3(SYS_madvise, m, (long)bytes, MADV_DONTFORK); /* `th` is emptied there */
+  struct mlz_native *n = (struct mlz_native *)m;
+  n->bytes = bytes;
+  n->nodes_max = nodes;
+  n->node = (struct node *)(n + 1);
+  n->node_hash = (uint32_t *)(void *)((char *)(n + 1) + node_bytes);
+  n->memo_bits = MEMO_FIRST;
+  th->native = n;
+  return n;
+}
+
+/* The ring is new, so is its trie. */
+static MLZ_COLD bool begin(struct mlz_thread *th) {
+  struct mlz_native *n = th->native ? th->native : make(th);
+  if (!n) return false;
+  memset(n->announced, 0, sizeof(n->announced));
+  n->home = (struct mlz_native_home){0};
+  n->epoch = UINT32_MAX;
+  n->reach = 0;
+  forget_nodes(n);
+  th->native_ready = true;
+  return true;
+}
+
+void mlz_native_release(struct mlz_thread *th) {
+  struct mlz_native *n = th->native;
+  th->native = NULL;
+  th->native_ready = false;
+  if (n) mlz_sys3(SYS_munmap, (long)n, (long)n->bytes, 0);
+}
+
+/* ---- one step outwards ---- */
+
+struct walk {
+  uintptr_t sp, pc, rbp;
+  bool exact;
+  bool away; /* left the thread's own stack: what was found must not be remembered */
+};
+
+static void rule_of(const struct mlz_native *n, uintptr_t pc, struct mlz_rule *r) {
+  bool kept = MLZ_LIKELY(n->epoch < MLZ_RULES_EPOCHS);
+  if (kept && MLZ_LIKELY(mlz_rules_get(pc, n->epoch, r))) return;
+  mlz_native_rule(pc, r);
+  if (kept && !(r->flags & MLZ_RULE_FREE)) mlz_rules_put(pc, n->epoch, r);
+}
+
+static MLZ_COLD bool change_view(struct mlz_native *n, struct walk *w, uintptr_t at) {
+  w->away |= n->view.shift != 0 || at < n->home.low || at >= n->home.high;
+  return mlz_native_view(&n->home, at, &n->view, n->scratch + SCRATCH - MLZ_NATIVE_COPY);
+}
+/* The word at `at`. False: it is no word of a stack. */
+static inline __attribute__((always_inline)) bool load(struct mlz_native *n, struct walk *w, uintptr_t at, uintptr_t *out) {
+  if (MLZ_UNLIKELY((at & 7) || at < n->view.low || at >= n->view.high) && ((at & 7) || !change_view(n, w, at))) return false;
+  *out = *(const uintptr_t *)(at + (uintptr_t)n->view.shift);
+  return true;
+}
+
+/* Fills `f` and takes `w` to the caller. False: it was the last frame. */
+static inline __attribute__((always_inline)) bool step(struct mlz_native *n, struct walk *w, struct frame *f, const struct mlz_rule *r) {
+  f->sp = w->sp;
+  f->pc = w->pc;
+  f->rbp = w->rbp;
+  f->rbp_at = f->cfa_at = f->ra_at = 0;
+  f->word = r->word - w->exact;
+  f->flags = (w->exact ? FRAME_EXACT : 0) | (r->flags & MLZ_RULE_RBP ? FRAME_NEEDS : 0) | (r->flags & MLZ_RULE_EVAL ? FRAME_EVAL : 0) |
+             (r->flags & MLZ_RULE_OURS ? FRAME_HIDDEN : 0);
+  uintptr_t cfa = (r->flags & MLZ_RULE_RBP ? w->rbp : w->sp) + (uintptr_t)(intptr_t)r->cfa, ra, rbp = w->rbp;
+  uintptr_t ra_at = cfa - 8;
+  bool rises = cfa > w->sp;
+  if (MLZ_UNLIKELY(r->flags & MLZ_RULE_ODD)) {
+    if (r->flags & MLZ_RULE_END) {
+      f->flags |= FRAME_LAST;
+      return false;
+    }
+    if (r->flags & MLZ_RULE_NONE) goto cut;
+    if (r->flags & MLZ_RULE_LOAD) {
+      f->cfa_at = cfa;
+      if (!load(n, w, f->cfa_at, &cfa)) goto cut;
+      if (!(r->flags & MLZ_RULE_RA_RSP)) cfa += (uintptr_t)(intptr_t)r->add;
+    }
+    ra_at = r->flags & MLZ_RULE_RA_RSP ? w->sp + (uintptr_t)(intptr_t)r->add : cfa - 8;
+    rises = cfa > w->sp || r->flags & MLZ_RULE_SIGNAL; /* a signal's handler may have a stack of its own */
+  }
+  if (MLZ_UNLIKELY(!rises || (cfa & 7)) || MLZ_UNLIKELY(!load(n, w, ra_at, &ra))) goto cut;
+  switch (r->rbp_kind) {
+  case MLZ_RBP_SAME:
+    break;
+  case MLZ_RBP_CFA:
+    f->rbp_at = cfa + (uintptr_t)(intptr_t)r->rbp;
+    break;
+  case MLZ_RBP_RBP:
+    f->rbp_at = w->rbp + (uintptr_t)(intptr_t)r->rbp;
+    f->flags |= FRAME_NEEDS;
+    break;
+  case MLZ_RBP_RSP:
+    f->rbp_at = w->sp + (uintptr_t)(intptr_t)r->rbp;
+    break;
+  default:
+    rbp = 0;
+    break;
+  }
+  if (f->rbp_at && MLZ_UNLIKELY(!load(n, w, f->rbp_at, &rbp))) goto cut;
+  f->ra_at = ra_at;
+  bool exact = r->flags & MLZ_RULE_SIGNAL;
+  if (MLZ_UNLIKELY(ra == 0)) { /* where a thread or a coroutine begins */
+    f->flags |= FRAME_LAST;
+    return false;
+  }
+  *w = (struct walk){cfa, ra + exact, rbp, exact, w->away};
+  return true;
+cut:
+  f->flags |= FRAME_LAST | FRAME_CUT | (r->flags & MLZ_RULE_FREE ? FRAME_FREE : 0);
+  f->rbp_at = f->cfa_at = 0;
+  return false;
+}
+
+/* ---- the shadow stack ---- */
+
+/* Does `f`, which is true, lead to the frame after it? Its words are read where a walk would read them. */
+static inline bool leads_on(const struct frame *f) {
+  const struct frame *outer = f + 1;
+  if (MLZ_UNLIKELY(f->cfa_at != 0) && *(const uintptr_t *)f->cfa_at != outer->sp) return false;
+  if (*(const uintptr_t *)f->ra_at + (outer->flags & FRAME_EXACT) != outer->pc) return false;
+  return !(outer->flags & FRAME_NEEDS) || !f->rbp_at || *(const uintptr_t *)f->rbp_at == outer->rbp;
+}
+
+/* Are `count` frames from `at` on as remembered? The first one is. Returns the last that is known to be, `*whole`: all of them, or to the end. */
+static inline uint32_t verify(const struct mlz_native *n, uint32_t at, uint32_t count, bool *whole) {
+  const struct frame *f = &n->chain[at], *last = &n->chain[CHAIN - 1];
+  if (count < (uint32_t)(last - f) + 1) last = f + count - 1;
+  while (f < last && MLZ_LIKELY(leads_on(f))) f++;
+  *whole = f == last;
+  return (uint32_t)(f - n->chain);
+}
+
+/* Walks from `w` until a remembered frame is met that still leads to enough others. Returns the new frames; *met: the remembered one, or CHAIN. */
+static uint32_t walk_out(struct mlz_native *n, struct walk *w, uint32_t *met) {
+  uint32_t count = 0, at = n->top;
+  struct mlz_rule r;
+  for (;;) {
+    while (at < CHAIN && n->chain[at].sp < w->sp) at++;
+    const struct frame *known = &n->chain[at];
+    if (at < CHAIN && known->sp == w->sp && known->pc == w->pc && (!(known->flags & FRAME_NEEDS) || known->rbp == w->rbp) && !w->away) {
+      bool whole;
+      uint32_t last = verify(n, at, count < n->reach ? n->reach - count : 1, &whole);
+      /* What was cut for its length is not enough when it is met near its end. */
+      if (whole && !(n->chain[last].flags & FRAME_LIMIT && count + (last - at) + 1 < n->reach)) {
+        *met = at;
+        return count;
+      }
+      at = last + 1;
+    }
+    *met = CHAIN;
+    struct frame *f = &n->fresh[count++];
+    rule_of(n, w->pc, &r);
+    if (!step(n, w, f, &r)) return count;
+    if (count == n->limit) {
+      f->flags |= FRAME_LAST | FRAME_CUT | FRAME_LIMIT;
+      return count;
+    }
+  }
+}
+
+/* The new frames lie on what was met. */
+static void take_up(struct mlz_native *n, uint32_t count, uint32_t met) {
+  uint32_t needs = met < CHAIN ? n->chain[met].flags & FRAME_NEEDS : 0;
+  for (uint32_t i = count; i-- > 0;) {
+    struct frame *f = &n->fresh[i];
+    if (f->rbp_at == 0) f->flags |= needs;
+    needs = f->flags & FRAME_NEEDS;
+  }
+  n->top = met - count;
+  memcpy(&n->chain[n->top], n->fresh, count * sizeof(struct frame));
+}
+
+/* ---- the trie ---- */
+
+static uint32_t *place_of(const struct mlz_native *n, uint64_t word, uint32_t caller, uint32_t flags) {
+  uint64_t h = (word ^ (uint64_t)flags << 40 ^ (uint64_t)caller * UINT64_C(0xd1b54a32d192ed03)) * UINT64_C(0x9e3779b97f4a7c15);
+  uint64_t mask = (UINT64_C(1) << n->hash_bits) - 1;
+  for (uint64_t i = (h ^ h >> 32) & mask;; i = (i + 1) & mask) {
+    uint32_t k = n->node_hash[i];
+    const struct node *x = &n->node[k];
+    if (k == 0 || (x->word == word && x->caller == caller && x->flags == flags)) return &n->node_hash[i];
+  }
+}
+
+static MLZ_COLD void grow_hash(struct mlz_native *n) {
+  n->hash_bits++;
+  memset(n->node_hash, 0, sizeof(*n->node_hash) << n->hash_bits);
+  for (uint32_t k = 1; k <= n->nodes; k++) *place_of(n, n->node[k].word, n->node[k].caller, n->node[k].flags) = k;
+}
+
+/* A message of one slot that needs no place in the order of events. */
+static bool send(struct mlz_tls *t, uint64_t a, uint64_t b) {
+  struct mlz_producer *out = &t->thread->out;
+  if (MLZ_UNLIKELY(!mlz_producer_quick(out))) {
+    if (!mlz_producer_room(out, 1 + MLZ_EVENT_EXTRA, mlz_event_mode(t))) return false;
+    *mlz_producer_slot(out, 0) = (struct mlz_slot){a, b};
+    mlz_producer_publish(out, 1);
+    return true;
+  }
+  *out->cursor = (struct mlz_slot){a, b};
+  mlz_producer_advance(out, 1);
+  return true;
+}
+
+static MLZ_COLD bool announce(struct mlz_tls *t, struct mlz_native *n, uintptr_t ra, unsigned number) {
+  struct mlz_producer *out = &t->thread->out;
+  struct mlz_native_module m;
+  if (!mlz_native_module_of(ra - 1, &m)) return false;
+  uint32_t bytes = mlz_native_module_text(&m, n->scratch, SCRATCH - MLZ_NATIVE_COPY);
+  if (mlz_producer_side(out, n->scratch, bytes) != bytes || !mlz_producer_room(out, 2 + MLZ_EVENT_EXTRA, MLZ_ROOM_BLOCK)) {
+    mlz_producer_side_undo(out);
+    return false;
+  }
+  *mlz_producer_slot(out, 0) = (struct mlz_slot){mlz_head_word(MLZ_K_MODULE, 0, 0, number), m.bias};
+  *mlz_producer_slot(out, 1) = (struct mlz_slot){bytes, 0};
+  mlz_producer_publish(out, 2);
+  mlz_producer_side_keep(out);
+  n->announced[number / 64] |= UINT64_C(1) << number % 64;
+  return true;
+}
+
+/* The node of `f` above `caller`; 0: it is new, and there was no room to tell of it. */
+static uint32_t node_of(struct mlz_tls *t, struct mlz_native *n, const struct frame *f, uint32_t caller) {
+  uint32_t flags =
+      (f->flags & FRAME_EXACT ? MLZ_N_EXACT : 0) | (f->flags & FRAME_CUT ? MLZ_N_CUT : 0) | (f->flags & FRAME_EVAL ? MLZ_N_EVAL : 0);
+  uint32_t *place = place_of(n, f->word, caller, flags);
+  if (MLZ_LIKELY(*place != 0)) return *place;
+  unsigned module = mlz_native_module(f->word);
+  if (module && MLZ_UNLIKELY(!(n->announced[module / 64] >> module % 64 & 1)) && !announce(t, n, f->pc, module)) return 0;
+  if (!send(t, mlz_head_word(MLZ_K_NATIVE_NODE, flags, 0, caller), f->word)) return 0;
+  n->node[++n->nodes] = (struct node){f->word, caller, flags};
+  *place = n->nodes;
+  uint32_t node = n->nodes;
+  if (n->nodes > (UINT32_C(1) << n->hash_bits) / 2) grow_hash(n);
+  return node;
+}
+
+/* Gives the frames chain[top] to chain[end - 1] their nodes. A frame of ours has that of its caller; where it is the outermost one, none. */
+static bool name_frames(struct mlz_tls *t, struct mlz_native *n, uint32_t end) {
+  uint32_t caller = end < CHAIN ? n->chain[end].node : 0;
+  for (uint32_t i = end; i-- > n->top;) {
+    struct frame *f = &n->chain[i];
+    if (MLZ_LIKELY(!(f->flags & FRAME_HIDDEN)) && (caller = node_of(t, n, f, caller)) == 0) return false;
+    f->node = caller;
+  }
+  return true;
+}
+
+/* ---- the memo ---- */
+
+static struct memo *memo_set(struct mlz_native *n, uintptr_t pc, uintptr_t sp) {
+  uint64_t h = (pc * UINT64_C(0x9e3779b97f4a7c15)) ^ (sp * UINT64_C(0xd1b54a32d192ed03));
+  return &n->memo[(h >> 40 & ((1u << n->memo_bits) - 1)) * MEMO_WAYS];
+}
+static inline uint64_t memo_mix(const struct memo *m, uintptr_t sp, uintptr_t rbp) {
+  uint64_t h = m->needs_rbp ? rbp * factors[MEMO_SLOTS] : 0;
+  const uintptr_t *stack = (const uintptr_t *)sp;
+  for (uint32_t i = 0; i < m->words; i++) h += stack[m->at[i]] * factors[i];
+  return h;
+}
+static inline uint32_t memo_find(struct mlz_native *n, uintptr_t pc, uintptr_t sp, uintptr_t rbp) {
+  struct memo *set = memo_set(n, pc, sp);
+  for (struct memo *m = set; m < set + MEMO_WAYS; m++)
+    if (m->pc == pc && m->sp == sp && memo_mix(m, sp, rbp) == m->mix) return m->node;
+  return 0;
+}
+
+static MLZ_COLD void memo_think(struct mlz_native *n) {
+  if (n->memo_missed > MEMO_WINDOW / 20 && n->memo_bits < MEMO_LAST) {
+    n->memo_bits += 2;
+    forget_memo(n);
+  }
+  n->memo_asked = n->memo_missed = 0;
+}
+
+static bool memo_word(struct memo *m, uintptr_t sp, uintptr_t at) {
+  if (m->words == MEMO_SLOTS || at < sp || (at - sp) / 8 > UINT16_MAX) return false;
+  m->at[m->words++] = (uint16_t)((at - sp) / 8);
+  return true;
+}
+/* Remembers the stack that is in the chain, and true as far as it can be shown. */
+static void memo_keep(struct mlz_native *n) {
+  const struct frame *f = &n->chain[n->top], *end = f + n->reach;
+  if (end > &n->chain[CHAIN]) end = &n->chain[CHAIN];
+  uintptr_t sp = f->sp, rbp = f->rbp;
+  n->memo_missed++;
+  if (f->node == 0) return;
+  struct memo *set = memo_set(n, f->pc, sp), *m = NULL;
+  for (struct memo *x = set; x < set + MEMO_WAYS && !m; x++)
+    if (x->pc == 0) m = x;
+  if (!m) m = &set[n->memo_next++ % MEMO_WAYS];
+  uintptr_t pc = f->pc;
+  m->pc = 0;
+  m->words = 0;
+  m->needs_rbp = (f->flags & FRAME_NEEDS) != 0;
+  m->node = f->node;
+  for (; f + 1 < end; f++) {
+    if (f->cfa_at && !memo_word(m, sp, f->cfa_at)) return;
+    if (!memo_word(m, sp, f->ra_at)) return;
+    if (f[1].flags & FRAME_NEEDS && f->rbp_at && !memo_word(m, sp, f->rbp_at)) return;
+  }
+  /* The end of the stack, where it is a word that says so. */
+  if (f->flags & FRAME_LAST && f->ra_at && !(f->flags & FRAME_CUT) && !memo_word(m, sp, f->ra_at)) return;
+  m->mix = memo_mix(m, sp, rbp);
+  m->sp = sp;
+  m->pc = pc;
+}
+
+/* ---- debug mode: once more, with nothing remembered ---- */
+
+static MLZ_COLD void check(struct mlz_native *n, struct walk w, uint32_t node) {
+  struct mlz_rule r;
+  struct frame f;
+  bool same = true;
+  uint32_t count = 0;
+  n->view = (struct mlz_native_view){0};
+  for (bool goes_on = true; goes_on && same && count < n->reach; count++) {
+    mlz_native_rule(w.pc, &r);
+    goes_on = step(n, &w, &f, &r);
+    if (f.flags & FRAME_HIDDEN) continue;
+    const struct node *x = &n->node[node];
+    uint32_t flags = (f.flags & FRAME_EXACT ? MLZ_N_EXACT : 0) | (f.flags & FRAME_EVAL ? MLZ_N_EVAL : 0);
+    uint32_t cut = goes_on ? x->flags & MLZ_N_CUT : f.flags & FRAME_CUT ? MLZ_N_CUT : 0;
+    same = node != 0 && x->word == f.word && x->flags == (flags | cut) && (goes_on || x->caller == 0);
+    node = x->caller;
+  }
+  if (!same) atomic_fetch_add_explicit(&mlz_agent_control()->native_mismatches, 1, memory_order_relaxed);
+}
+
+/* ---- a capture ---- */
+
+static MLZ_COLD bool reset_nodes(struct mlz_tls *t, struct mlz_native *n) {
+  if (!send(t, mlz_head_word(MLZ_K_NATIVE_RESET, 0, 0, 0), 0)) return false;
+  forget_nodes(n);
+  return true;
+}
+
+/* What seldom is: a new depth, modules gone, a full trie, a stack that is not the thread's own. */
+static MLZ_COLD void look(struct mlz_thread *th, struct mlz_native *n) {
+  uint32_t now = atomic_load_explicit(&mlz_native_epoch.now, memory_order_acquire);
+  if (atomic_load_explicit(&mlz_native_epoch.unloading, memory_order_acquire)) now = UINT32_MAX;
+  if (n->epoch != now || n->reach != th->depth + 2) {
+    forget_stack(n);
+    forget_memo(n);
+  }
+  n->epoch = now;
+  n->reach = th->depth + 2; /* what stands for nothing (MLZ_N_BARE) makes room for one more */
+  n->limit = 2 * n->reach > FRESH_LEAST ? 2 * n->reach : FRESH_LEAST;
+}
+
+static inline bool odd(const struct mlz_thread *th, const struct mlz_native *n) {
+  return (n->epoch != atomic_load_explicit(&mlz_native_epoch.now, memory_order_relaxed)) |
+         (atomic_load_explicit(&mlz_native_epoch.unloading, memory_order_relaxed) != 0) | (n->reach != th->depth + 2) |
+         (n->nodes + FRESH_MAX > n->nodes_max);
+}
+
+/* The node of the stack that begins at `w`; 0: none, *room false: nothing could be sent. */
+static uint32_t capture_slowly(struct mlz_tls *t, struct mlz_native *n, struct walk w, bool at_home, bool *room) {
+  uint32_t met, count;
+  struct walk from = w;
+  n->view = at_home ? (struct mlz_native_view){n->home.low, n->home.high, 0} : (struct mlz_native_view){0};
+  if (!at_home || n->epoch == UINT32_MAX) forget_stack(n);
+  w.away = !at_home;
+  count = walk_out(n, &w, &met);
+  if (MLZ_UNLIKELY(count + (CHAIN - met) > CHAIN)) {
+    forget_stack(n);
+    w = from;
+    n->view = (struct mlz_native_view){n->home.low, n->home.high, 0};
+    count = walk_out(n, &w, &met);
+  }
+  bool forgettable = w.away || n->epoch == UINT32_MAX || (count && n->fresh[count - 1].flags & FRAME_FREE);
+  take_up(n, count, met);
+  if (MLZ_UNLIKELY(!name_frames(t, n, met))) {
+    forget_stack(n);
+    *room = false;
+    return 0;
+  }
+  uint32_t node = n->top < CHAIN ? n->chain[n->top].node : 0;
+  if (MLZ_UNLIKELY(forgettable))
+    forget_stack(n);
+  else
+    memo_keep(n);
+  return node;
+}
+
+bool mlz_native_capture(struct mlz_tls *t, const uintptr_t *frame, const char *tstate) {
+  struct mlz_thread *th = t->thread;
+  if (MLZ_UNLIKELY(!th->native_ready) && !begin(th)) return true;
+  struct mlz_native *n = th->native;
+  if (MLZ_UNLIKELY(odd(th, n))) {
+    if (n->nodes + FRESH_MAX > n->nodes_max && !reset_nodes(t, n)) return false;
+    look(th, n);
+  }
+  struct walk w = {.sp = (uintptr_t)(frame + 2), .pc = frame[1], .rbp = frame[0]};
+  bool at_home = w.sp >= n->home.low && w.sp < n->home.high, room = true;
+  if (MLZ_UNLIKELY(!at_home)) {
+    mlz_native_home_find(&n->home, w.sp, th->self, n->scratch);
+    at_home = w.sp >= n->home.low && w.sp < n->home.high;
+  }
+  uint32_t node = 0;
+  if (MLZ_LIKELY(at_home)) {
+    node = memo_find(n, w.pc, w.sp, w.rbp);
+    if (MLZ_UNLIKELY(++n->memo_asked == MEMO_WINDOW)) memo_think(n);
+  }
+  if (node == 0) node = capture_slowly(t, n, w, at_home, &room);
+  if (MLZ_UNLIKELY(!room)) return false;
+  if (MLZ_UNLIKELY(mlz_agent.native_check)) check(n, w, node);
+  bool bare = tstate && mlz_python.reader && mlz_python.reader->bare &&
+              atomic_load_explicit(&mlz_python.state, memory_order_relaxed) == MLZ_PY_READY && mlz_python.reader->bare(tstate);
+  uint32_t current = node | (uint32_t)bare << 31;
+  if (current != n->sent) {
+    if (!send(t, mlz_head_word(MLZ_K_NATIVE, bare ? MLZ_N_BARE : 0, 0, node), 0)) return false;
+    n->sent = current;
+  }
+  return true;
+}

@@ -1,0 +1,86 @@
+/* Native stacks (docs/native.md): with --native each sampled allocation says which frames of the program's own code lie above it.
+ *
+ * Runs in the hooks of the traced program, on the allocating thread, with t->busy EVENT. No lock, no allocation, no system call once a program counter
+ * has been seen; nothing here is touched by a run without --native. What a thread remembers lies in a mapping of its own, made at its first capture
+ * and unmapped with it; a fork's child does not inherit it.
+ * Budget: 65 ns a capture where the memo hits, 15 ns a new frame whose rule is known.
+ *
+ *   native_cfi.c      a module's tables -> the rule of an address
+ *   native_module.c   address -> module, its number; where the interpreter's loops are
+ *   native_rules.c    the process's table of rules
+ *   native_stack.c    which memory may be read
+ *   native.c          walk, shadow stack, memo, trie, messages */
+#ifndef MLZ_AGENT_NATIVE_H
+#define MLZ_AGENT_NATIVE_H
+
+#include "agent.h"
+#include "native_cfi.h"
+
+#pragma GCC visibility push(hidden)
+
+/* ---- hooks ---- */
+
+/* The caller of a hook that was called with this frame pointer: [0] the caller's rbp, [1] the return address, then its stack. */
+#define MLZ_NATIVE_FRAME() ((const uintptr_t *)__builtin_frame_address(0))
+
+/* Sends what is new of the stack above the hook's frame, before the event. `tstate`: the thread's interpreter state, or NULL. False: there was no
+ * room in the ring; the event must not be sent. */
+bool mlz_native_capture(struct mlz_tls *t, const uintptr_t *frame, const char *tstate);
+
+void mlz_native_start(void);                    /* once a session, before the first capture */
+void mlz_native_python(void);                   /* the interpreter was found: where its loops are */
+void mlz_native_release(struct mlz_thread *th); /* gives back what the thread remembers; of this thread, or of one that is gone */
+
+/* ---- native_module.c ---- */
+
+struct mlz_native_module {
+  uintptr_t low, high;
+  uintptr_t bias;     /* run-time address - address in the file's sense */
+  const uint8_t *hdr; /* PT_GNU_EH_FRAME; NULL: it has none */
+  const char *name;   /* the loader's; empty: the program */
+};
+#define MLZ_NATIVE_MODULES 4096u
+/* False: `pc` lies in no module. */
+bool mlz_native_module_of(uintptr_t pc, struct mlz_native_module *m);
+/* Its number, the same for every thread of the image; 0: there are too many. */
+unsigned mlz_native_module_number(const struct mlz_native_module *m);
+/* Fills what MODULE carries (struct mlz_module_header and what follows) into `out`; returns the bytes. */
+uint32_t mlz_native_module_text(const struct mlz_native_module *m, uint8_t *out, uint32_t size);
+/* The rule of what is returned to at `ra` (for an interrupted instruction: its address + 1), from the tables themselves: 300-900 ns. */
+void mlz_native_rule(uintptr_t ra, struct mlz_rule *out);
+
+/* Raised when modules were unloaded: what was remembered of addresses is not true any more. While one is being unloaded nothing is remembered. */
+struct mlz_native_epoch {
+  _Atomic uint32_t now;
+  _Atomic uint32_t unloading;
+};
+extern struct mlz_native_epoch mlz_native_epoch;
+
+/* ---- native_rules.c: insert-only, any thread ---- */
+
+#define MLZ_RULES_EPOCHS 0x7fffu /* later epochs are not remembered */
+/* False: not there. */
+bool mlz_rules_get(uintptr_t ra, uint32_t epoch, struct mlz_rule *out);
+void mlz_rules_put(uintptr_t ra, uint32_t epoch, const struct mlz_rule *rule);
+
+/* ---- native_stack.c ---- */
+
+/* Memory that a walk may read: [low, high), each word at its address + shift. The thread's own stack is read where it lies; any other one (coroutines,
+ * signal stacks) through the kernel, into a copy, since nobody says where it ends. */
+struct mlz_native_view {
+  uintptr_t low, high;
+  intptr_t shift;
+};
+struct mlz_native_home {
+  uintptr_t low, high; /* the thread's own stack, from where it may grow to, up to its end; 0, 0: not known */
+  uint32_t tries;
+  uint32_t copies; /* views of other stacks so far */
+};
+#define MLZ_NATIVE_COPY 4096u
+/* Looks for the thread's own stack: once, where `sp` lies on it. `scratch` has MLZ_NATIVE_COPY bytes. */
+void mlz_native_home_find(struct mlz_native_home *h, uintptr_t sp, uintptr_t self, uint8_t *scratch);
+/* A view that holds the word at `at`; false: it cannot be read. */
+bool mlz_native_view(struct mlz_native_home *h, uintptr_t at, struct mlz_native_view *v, uint8_t *copy);
+
+#pragma GCC visibility pop
+#endif
