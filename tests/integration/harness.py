@@ -2,6 +2,7 @@
 
 A test file is run as `file.py BUILD`; it declares its cases with @case and ends with run(__name__).
 """
+import functools
 import json
 import os
 import re
@@ -221,6 +222,17 @@ def pythons():
     missing = [v for v in range(8, 15) if not any(label.startswith('CPython 3.%d' % v) for label, _ in found)]
     _skipped_pythons.extend('CPython 3.%d: not found' % v for v in missing)
     return sorted(found, key=lambda f: [int(x) for x in re.findall(r'\d+', f[0])[:2]])
+
+
+@functools.lru_cache(maxsize=None)
+def data_python(*modules):
+    """A Python that has these modules: MEMLYZE_DATA_PYTHON, what `.ci/setup ci` makes, or one of those that are tested with. Skips the case if there is none."""
+    made = os.path.join(os.path.dirname(TESTS), 'build', 'data-venv', 'bin', 'python')
+    for candidate in [os.environ.get('MEMLYZE_DATA_PYTHON'), made] + [path for _, path in PYTHONS]:
+        if candidate and os.path.exists(candidate) and subprocess.run([candidate, '-c', 'import ' + ', '.join(modules)], stdout=subprocess.DEVNULL,
+                                                                      stderr=subprocess.DEVNULL, env=clean_env()).returncode == 0:
+            return candidate
+    raise Skip('no Python here has all of %s (.ci/setup ci, or MEMLYZE_DATA_PYTHON)' % ', '.join(modules))
 
 
 PYTHONS = pythons()
