@@ -67,7 +67,7 @@ static void read_point(void *context, struct mlz_process *process, const struct 
   struct mlz_tally t = {0};
   for (uint32_t i = 0; i < point->n; i++)
     if (mlz_totals_counts(&point->rows[i], c->e->common->include_mmap)) {
-      mlz_totals_row_tally(&point->rows[i], &t, NULL);
+      mlz_totals_row_tally(point, &point->rows[i], &t, NULL);
       c->e->in->estimated |= point->rows[i].key.weight > 1;
     }
   double live = t.alloc_bytes - t.free_bytes;

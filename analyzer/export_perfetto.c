@@ -142,7 +142,7 @@ static void read_point(void *context, struct mlz_process *process, const struct 
   bool mmap = v->e->common->include_mmap;
   for (uint32_t i = 0; i < point->n; i++)
     if (mlz_totals_counts(&point->rows[i], mmap)) {
-      mlz_totals_row_tally(&point->rows[i], &t, NULL);
+      mlz_totals_row_tally(point, &point->rows[i], &t, NULL);
       v->e->in->estimated |= point->rows[i].key.weight > 1;
     }
   struct level peak = {(double)point->head.peak_bytes, 0, point->head.peak_ns};

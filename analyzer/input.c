@@ -84,6 +84,7 @@ struct mlz_process *mlz_input_process(struct mlz_input *in, uint32_t id) {
 
 static void read_processes(struct mlz_input *in) {
   size_t n = mlz_trace_processes(in->trace);
+  bool whole = mlz_trace_complete(in->trace); /* else the row may be older than its end */
   for (size_t i = 0; i < n; i++) {
     const json_t *row = mlz_trace_process(in->trace, i);
     struct mlz_process *p = add_process(in, (uint32_t)mlz_input_uint(row, "id", i + 1));
@@ -93,6 +94,7 @@ static void read_processes(struct mlz_input *in) {
     p->python = mlz_input_text(row, "python_version");
     p->start_ns = mlz_input_uint(row, "start_ns", 0);
     p->end_ns = mlz_input_uint(row, "end_ns", 0);
+    p->finalize_ns = mlz_input_uint(row, "finalize_ns", whole ? UINT64_MAX : 0);
   }
   n = mlz_trace_threads(in->trace);
   for (size_t i = 0; i < n; i++) {

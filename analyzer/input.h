@@ -13,6 +13,7 @@ struct mlz_process {
   char *command;      /* "" if not known */
   const char *python; /* version; "" if it ran none */
   uint64_t start_ns, end_ns;
+  uint64_t finalize_ns; /* its end (docs/architecture.md) is not before it; UINT64_MAX: it has none; 0: not known */
   bool chosen;
 };
 

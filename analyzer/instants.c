@@ -25,21 +25,16 @@ static void add_mark(struct mlz_marks *m, struct mlz_mark mark) {
 static void read_block(void *context, const struct mlz_block *b, struct mlz_process *p) {
   struct reading *r = context;
   struct mlz_marks *m = r->marks;
-  if (p->index >= m->n_ordinals) {
-    m->ordinals = mlz_text_realloc(m->ordinals, p->index + 1, sizeof *m->ordinals);
-    while (m->n_ordinals <= p->index) m->ordinals[m->n_ordinals++] = 0;
-  }
   for (uint32_t i = 0, rare = 0; rare < b->n_rares && i < b->n; i++) {
     if (b->ops[i] < MLZ_OP_RARE) continue;
     const struct mlz_rare *row = &b->rares[rare++];
     if (row->op != MLZ_OP_MARK && row->op != MLZ_OP_SNAPSHOT) continue;
     add_mark(m, (struct mlz_mark){.name = mlz_trace_string(r->in->trace, row->name),
                                   .ns = row->start_ns,
-                                  .ordinal = m->ordinals[p->index] + i + 1,
+                                  .ordinal = b->ordinal + i + 1,
                                   .process = p->index,
                                   .snapshot = row->op == MLZ_OP_SNAPSHOT});
   }
-  m->ordinals[p->index] += b->n;
 }
 
 static int compare_marks(const void *a, const void *b) {
@@ -58,7 +53,6 @@ void mlz_marks_read(struct mlz_input *in, struct mlz_marks *marks) {
 
 void mlz_marks_clear(struct mlz_marks *marks) {
   free(marks->marks);
-  free(marks->ordinals);
   *marks = (struct mlz_marks){0};
 }
 

@@ -18,8 +18,6 @@ struct mlz_mark {
 struct mlz_marks {
   struct mlz_mark *marks; /* in the order of time */
   size_t n, room;
-  uint64_t *ordinals; /* while reading, by process index: events in earlier chunks */
-  size_t n_ordinals;
 };
 void mlz_marks_read(struct mlz_input *in, struct mlz_marks *marks);
 void mlz_marks_clear(struct mlz_marks *marks);

@@ -70,9 +70,9 @@ static struct course *course_of(struct totals_pass *pass, const struct mlz_proce
   return &pass->courses[place];
 }
 
-static void add_level(struct level *l, const struct mlz_totals_row *row) {
+static void add_level(struct level *l, const struct mlz_totals_point *point, const struct mlz_totals_row *row) {
   struct mlz_tally t = {0};
-  mlz_totals_row_tally(row, &t, &l->spread);
+  mlz_totals_row_tally(point, row, &t, &l->spread);
   l->count += t.alloc_count - t.free_count;
   l->bytes += t.alloc_bytes - t.free_bytes;
   l->seen += row->is[MLZ_TOTAL_ALLOCS] - row->is[MLZ_TOTAL_FREES];
@@ -94,7 +94,7 @@ static void take_point(void *context, struct mlz_process *process, const struct 
     const struct mlz_totals_row *row = &point->rows[i];
     if (!mlz_totals_counts(row, pass->include_mmap)) continue;
     pass->in->estimated |= row->key.weight > 1;
-    add_level(&course_of(pass, process, row->key.stack)->now, row);
+    add_level(&course_of(pass, process, row->key.stack)->now, point, row);
   }
   of = process_of(pass, process);
   for (size_t i = 0; i < of->n; i++) {
@@ -118,7 +118,7 @@ static void take_since(void *context, struct mlz_process *process, const struct 
   struct totals_pass *pass = context;
   for (uint32_t i = 0; i < point->n; i++)
     if (mlz_totals_counts(&point->rows[i], pass->include_mmap))
-      add_level(&course_of(pass, process, point->rows[i].key.stack)->since, &point->rows[i]);
+      add_level(&course_of(pass, process, point->rows[i].key.stack)->since, point, &point->rows[i]);
 }
 
 /* ---- the judge ---- */

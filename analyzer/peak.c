@@ -1,7 +1,7 @@
 #include "analyzer/peak.h"
 
+#include "analyzer/begin.h"
 #include "analyzer/text.h"
-#include "analyzer/totals.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -245,12 +245,109 @@ void mlz_peak_done(struct mlz_peak_finder *f, struct mlz_peak *out) {
   free(f);
 }
 
+/* ---- one process, by its points ---- */
+
+/* The events between two points. Within, no total is above `most` bytes, which is rounded up. */
+struct stretch {
+  const struct mlz_totals_mark *begin; /* NULL: the first event */
+  uint64_t from, to;                   /* events of the process; UINT64_MAX: up to the limit */
+  uint64_t most;                       /* UINT64_MAX: not known */
+};
+struct best {
+  int64_t total;
+  uint64_t ns, ordinal;
+};
+
+static int compare_stretches(const void *a, const void *b) {
+  const struct stretch *x = a, *y = b;
+  if (x->most != y->most) return x->most > y->most ? -1 : 1;
+  return x->from < y->from ? -1 : x->from > y->from;
+}
+
+/* Those of the one chosen process up to the limit, the likeliest first. Returns how many; 0: it has no points there. */
+static size_t find_stretches(const struct mlz_begin_points *points, struct mlz_cut_limit limit, struct stretch **out) {
+  struct stretch *list = mlz_text_calloc(points->n + 1, sizeof *list);
+  size_t n = 0;
+  const struct mlz_totals_mark *last = NULL;
+  for (size_t i = 0; i < points->n && mlz_begin_before(&points->points[i].mark->head, limit); i++) {
+    const struct mlz_totals_mark *mark = points->points[i].mark;
+    bool next = mark->part_first == (last ? last->part_last + 1 : 0); /* else another one lies between: its peak is lost */
+    list[n++] = (struct stretch){last, last ? last->head.events : 0, mark->head.events, next ? mark->head.peak_bytes : UINT64_MAX};
+    last = mark;
+  }
+  if (n && last->head.point != MLZ_POINT_END) list[n++] = (struct stretch){last, last->head.events, UINT64_MAX, UINT64_MAX};
+  if (n) qsort(list, n, sizeof *list, compare_stretches);
+  *out = list;
+  return n;
+}
+
+/* What is live at the point, as the finder sums it up. false: it cannot be told from the rows. */
+static bool live_at(struct mlz_input *in, const struct mlz_totals_mark *mark, int64_t *live) {
+  struct mlz_totals_point point;
+  *live = 0;
+  if (!mark) return true;
+  int rc = mlz_trace_totals_load(in->trace, mark, &point);
+  if (rc < 0) mlz_input_fail(in, "out of memory while reading");
+  for (uint32_t i = 0; rc && i < point.n; i++) {
+    const uint64_t *is = point.rows[i].is;
+    double scale = point.rows[i].key.weight * SCALE, bytes = (double)(int64_t)(is[MLZ_TOTAL_ALLOC_BYTES] - is[MLZ_TOTAL_FREE_BYTES]);
+    if (point.rows[i].key.domain == MLZ_BLOCK_MMAP) continue;
+    if (scale != floor(scale) || fabs(bytes * scale) >= VALUE_MAX) return false; /* single blocks were rounded */
+    *live += (int64_t)(bytes * scale);
+  }
+  return rc;
+}
+
+static bool may_hold(const struct stretch *s, const struct best *best) {
+  if (s->most == UINT64_MAX || s->most >= (uint64_t)(VALUE_MAX / SCALE)) return true;
+  int64_t most = (int64_t)(s->most * (uint64_t)SCALE);
+  return most > best->total || (most == best->total && s->from < best->ordinal);
+}
+
+/* false: its begin is not known. */
+static bool read_stretch(struct mlz_input *in, const struct stretch *s, const struct mlz_cut *limit, struct best *best) {
+  struct mlz_peak_finder *f = mlz_peak_new(in, false);
+  struct mlz_scan_start start = {mlz_text_calloc(in->n_processes, sizeof *start.ordinals), in->n_processes};
+  struct mlz_cut to = {{MLZ_CUT_ORDINAL, s->to}, NULL, 0};
+  struct mlz_peak unused;
+  bool good = live_at(in, s->begin, &f->total);
+  for (size_t i = 0; i < start.n; i++) start.ordinals[i] = s->from;
+  if (good)
+    mlz_scan_run(
+        in, &(struct mlz_scan){
+                .want = MLZ_WANT_TIME, .to = s->to == UINT64_MAX ? limit : &to, .start = &start, .on_slice = mlz_peak_slice, .context = f});
+  if (f->best > best->total || (f->best == best->total && f->best_ordinal < best->ordinal))
+    *best = (struct best){f->best, f->best_time, f->best_ordinal};
+  mlz_peak_done(f, &unused);
+  free(start.ordinals);
+  return good;
+}
+
+/* Reads only the stretches in which the highest total may lie. false: all must be read. */
+static bool find_by_points(struct mlz_input *in, const struct mlz_cut *to, struct mlz_peak *out) {
+  static const struct mlz_cut to_the_end = {{MLZ_CUT_END, 0}, NULL, 0};
+  struct mlz_begin_points points;
+  struct stretch *list;
+  struct best best = {0};
+  mlz_begin_read(in, &points);
+  if (!to) to = &to_the_end;
+  size_t n = points.n ? find_stretches(&points, mlz_cut_limit_of(to, points.points[0].process->index), &list) : 0;
+  bool good = n > 0;
+  for (size_t i = 0; i < n && good; i++)
+    if (may_hold(&list[i], &best)) good = read_stretch(in, &list[i], to, &best);
+  if (good) *out = (struct mlz_peak){.bytes = (double)best.total / SCALE, .time_ns = best.ns, .cut.all = {MLZ_CUT_ORDINAL, best.ordinal}};
+  if (points.n) free(list);
+  mlz_begin_clear(&points);
+  return good;
+}
+
 void mlz_peak_find(struct mlz_input *in, bool include_mmap, const struct mlz_cut *to, struct mlz_peak *out) {
   if (in->totals_only) {
     *out = (struct mlz_peak){.cut.all = {MLZ_CUT_PEAK, 0}};
     out->unknown = include_mmap || !mlz_totals_peak(in, to, &out->bytes, &out->time_ns);
     return;
   }
+  if (in->n_chosen == 1 && !include_mmap && find_by_points(in, to, out)) return;
   struct mlz_peak_finder *f = mlz_peak_new(in, include_mmap);
   mlz_scan_run(in, &(struct mlz_scan){
                        .want = MLZ_WANT_TIME, .to = to, .on_slice = mlz_peak_slice, .on_process_end = mlz_peak_process_end, .context = f});

@@ -7,7 +7,7 @@
 
 /* What the walk remembers of each process. */
 struct walk {
-  uint64_t ordinal;    /* events in earlier chunks */
+  uint64_t ordinal;    /* events before the chunk */
   uint64_t allocs;     /* number of the next allocation */
   uint64_t from_alloc; /* number of the first allocation above the lower limit */
   uint64_t last_ns;
@@ -101,6 +101,29 @@ static void end_process(const struct mlz_scan *scan, struct mlz_process *p, stru
   w->ended = true;
 }
 
+static uint64_t start_of(const struct mlz_scan *scan, const struct mlz_process *p) {
+  return scan->start && p->index < scan->start->n ? scan->start->ordinals[p->index] : 0;
+}
+
+/* Is the chunk all before the lower limit? One with the process's end in it must be read. */
+static bool before_all(const struct mlz_ahead *a, const struct mlz_process *p, struct mlz_cut_limit from, struct mlz_cut_limit to) {
+  if (to.mode != MLZ_CUT_EXIT && a->last_ns >= p->finalize_ns) return false;
+  return (from.mode == MLZ_CUT_TIME && a->last_ns <= from.value) || (from.mode == MLZ_CUT_ORDINAL && a->ordinal + a->events <= from.value);
+}
+
+/* Need the chunk ahead not be read? What walk_block would have done is done. */
+static bool pass_over(const struct mlz_scan *scan, const struct mlz_ahead *a, struct mlz_process *p, struct walk *w,
+                      struct mlz_cut_limit from, struct mlz_cut_limit to) {
+  if (!p->chosen || w->ended || a->ordinal + a->events <= start_of(scan, p)) return true;
+  if (scan->from && !w->started && before_all(a, p, from, to)) return true;
+  bool beyond = (to.mode == MLZ_CUT_TIME && a->first_ns > to.value) || (to.mode == MLZ_CUT_ORDINAL && a->ordinal >= to.value);
+  if (!beyond) return false;
+  w->last_ns = a->first_ns;
+  w->allocs = a->first_alloc;
+  end_process(scan, p, w, false);
+  return true;
+}
+
 static void walk_block(const struct mlz_scan *scan, const struct mlz_block *b, struct mlz_process *p, struct walk *w,
                        struct mlz_cut_limit from, struct mlz_cut_limit to) {
   struct mlz_slice slice = {.block = b, .process = p, .to = b->n, .ordinal = w->ordinal};
@@ -115,6 +138,8 @@ static void walk_block(const struct mlz_scan *scan, const struct mlz_block *b, s
     if (w->started) w->from_alloc = b->first_alloc + count_allocs(b, slice.from);
   }
   slice.from_alloc = w->from_alloc;
+  uint64_t start = start_of(scan, p);
+  if (start > w->ordinal + slice.from) slice.from = start - w->ordinal < b->n ? (uint32_t)(start - w->ordinal) : b->n;
   w->last_ns = slice.to == b->n || !b->time_ns ? b->last_ns : slice.to ? b->time_ns[slice.to - 1] : b->first_ns;
   w->allocs = b->first_alloc + count_allocs(b, slice.to);
   if (slice.from < slice.to && (!scan->from || w->started)) {
@@ -122,6 +147,14 @@ static void walk_block(const struct mlz_scan *scan, const struct mlz_block *b, s
     if (scan->on_slice) scan->on_slice(scan->context, &slice);
   }
   if (passed || finalized) end_process(scan, p, w, finalized);
+}
+
+static struct walk *grow_walks(struct walk *walks, size_t *n, size_t need) {
+  if (need <= *n) return walks;
+  walks = mlz_text_realloc(walks, need, sizeof *walks);
+  memset(walks + *n, 0, (need - *n) * sizeof *walks);
+  *n = need;
+  return walks;
 }
 
 void mlz_scan_run(struct mlz_input *in, const struct mlz_scan *scan) {
@@ -135,22 +168,28 @@ void mlz_scan_run(struct mlz_input *in, const struct mlz_scan *scan) {
   struct mlz_block b;
   int rc;
   in->events_read = in->lost_allocs = in->lost_frees = 0;
+  struct mlz_ahead ahead;
   mlz_trace_rewind(in->trace);
-  while ((rc = mlz_trace_next(in->trace, want, &b)) > 0) {
-    struct mlz_process *p = mlz_input_process(in, b.process);
-    if (in->n_processes > n_walks) {
-      walks = mlz_text_realloc(walks, in->n_processes, sizeof *walks);
-      memset(walks + n_walks, 0, (in->n_processes - n_walks) * sizeof *walks);
-      n_walks = in->n_processes;
+  for (rc = 0; mlz_trace_ahead(in->trace, &ahead);) {
+    struct mlz_process *p = mlz_input_process(in, ahead.process);
+    walks = grow_walks(walks, &n_walks, in->n_processes);
+    if (!scan->on_block && pass_over(scan, &ahead, p, &walks[p->index], scan->from ? mlz_cut_limit_of(scan->from, p->index) : to->all,
+                                     mlz_cut_limit_of(to, p->index))) {
+      in->events_read += ahead.events;
+      mlz_trace_skip(in->trace);
+      continue;
     }
+    if ((rc = mlz_trace_next(in->trace, want, &b)) <= 0) break;
+    p = mlz_input_process(in, b.process); /* damaged chunks were passed over */
+    walks = grow_walks(walks, &n_walks, in->n_processes);
     struct walk *w = &walks[p->index];
+    w->ordinal = b.ordinal;
     in->events_read += b.n;
     if (!in->estimated) in->estimated = has_weights(&b);
     if (scan->on_block) scan->on_block(scan->context, &b, p);
     if (p->chosen) count_losses(in, &b);
     if (p->chosen && !w->ended)
       walk_block(scan, &b, p, w, scan->from ? mlz_cut_limit_of(scan->from, p->index) : to->all, mlz_cut_limit_of(to, p->index));
-    w->ordinal += b.n;
   }
   if (rc < 0) mlz_input_fail(in, "out of memory while reading");
   for (size_t i = 0; i < n_walks; i++) end_process(scan, in->processes[i], &walks[i], false);

@@ -30,6 +30,12 @@ static inline struct mlz_cut_limit mlz_cut_limit_of(const struct mlz_cut *cut, s
 
 void mlz_cut_clear(struct mlz_cut *cut);
 
+/* What a pass need not read of each process, since it has the sums: its first so many events. */
+struct mlz_scan_start {
+  uint64_t *ordinals; /* by process index; UINT64_MAX: nothing is read of it */
+  size_t n;
+};
+
 struct mlz_slice {
   const struct mlz_block *block;
   struct mlz_process *process;
@@ -46,9 +52,10 @@ struct mlz_process_end {
 };
 
 struct mlz_scan {
-  unsigned want;              /* enum mlz_want; limits add what they need */
-  const struct mlz_cut *from; /* NULL: the beginning */
-  const struct mlz_cut *to;   /* NULL: MLZ_CUT_END */
+  unsigned want;                      /* enum mlz_want; limits add what they need */
+  const struct mlz_cut *from;         /* NULL: the beginning */
+  const struct mlz_cut *to;           /* NULL: MLZ_CUT_END */
+  const struct mlz_scan_start *start; /* NULL: all is read */
   void (*on_block)(void *context, const struct mlz_block *block,
                    struct mlz_process *process);                  /* every chunk of every process, whole; may be NULL */
   void (*on_slice)(void *context, const struct mlz_slice *slice); /* may be NULL */
@@ -57,7 +64,7 @@ struct mlz_scan {
   void *context;
 };
 
-/* Rewinds, reads all. Exits with a message when memory is out. */
+/* Rewinds, reads all that lies between the limits; with on_block all. Exits with a message when memory is out. */
 void mlz_scan_run(struct mlz_input *in, const struct mlz_scan *scan);
 
 /* The rows of the rare column, [*first, *end), that belong to the slice. */

@@ -187,8 +187,8 @@ static void add_totals(void *context, struct mlz_process *process, const struct 
   for (uint32_t i = 0; i < point->n; i++) {
     const struct mlz_totals_row *row = &point->rows[i];
     pass->in->estimated |= row->key.weight > 1;
-    mlz_totals_row_tally(row, &s->domains[row->key.domain], &s->domain_spreads[row->key.domain]);
-    if (mlz_totals_counts(row, pass->include_mmap)) mlz_totals_row_tally(row, &s->total, &s->spread);
+    mlz_totals_row_tally(point, row, &s->domains[row->key.domain], &s->domain_spreads[row->key.domain]);
+    if (mlz_totals_counts(row, pass->include_mmap)) mlz_totals_row_tally(point, row, &s->total, &s->spread);
   }
 }
 
@@ -203,7 +203,7 @@ static void add_stats_point(void *context, struct mlz_process *process, const st
   struct mlz_tally *now = &pass->latest[process->index];
   *now = (struct mlz_tally){0};
   for (uint32_t i = 0; i < point->n; i++)
-    if (mlz_totals_counts(&point->rows[i], pass->include_mmap)) mlz_totals_row_tally(&point->rows[i], now, NULL);
+    if (mlz_totals_counts(&point->rows[i], pass->include_mmap)) mlz_totals_row_tally(point, &point->rows[i], now, NULL);
   if (point->head.point != MLZ_POINT_SNAPSHOT) return;
   const char *name = mlz_trace_string(pass->in->trace, point->head.name);
   struct mlz_stats_point *last = s->n_points ? &s->points[s->n_points - 1] : NULL;

@@ -1,7 +1,7 @@
 #include "analyzer/tally.h"
 
+#include "analyzer/begin.h"
 #include "analyzer/text.h"
-#include "analyzer/totals.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -177,6 +177,10 @@ void mlz_tally_scan(struct mlz_tally_run *run, struct mlz_input *in, enum mlz_ta
     mlz_totals_tally(run, from, to);
     return;
   }
-  mlz_scan_run(in,
-               &(struct mlz_scan){.want = mlz_tally_want(run, from), .from = from, .to = to, .on_slice = mlz_tally_slice, .context = run});
+  struct mlz_scan_start start = {0};
+  if (!from && key != MLZ_TALLY_THREAD) mlz_begin_at(in, to, mlz_totals_add_point, run, &start);
+  mlz_scan_run(
+      in, &(struct mlz_scan){
+              .want = mlz_tally_want(run, from), .from = from, .to = to, .start = &start, .on_slice = mlz_tally_slice, .context = run});
+  free(start.ordinals);
 }

@@ -137,7 +137,7 @@ void mlz_totals_check(struct mlz_input *in, const struct mlz_when *when, const s
 
 /* ---- sums ---- */
 
-void mlz_totals_row_tally(const struct mlz_totals_row *row, struct mlz_tally *tally, struct mlz_spread *spread) {
+void mlz_totals_row_tally(const struct mlz_totals_point *point, const struct mlz_totals_row *row, struct mlz_tally *tally, struct mlz_spread *spread) {
   const uint64_t *is = row->is;
   double w = row->key.weight;
   tally->alloc_count += w * (double)is[MLZ_TOTAL_ALLOCS];
@@ -151,8 +151,8 @@ void mlz_totals_row_tally(const struct mlz_totals_row *row, struct mlz_tally *ta
   spread->alloc_count += square * (double)is[MLZ_TOTAL_ALLOCS];
   spread->free_count += square * (double)is[MLZ_TOTAL_FREES];
   spread->temp_count += square * (double)is[MLZ_TOTAL_TEMPS];
-  spread->alloc_bytes += square * (double)is[MLZ_TOTAL_ALLOC_SQUARES] * MLZ_TOTAL_SQUARE;
-  spread->free_bytes += square * (double)is[MLZ_TOTAL_FREE_SQUARES] * MLZ_TOTAL_SQUARE;
+  spread->alloc_bytes += square * (double)is[MLZ_TOTAL_ALLOC_SQUARES] * point->square;
+  spread->free_bytes += square * (double)is[MLZ_TOTAL_FREE_SQUARES] * point->square;
   if (w - 1 > spread->step_count) spread->step_count = w - 1;
   if (step_bytes > spread->step_bytes) spread->step_bytes = step_bytes;
 }
@@ -223,7 +223,7 @@ static void add_point(void *context, struct mlz_process *process, const struct m
     struct mlz_spread spread = {0};
     bool counted = mlz_totals_counts(row, a->run->include_mmap), sampled = row->key.weight > 1;
     if (!counted && a->run->key != MLZ_TALLY_DOMAIN) continue;
-    mlz_totals_row_tally(row, &tally, &spread);
+    mlz_totals_row_tally(point, row, &tally, &spread);
     a->run->in->estimated |= sampled;
     add_row(a,
             a->run->key == MLZ_TALLY_STACK    ? row->key.stack
@@ -231,6 +231,11 @@ static void add_point(void *context, struct mlz_process *process, const struct m
                                               : process->index,
             &tally, &spread, sampled, counted);
   }
+}
+
+void mlz_totals_add_point(void *run, struct mlz_process *process, const struct mlz_totals_point *point) {
+  struct adding a = {.run = run};
+  add_point(&a, process, point);
 }
 
 void mlz_totals_tally(struct mlz_tally_run *run, const struct mlz_cut *from, const struct mlz_cut *to) {

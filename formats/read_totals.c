@@ -186,6 +186,8 @@ int mlz_trace_totals_next(struct mlz_trace *t, struct mlz_totals_point *out) {
 
 struct chain { /* of a process */
   uint32_t process, part;
+  uint32_t begun; /* part with which the present point begins */
+  bool more;      /* the chunk before said that it goes on */
   size_t base;
   bool known;
 };
@@ -225,10 +227,12 @@ static int read_marks(struct mlz_trace *t, struct chain **chains) {
     if (base) of->base = i;
     of->known = base || (of->known && head.part == of->part + 1);
     of->part = head.part;
+    if (!of->more || base) of->begun = head.part;
+    of->more = head.flags & MLZ_TOTALS_MORE;
     if (!of->known || (head.flags & MLZ_TOTALS_MORE)) continue;
     if (!mlz_grow(&t->totals_marks, &t->totals_marks_room, t->totals_marks_n + 1, sizeof t->totals_marks[0])) return -ENOMEM;
-    t->totals_marks[t->totals_marks_n++] =
-        (struct mlz_totals_mark){.head = head.h, .first = of->base, .last = i, .at = e->at + sizeof h + e->stored};
+    t->totals_marks[t->totals_marks_n++] = (struct mlz_totals_mark){
+        .head = head.h, .first = of->base, .last = i, .part_first = of->begun, .part_last = head.part, .at = e->at + sizeof h + e->stored};
   }
   return 0;
 }

@@ -126,8 +126,9 @@ int mlz_trace_totals_next(struct mlz_trace *t, struct mlz_totals_point *p);
  * call of a function of totals. 1; 0: some of it is damaged after all; -ENOMEM. */
 struct mlz_totals_mark {
   struct mlz_totals_head head;
-  size_t first, last; /* its TOTALS chunks, from the base on */
-  uint64_t at;        /* offset behind the last of them */
+  size_t first, last;             /* its TOTALS chunks, from the base on */
+  uint32_t part_first, part_last; /* numbers of its own among those of its process */
+  uint64_t at;                    /* offset behind the last of them */
 };
 int mlz_trace_totals_marks(struct mlz_trace *t, const struct mlz_totals_mark **marks, size_t *n);
 int mlz_trace_totals_load(struct mlz_trace *t, const struct mlz_totals_mark *mark, struct mlz_totals_point *p);
