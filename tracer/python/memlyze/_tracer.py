@@ -398,7 +398,7 @@ def _first_calls(agent: Agent) -> None:
     tracer = Tracer(agent, "")
     tracer.running = False
     named = (tracer.mark, tracer.snapshot, mark, snapshot)
-    calls = [tracer.stop, tracer.pause, tracer.resume, tracer.__enter__, stop, pause, resume, is_recording]
+    calls = [tracer.stop, tracer.pause, tracer.resume, tracer.__enter__, stop, pause, resume, is_recording, current]
     calls += [functools.partial(call, "x") for call in named] + [functools.partial(call, 1) for call in (tracer.set_sample_rate, set_sample_rate)]
     for call in calls:
         try:
