@@ -56,6 +56,7 @@ struct mlz_value mlz_figures_of(const struct mlz_figures *f, enum mlz_figure fig
 bool mlz_figures_worst(const struct mlz_figures *f, enum mlz_figure figure, const char *pattern, struct mlz_place *place, double *value);
 /* A glob over module, module.function ("X.*" is X, too), or with a slash or a ".py" at its end over the file or the end of its path. NULL: all. */
 bool mlz_pattern_matches(const char *pattern, const struct mlz_place *place);
+bool mlz_figures_matched(const struct mlz_figures *f, const char *pattern); /* is it of any stack at all? Not known: true */
 
 /* ---- sides ---- */
 
@@ -113,7 +114,8 @@ struct mlz_check {
   bool ok;
   enum mlz_figure figure;
   double value, limit, error;
-  char *message; /* one line, without the name */
+  bool unmatched; /* of a limit with a pattern: no allocation of any trace has that code innermost */
+  char *message;  /* one line, without the name */
   /* The line that makes most of it; "" and 0: not known. */
   struct mlz_place place;
 };

@@ -186,6 +186,16 @@ struct mlz_value mlz_figures_of(const struct mlz_figures *f, enum mlz_figure fig
   return sum;
 }
 
+bool mlz_figures_matched(const struct mlz_figures *f, const char *pattern) {
+  if (!pattern || !f->now.rows) return true;
+  for (uint32_t row = 0; row < f->now.n; row++) {
+    if (!(f->now.rows[row].alloc_count > 0)) continue;
+    struct mlz_place p = mlz_place_of_stack(f->in, row);
+    if (mlz_pattern_matches(pattern, &p)) return true;
+  }
+  return false;
+}
+
 /* What each stack adds; malloc'd. */
 static double *weigh(const struct mlz_figures *f, enum mlz_figure figure, const char *pattern) {
   const struct mlz_tally_run *run = rows_of(f, figure);

@@ -126,7 +126,12 @@ static void check_limit(const struct mlz_figures *runs, size_t n, const struct m
   char *value = mlz_figure_text(limit->figure, check.value), *most = mlz_figure_text(limit->figure, limit->value),
        *error = error_text(limit->figure, check.error);
   const struct mlz_figures *run = typical(runs, n, limit->figure, check.value);
-  if (over && check.ok)
+  check.unmatched = true;
+  for (size_t i = 0; i < n; i++) check.unmatched &= !mlz_figures_matched(&runs[i], limit->pattern);
+  if (check.unmatched && check.ok)
+    explain(&check, NULL, run, limit->pattern, "nothing in the trace is of %s, so this limit limits nothing; was it renamed?",
+            limit->pattern);
+  else if (over && check.ok)
     explain(&check, NULL, run, limit->pattern, "%s%s is over the limit of %s by less than the noise of the sample: not judged", value,
             error, most);
   else

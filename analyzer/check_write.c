@@ -57,6 +57,7 @@ static void write_json(const struct mlz_check_report *r, FILE *out) {
     json_object_set_new(row, "limit", mlz_json_number(c->limit));
     json_object_set_new(row, "unit", json_string(unit_names[mlz_figure_unit(c->figure)]));
     if (c->error > 0) json_object_set_new(row, "error", mlz_json_number(c->error));
+    if (c->unmatched) json_object_set_new(row, "unmatched", json_true());
     json_object_set_new(row, "message", mlz_json_text(c->message));
     if (has_place(c)) {
       json_object_set_new(row, "function", mlz_json_text(c->place.function));

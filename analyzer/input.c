@@ -129,8 +129,8 @@ static void choose(struct mlz_input *in, const char *wish) {
     in->n_chosen += in->processes[i]->chosen = wish || !with_python || in->processes[i]->python[0];
   size_t left_out = in->n_processes - in->n_chosen;
   if (left_out && !in->quiet)
-    fprintf(stderr, "memlyze-%s: %zu of %zu processes ran no Python and %s left out (--process all shows them)\n", in->tool, left_out,
-            in->n_processes, left_out == 1 ? "is" : "are");
+    fprintf(stderr, "memlyze-%s: without %zu process%s that ran no Python (--process all)\n", in->tool, left_out,
+            left_out == 1 ? "" : "es");
 }
 
 static bool is_sampled(const json_t *object) {
@@ -190,6 +190,9 @@ struct mlz_input *mlz_input_open(const char *tool, const struct mlz_common_optio
   in->tool = tool;
   in->quiet = common->quiet;
   in->path = split_path(common->path, &in->mark);
+  size_t length = strlen(in->path);
+  if (length > 1 && in->path[length - 1] == '@' && access(in->path, F_OK))
+    mlz_input_fail(in, "no name behind the @; give a mark, a snapshot or a time, like %.*s@end", (int)(length - 1), in->path);
   char err[512] = "cannot be read";
   int rc = mlz_trace_open(&in->trace, in->path, err, sizeof err);
   if (rc < 0) mlz_input_fail(in, "%s", err);
@@ -270,7 +273,7 @@ static void warn_empty(const struct mlz_input *in) {
 
 /* What the agent could not trace, as the recorder counted it. */
 static void warn_untraced(const struct mlz_input *in) {
-  static const struct {
+  const struct {
     const char *key, *what;
   } kinds[] = {
       {"threads_denied", "threads ran untraced (no ring or no memory for one)"},
@@ -279,7 +282,11 @@ static void warn_untraced(const struct mlz_input *in) {
       {"unmarked", "blocks could not be marked for lack of address space and were not traced"},
       {"gc_missed", "garbage collections ran unseen"},
       {"execs_untraced",
-       "program starts were not followed: their environment lacked the recorder's LD_PRELOAD, or they ran as another user"},
+       json_is_true(json_object_get(mlz_trace_meta(in->trace), "started"))
+           ? "programs that this one started (subprocess, spawn) are not in the trace: memlyze.start() does not follow them, "
+             "memlyze record does"
+           : "program starts were not followed: their environment lacked the recorder's LD_PRELOAD, or they ran as "
+             "another user"},
       {"free_inferred", "frees were not seen: their blocks end where their address was allocated again"},
   };
   const json_t *losses = json_object_get(mlz_trace_summary(in->trace), "counters");

@@ -235,11 +235,11 @@ static void save(const struct settings *s, const struct mlz_figures *runs, size_
   if (fclose(file)) fail(s->save, "could not be written: %s", strerror(errno));
 }
 
-/* On stderr, whatever the format on stdout is. */
-static void tell_failures(const struct mlz_figures *run, const struct mlz_checks *checks) {
+/* On stderr, whatever the format on stdout is. `failures`: those too, else only what limits nothing. */
+static void tell(const struct mlz_figures *run, const struct mlz_checks *checks, bool failures) {
   for (size_t i = 0; i < checks->n; i++) {
     const struct mlz_check *c = &checks->checks[i];
-    if (c->ok) continue;
+    if (c->ok ? !c->unmatched : !failures) continue;
     char *name = mlz_text_clean(c->name, true), *message = mlz_text_clean(c->message, true);
     mlz_input_warn(run->in, "%s: %s", name, message);
     free(name);
@@ -277,7 +277,7 @@ int main(int argc, char **argv) {
                     mlz_term_color(out, (enum mlz_color)s.common.color), out);
   mlz_report_close(runs[0].in, &s.common, out);
   bool ok = mlz_checks_ok(&checks);
-  if (!ok && (format != MLZ_CHECK_TEXT || s.common.output)) tell_failures(&runs[0], &checks);
+  tell(&runs[0], &checks, format != MLZ_CHECK_TEXT || s.common.output);
   mlz_checks_clear(&checks);
   for (size_t i = 0; i < rules.n_limits; i++) {
     free(rules.limits[i].pattern);

@@ -342,7 +342,7 @@ print(json.dumps(stats['complete']))
 ''')
     same('said', said, [True])
     text = execute([os.path.join(BUILD, 'tracer', 'recorder', 'memlyze'), 'stats', 'trace.mlyze'])
-    assert '1 program starts were not followed' in text.stderr, text.stderr
+    assert '1 programs that this one started (subprocess, spawn) are not in the trace: memlyze.start() does not follow them' in text.stderr, text.stderr
 
 
 @case

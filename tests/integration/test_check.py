@@ -156,6 +156,20 @@ def several_runs_and_their_noise():
 
 
 @case
+def a_limit_that_limits_nothing_says_so():
+    serve()
+    for pattern in ('gone', '__main__.renamed', '*/gone.py', 'gone.*'):
+        for metric in ('peak', 'leaked', 'allocs', 'temporary'):
+            answer = check('trace.mlyze', '--limit', '%s:%s<=1' % (pattern, metric))
+            row = answer['checks'][0]
+            same(pattern, (row['ok'], row['unmatched'], row['value'], answer['ok']), (True, True, 0, True))
+            assert 'nothing in the trace is of %s' % pattern in row['message'] and 'limits nothing' in answer['_stderr'], answer
+    same('a pattern that matches', 'unmatched' in check('trace.mlyze', '--limit', '__main__:peak<=1TB')['checks'][0], False)
+    text = execute([MEMLYZE, 'check', 'trace.mlyze', '--limit', 'gone:peak<=1'])
+    assert text.returncode == 0 and 'limits nothing' in text.stdout and 'limits nothing' in text.stderr, text
+
+
+@case
 def the_limits_file():
     serve(leak=True)
     with open('memlyze.json', 'w') as file:

@@ -114,6 +114,7 @@ def names_that_read_like_times():
 @case
 def a_trace_without_names():
     record_phases()
+    same('nothing behind the @', refused('top', 'trace.mlyze@'), 'memlyze-top: trace.mlyze@: no name behind the @; give a mark, a snapshot or a time, like trace.mlyze@end')
     assert refused('top', '--at', 'warm', 'trace.mlyze').endswith('its names: it has none')
     assert refused('top', 'trace.mlyze@\x1b[31m').isprintable()
 

@@ -84,6 +84,7 @@ static json_t *meta_json(const struct recording *r) {
   json_object_set_new(meta, "version", json_string(MLZ_VERSION));
   json_object_set_new(meta, "command", command);
   json_object_set_new(meta, "pid", json_integer(r->launch.pid));
+  if (o->serve) json_object_set_new(meta, "started", json_true());
   json_object_set_new(meta, "host", text_json(host));
   json_object_set_new(meta, "directory", text_json(directory));
   json_object_set_new(meta, "start", json_integer(start));
