@@ -16,6 +16,7 @@ import traceback
 HERE = os.path.dirname(os.path.abspath(__file__))
 TESTS = os.path.dirname(HERE)
 PROGRAMS = os.path.join(TESTS, 'programs')
+SCHEMAS = os.path.join(os.path.dirname(TESTS), 'build', 'schemas')  # .ci/setup-ci
 BUILD = os.path.abspath(sys.argv[1] if len(sys.argv) > 1 else os.environ.get('MEMLYZE_BUILD', 'build'))
 MEMLYZE = os.path.join(BUILD, 'tracer', 'recorder', 'memlyze')
 AGENT = os.path.join(BUILD, 'tracer', 'agent', 'libmemlyze.so')

@@ -2,10 +2,11 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import xml.etree.ElementTree
 
-from harness import MEMLYZE, PYTHON, case, clean_env, execute, lines_of, record, run, same
+from harness import MEMLYZE, PYTHON, SCHEMAS, Skip, case, clean_env, execute, lines_of, record, run, same
 
 # What a server does: a cache that is filled, requests that come and go; LEAK is one more kept block for each.
 SERVER = '''
@@ -232,6 +233,46 @@ def formats():
     arguments[2:] = ['1 GB']
     for name in ('text', 'json', 'markdown', 'junit', 'github', 'sarif'):
         assert show(name, status=0).strip(), name
+
+
+def reports(name):
+    """What check writes in a format: nothing wrong, something wrong, names that need escaping, a cut trace."""
+    serve(leak=True)
+    with open('trace.mlyze', 'rb') as file, open('cut.mlyze', 'wb') as cut:
+        cut.write(file.read()[:-40])
+    for arguments in (['trace.mlyze', '--max-peak', '1 GB'], ['trace.mlyze', '--max-peak', '1 kB', '--max-leaked', '1 B', '--limit', '__main__.remember:alloc-count<=10'],
+                      ['trace.mlyze', '--limit', 'a&"\'c\x01\u00e4*:alloc-count<=0', '--limit', '*:alloc-count<=1'], ['cut.mlyze', '--max-peak', '1 GB']):
+        result = execute([MEMLYZE, 'check', '--no-config', *arguments, '--format', name])
+        assert result.returncode in (0, 1) and result.stdout, result
+        yield result.stdout
+
+
+@case
+def the_schema_of_junit_reports():
+    schema = os.path.join(SCHEMAS, 'junit.xsd')
+    if not shutil.which('xmllint') or not os.path.exists(schema):
+        raise Skip('no xmllint (Debian: libxml2-utils) or no schema (.ci/setup-ci)')
+    for text in reports('junit'):
+        with open('report.xml', 'w', encoding='utf-8') as file:
+            file.write(text)
+        result = execute(['xmllint', '--nonet', '--noout', '--schema', schema, 'report.xml'])
+        same(result.stderr + text, result.returncode, 0)
+
+
+@case
+def the_schema_of_sarif():
+    schema = os.path.join(SCHEMAS, 'sarif.json')
+    try:
+        import jsonschema
+    except ImportError:
+        raise Skip('no jsonschema for this Python (Debian: python3-jsonschema)')
+    if not os.path.exists(schema):
+        raise Skip('no schema of SARIF (.ci/setup-ci)')
+    with open(schema, encoding='utf-8') as file:
+        rules = json.load(file)
+    validator = jsonschema.validators.validator_for(rules)(rules)
+    for text in reports('sarif'):
+        same(text, [error.message for error in validator.iter_errors(json.loads(text))], [])
 
 
 @case

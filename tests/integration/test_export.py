@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 
-from harness import BUILD, MEMLYZE, PROGRAMS, PYTHON, SLOW, Skip, case, clean_env, execute, record, run, same, tool
+from harness import BUILD, MEMLYZE, PROGRAMS, PYTHON, SCHEMAS, SLOW, Skip, case, clean_env, execute, record, run, same, tool
 
 MAKE_TRACE = os.path.join(BUILD, 'tests', 'unit', 'analyzer', 'make_trace')
 FORMATS = ('collapsed', 'speedscope', 'pprof', 'dhat', 'massif', 'perfetto', 'csv', 'json')
@@ -600,8 +600,9 @@ def the_schema_of_speedscope():
     npm = shutil.which('npm')
     roots = [os.environ.get('MEMLYZE_SPEEDSCOPE', '')] + ([os.path.join(execute([npm, 'root', '-g']).stdout.strip(), 'speedscope')] if npm else [])
     schemas = [f for r in roots if r for f in glob.glob(os.path.join(r, '**', 'file-format-schema.json'), recursive=True)]
+    schemas += glob.glob(os.path.join(SCHEMAS, 'speedscope.json'))
     if not schemas:
-        raise Skip("no speedscope here (npm install -g speedscope, or MEMLYZE_SPEEDSCOPE with its folder)")
+        raise Skip("no speedscope here (.ci/setup-ci, npm install -g speedscope, or MEMLYZE_SPEEDSCOPE with its folder)")
     with open(schemas[0]) as file:
         schema = json.load(file)
     for scenario in SCENARIOS:
