@@ -543,6 +543,43 @@ print(json.dumps([bool(block), before == inside == outer.outer_next(), stats['by
     same('said', said, [[True, True, True]])
 
 
+# caller.so has a search path of its own; it loads middle.so by its path, which needs leaf.so, and leaf.so by its bare name.
+SEARCHED = {
+    'leaf.c': '#include <stdlib.h>\nvoid *leaf(void) { return malloc(55555); }\n',
+    'middle.c': 'void *leaf(void);\nvoid *middle(void) { return leaf(); }\n',
+    'caller.c': '''
+#include <dlfcn.h>
+int loads(const char *file, const char *name) {
+  void *handle = dlopen(file, RTLD_NOW);
+  void *(*block)(void) = handle ? (void *(*)(void))dlsym(handle, name) : (void *(*)(void))0;
+  return block && block();
+}
+'''}
+
+
+@case(each=[('DT_RPATH', '--disable-new-dtags'), ('DT_RUNPATH', '--enable-new-dtags')])
+def a_module_finds_what_it_would_find_untraced(tags):
+    os.makedirs('far')
+    for name, text in SEARCHED.items():
+        with open(name, 'w') as file:
+            file.write(text)
+    for source, out, more in (('leaf.c', 'far/leaf.so', ['-Wl,-soname,leaf.so']), ('middle.c', 'middle.so', ['far/leaf.so']),
+                              ('caller.c', 'caller.so', ['-Wl,%s,-rpath,%s' % (tags, os.path.abspath('far')), '-ldl'])):
+        subprocess.check_call(['cc', '-shared', '-fPIC', '-fno-builtin', '-o', out, source, *more])
+    text = '''
+import ctypes
+caller = ctypes.CDLL(sys.argv[1])
+began = STARTS and start()
+words = [(os.path.abspath("middle.so"), "middle"), ("leaf.so", "leaf"), (os.path.abspath("far/leaf.so"), "leaf"), ("/proc/self/cwd/far/leaf.so", "leaf")]
+found = [caller.loads(file.encode(), name.encode()) for file, name in words]
+print(json.dumps(found))
+if STARTS: print(json.dumps(stop(began)["bytes"]["allocated"] >= 55555 * sum(found)))
+'''
+    untraced = program(text.replace('STARTS', 'False'), os.path.abspath('caller.so'))
+    same('untraced', untraced, [[0, 1, 1, 1]])  # glibc forgets who loaded middle.so before it looks for leaf.so
+    same('traced', program(text.replace('STARTS', 'True'), os.path.abspath('caller.so')), [*untraced, True])
+
+
 LOADS = '''
 #include <dlfcn.h>
 #include <pthread.h>

@@ -129,21 +129,31 @@ static void look(void);
 
 static bool on(void) { return atomic_load_explicit(&mlz_agent.attach, memory_order_relaxed) == MLZ_AGENT_ON; }
 
-/* Both end with a jump: what is called sees its caller where we were called from. */
-static __attribute__((noinline)) void *hook_dlopen(const char *file, int mode) {
-  if (on() && file && strchr(file, '/') && !strchr(file, '$')) {
-    void *handle = real_dlopen(file, mode);
-    atomic_store(&look_due, 1);
-    look();
-    return handle;
-  }
+/* The loader asks who calls it: a bare name and $ORIGIN are looked for where the caller's module says, and RTLD_NEXT is what follows that module. So both
+ * calls end with a jump, whatever the compiler makes of a tail call: the loader finds the return address that we found. Of a path it asks for nothing
+ * but the caller's namespace, which is ours (glibc elf/dl-load.c, _dl_map_object: the loader is forgotten before what the file needs is looked for):
+ * there we call, to look as soon as the modules are there; else the next dlsym looks. */
+static void *dlopen_and_look(const char *file, int mode) {
+  void *handle = real_dlopen(file, mode);
   atomic_store(&look_due, 1);
-  return real_dlopen(file, mode);
+  look();
+  return handle;
 }
-static __attribute__((noinline)) void *hook_dlsym(void *handle, const char *name) {
+static __attribute__((used)) void *way_of_dlopen(const char *file) {
+  atomic_store(&look_due, 1);
+  bool anywhere = file && strchr(file, '/') && !strchr(file, '$');
+  return on() && anywhere ? (void *)dlopen_and_look : (void *)real_dlopen;
+}
+static __attribute__((used)) void *way_of_dlsym(void) {
   if (atomic_load_explicit(&look_due, memory_order_relaxed) && on()) look();
-  return real_dlsym(handle, name);
+  return (void *)real_dlsym;
 }
+#define JUMP(way)                                                                                                                          \
+  __asm__("push %rdi\n.cfi_adjust_cfa_offset 8\npush %rsi\n.cfi_adjust_cfa_offset 8\nsub $8, %rsp\n.cfi_adjust_cfa_offset 8\n"             \
+          "call " way "\n"                                                                                                                 \
+          "add $8, %rsp\n.cfi_adjust_cfa_offset -8\npop %rsi\n.cfi_adjust_cfa_offset -8\npop %rdi\n.cfi_adjust_cfa_offset -8\njmp *%rax")
+static __attribute__((naked)) void hook_dlopen(void) { JUMP("way_of_dlopen"); }
+static __attribute__((naked)) void hook_dlsym(void) { JUMP("way_of_dlsym"); }
 
 static struct mlz_redirect own[] = {{"dlopen", (void *)hook_dlopen, NULL}, {"dlsym", (void *)hook_dlsym, NULL}};
 
