@@ -196,6 +196,7 @@ struct mlz_input *mlz_input_open(const char *tool, const struct mlz_common_optio
   char err[512] = "cannot be read";
   int rc = mlz_trace_open(&in->trace, in->path, err, sizeof err);
   if (rc < 0) mlz_input_fail(in, "%s", err);
+  if (common->symbols) common->look_up(in, common->symbols);
   read_meta(in);
   read_processes(in);
   choose(in, common->process);

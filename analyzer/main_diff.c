@@ -1,5 +1,6 @@
 /* memlyze-diff: what grew, shrank, came or went between two traces, or between two instants of one. */
 #include "analyzer/diff.h"
+#include "analyzer/names.h"
 #include "analyzer/select.h"
 #include "analyzer/table.h"
 #include "analyzer/text.h"
@@ -30,6 +31,7 @@ static const struct mlz_option options[] = {
     {"fail-over", 0, MLZ_OPT_TEXT, "SIZE|N%", "exit with status 1 if the total (of --filter's sites) grew by more than that",
      AT(fail_over)},
     {"fail-site-over", 0, MLZ_OPT_TEXT, "SIZE", "exit with status 1 if any one site grew by more than that", AT(fail_site_over)},
+    MLZ_SYMBOLS_OPTION,
     {NULL, 0, 0, NULL, NULL, 0},
 };
 static const struct mlz_tool tool = {
@@ -439,7 +441,7 @@ static void warn_settings(const struct results *r) {
 }
 
 int main(int argc, char **argv) {
-  struct settings s = {.n = UINT64_MAX, .by = -1, .group = -1};
+  struct settings s = {.common.look_up = mlz_names_look_up, .n = UINT64_MAX, .by = -1, .group = -1};
   struct results r = {0};
   mlz_report_begin();
   mlz_options_parse(&tool, argc, argv, &s);

@@ -1,5 +1,6 @@
 /* memlyze-export: a trace for other people's viewers. */
 #include "analyzer/export.h"
+#include "analyzer/names.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +25,7 @@ static const struct mlz_option options[] = {
      "csv: a line for each stack (default), or for each allocation and each free; parquet: event adds a table of allocations", AT(rows)},
     {"service", 0, MLZ_OPT_TEXT, "NAME", "parquet: what ran (default: the name of the program)", AT(service)},
     {"release", 0, MLZ_OPT_TEXT, "NAME", "parquet: which version of it", AT(release)},
+    MLZ_SYMBOLS_OPTION,
     {NULL, 0, 0, NULL, NULL, 0},
 };
 static const struct mlz_tool tool = {
@@ -93,7 +95,7 @@ static void check(const struct settings *s) {
 }
 
 int main(int argc, char **argv) {
-  struct settings s = {.to = -1, .by = -1, .rows = -1};
+  struct settings s = {.common.look_up = mlz_names_look_up, .to = -1, .by = -1, .rows = -1};
   mlz_report_begin();
   mlz_options_parse(&tool, argc, argv, &s);
   check(&s);

@@ -1,6 +1,7 @@
 /* memlyze-flame: a flame graph as SVG. */
 #include "analyzer/flame.h"
 #include "analyzer/measure.h"
+#include "analyzer/names.h"
 #include "analyzer/text.h"
 #include "analyzer/units.h"
 
@@ -31,6 +32,7 @@ static const struct mlz_option options[] = {
      "the larger of both",
      AT(diff)},
     {"title", 0, MLZ_OPT_TEXT, "TEXT", "the title (default: the command)", AT(title)},
+    MLZ_SYMBOLS_OPTION,
     {NULL, 0, 0, NULL, NULL, 0},
 };
 static const struct mlz_tool tool = {
@@ -184,7 +186,7 @@ static int flame_of_two(struct mlz_input *after, struct settings *s) {
 }
 
 int main(int argc, char **argv) {
-  struct settings s = {.by = -1};
+  struct settings s = {.common.look_up = mlz_names_look_up, .by = -1};
   mlz_report_begin();
   mlz_options_parse(&tool, argc, argv, &s);
   struct mlz_input *in = mlz_input_open(tool.name, &s.common);

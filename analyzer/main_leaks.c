@@ -1,5 +1,6 @@
 /* memlyze-leaks: what was not freed, and which of it grows. */
 #include "analyzer/leaks.h"
+#include "analyzer/names.h"
 #include "analyzer/report.h"
 #include "analyzer/suppress.h"
 #include "analyzer/table.h"
@@ -28,6 +29,7 @@ static const struct mlz_option options[] = {
     {"number", 'n', MLZ_OPT_COUNT, "N", "show N lines (default 20; 0: all; with --json: all)", AT(n)},
     {"all", 'a', MLZ_OPT_FLAG, NULL, "show start-up and interpreter blocks one by one as well", AT(all)},
     {"stacks", 's', MLZ_OPT_FLAG, NULL, "show each stack by itself, with the callers below its line", AT(stacks)},
+    MLZ_SYMBOLS_OPTION,
     {NULL, 0, 0, NULL, NULL, 0},
 };
 static const struct mlz_tool tool = {
@@ -307,7 +309,7 @@ static void print_text(struct mlz_input *in, const struct settings *s, struct ml
 }
 
 int main(int argc, char **argv) {
-  struct settings s = {.n = UINT64_MAX};
+  struct settings s = {.common.look_up = mlz_names_look_up, .n = UINT64_MAX};
   mlz_report_begin();
   mlz_options_parse(&tool, argc, argv, &s);
   struct mlz_input *in = mlz_input_open(tool.name, &s.common);

@@ -1,4 +1,5 @@
 /* memlyze-top: who allocates. */
+#include "analyzer/names.h"
 #include "analyzer/select.h"
 #include "analyzer/sites.h"
 #include "analyzer/table.h"
@@ -26,6 +27,7 @@ static const struct mlz_option options[] = {
     {"filter", 0, MLZ_OPT_TEXT, "RE",
      "only sites whose \"module.function file:line\" matches the POSIX extended regular expression; with --group stack: any frame",
      AT(filter)},
+    MLZ_SYMBOLS_OPTION,
     {NULL, 0, 0, NULL, NULL, 0},
 };
 static const struct mlz_tool tool = {
@@ -304,7 +306,7 @@ static void print_text(struct mlz_input *in, const struct settings *s, const str
 }
 
 int main(int argc, char **argv) {
-  struct settings s = {.n = UINT64_MAX};
+  struct settings s = {.common.look_up = mlz_names_look_up, .n = UINT64_MAX};
   mlz_report_begin();
   mlz_options_parse(&tool, argc, argv, &s);
   struct mlz_input *in = mlz_input_open(tool.name, &s.common);

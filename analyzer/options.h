@@ -33,17 +33,28 @@ struct mlz_option_list {
   size_t n;
 };
 
+struct mlz_input;
 /* What every tool has. The first member of each tool's settings. */
 struct mlz_common_options {
   const char *path;             /* the trace, or the first of them */
   struct mlz_option_list paths; /* all of them */
   const char *output;
   const char *process;
-  int color; /* enum mlz_color */
+  const char *symbols;                                          /* a directory; of tools that show frames: */
+  void (*look_up)(struct mlz_input *in, const char *directory); /* mlz_names_look_up, so that the others do without its libraries */
+  int color;                                                    /* enum mlz_color */
   bool json;
   bool include_mmap;
   bool quiet; /* no option: what is said of this trace was said before */
 };
+
+/* A row of the table of a tool that shows frames. */
+#define MLZ_SYMBOLS_OPTION                                                                                                                 \
+  {                                                                                                                                        \
+    "symbols", 0, MLZ_OPT_TEXT, "DIR",                                                                                                     \
+        "look up native frames that have no name or line yet; DIR holds .build-id/, or files of the modules' names",                       \
+        offsetof(struct mlz_common_options, symbols)                                                                                       \
+  }
 
 struct mlz_tool {
   const char *name;    /* "top" */

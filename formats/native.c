@@ -233,7 +233,7 @@ bool mlz_trace_native(const struct mlz_trace *t, uint32_t frame, struct mlz_nati
 
 int mlz_trace_symbol(struct mlz_trace *t, uint32_t frame, const struct mlz_symbol_name *names, uint32_t n) {
   struct mlz_native *x = &t->native;
-  if (frame >= x->rows_n || !x->rows[frame].is_address || x->rows[frame].symbol != 0) return 0;
+  if (frame >= x->rows_n || !x->rows[frame].is_address) return 0;
   uint32_t module = x->rows[frame].module, name;
   int rc = name_of(t, module, &name);
   if (rc != 0) return rc;

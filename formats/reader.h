@@ -64,7 +64,7 @@ struct mlz_symbol_name {
   uint32_t line;
   bool inferred;
 };
-/* Says what a frame by address stands for, if the file does not. Stacks change with mlz_trace_symbols_done; ids that were known stay. -ENOMEM. */
+/* Says what a frame by address stands for, whatever the file says. Stacks change with mlz_trace_symbols_done; ids that were known stay. -ENOMEM. */
 int mlz_trace_symbol(struct mlz_trace *t, uint32_t frame, const struct mlz_symbol_name *names, uint32_t n);
 int mlz_trace_symbols_done(struct mlz_trace *t);
 /* Each object has its "id" (1 or more); of a process whose object was lost there is {"id", "lost": true}. */

@@ -83,4 +83,4 @@ _memlyze() {
   fi
 }
 
-complete -o filenames -F _memlyze memlyze Memlyze memlyze-record memlyze-control memlyze-stats memlyze-top memlyze-leaks memlyze-flame memlyze-gc memlyze-diff memlyze-check memlyze-export memlyze-verify
+complete -o filenames -F _memlyze memlyze Memlyze memlyze-record memlyze-control memlyze-stats memlyze-top memlyze-leaks memlyze-flame memlyze-gc memlyze-diff memlyze-check memlyze-export memlyze-verify memlyze-annotate

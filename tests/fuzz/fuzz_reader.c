@@ -29,7 +29,7 @@ static void read_tables(struct mlz_trace *t) {
     struct mlz_native_frame f;
     if (!mlz_trace_native(t, i, &f)) continue;
     sum += strlen(f.path) + strlen(f.build_id) + f.n;
-    if (!f.resolved && mlz_trace_symbol(t, i, &(struct mlz_symbol_name){.function = "found", .line = 1}, i % 2) != 0) abort();
+    if (i % 3 && mlz_trace_symbol(t, i, &(struct mlz_symbol_name){.function = "found", .line = 1}, i % 2) != 0) abort();
   }
   if (mlz_trace_symbols_done(t) != 0) abort();
   for (size_t i = 0; i < mlz_trace_processes(t) + mlz_trace_threads(t); i++)

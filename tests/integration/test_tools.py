@@ -21,7 +21,7 @@ def options_of(text):
     return found
 
 
-@case(each=[(name, name) for name in ('record', 'control', 'diff', 'check', 'export', 'verify') + TOOLS])
+@case(each=[(name, name) for name in ('record', 'control', 'diff', 'check', 'export', 'verify', 'annotate') + TOOLS])
 def help_and_manual_name_the_same_options(name):
     text = execute([MEMLYZE, name, '--help'])
     same('exit status', text.returncode, 0)
@@ -41,7 +41,7 @@ def help_and_manual_name_the_same_options(name):
     same('options that only the manual names', documented - offered, set())
 
 
-@case(each=[(name, name) for name in ('record', 'control', 'diff', 'check', 'export', 'verify') + TOOLS])
+@case(each=[(name, name) for name in ('record', 'control', 'diff', 'check', 'export', 'verify', 'annotate') + TOOLS])
 def version_and_wrong_options(name):
     shown = execute([MEMLYZE, name, '--version'])
     assert shown.returncode == 0 and re.search(r'\d+\.\d+\.\d+', shown.stdout), shown
@@ -207,7 +207,7 @@ def an_installed_copy_works_wherever_it_is_moved():
 @case
 def every_tool_of_the_dispatcher_is_a_program():
     text = execute([MEMLYZE, '--help']).stdout
-    for name in ('record', 'control', 'diff', 'check', 'export', 'verify') + TOOLS:
+    for name in ('record', 'control', 'diff', 'check', 'export', 'verify', 'annotate') + TOOLS:
         assert re.search(r'^\s+%s\b' % name, text, re.M), '%s is not in memlyze --help' % name
     unknown = execute([MEMLYZE, 'no-such-tool'])
     same('exit status of an unknown tool', unknown.returncode, 2)

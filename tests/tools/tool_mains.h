@@ -10,6 +10,7 @@ int mlz_main_gc(int argc, char **argv);
 int mlz_main_diff(int argc, char **argv);
 int mlz_main_check(int argc, char **argv);
 int mlz_main_export(int argc, char **argv);
+int mlz_main_annotate(int argc, char **argv);
 int mlz_main_verify(int argc, char **argv);
 
 #endif

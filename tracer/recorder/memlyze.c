@@ -19,6 +19,7 @@ static const struct {
     {"diff", "what grew between two traces, or two instants of one"},
     {"check", "limits and baselines, for CI"},
     {"export", "a trace for other viewers: pprof, speedscope, ms_print, ..."},
+    {"annotate", "source lines with what they allocated; code around native calls"},
     {"verify", "is a trace whole, and what is lost; repairs it"},
 };
 

@@ -33,19 +33,17 @@ static int by_module(const void *a, const void *b) {
   return x->address < y->address ? -1 : x->address > y->address;
 }
 
-/* Allocators are left out where they are innermost; all of it, if nothing else is there. */
 static struct named look_up(struct naming *x, const struct mlz_named *frame) {
   struct named out = {.frame = frame};
   const struct mlz_module *m = &x->native->modules[frame->module];
   struct mlz_symbol_module *module = mlz_symbolizer_module(x->symbolizer, m->path, m->file, m->build_id, m->build_id_bytes);
   struct mlz_symbol found[MLZ_SYMBOLS_MAX];
-  unsigned n = module ? mlz_symbolizer_lookup(module, frame->address, found) : 0, hidden = 0;
-  if (n == 0) return (struct named){.frame = NULL};
-  while (hidden < n && mlz_symbol_hidden(found[hidden].function)) hidden++;
-  out.n = n - hidden;
+  int n = module ? mlz_symbolizer_visible(module, frame->address, found) : -1;
+  if (n < 0) return (struct named){.frame = NULL};
+  out.n = (uint32_t)n;
   out.symbols = malloc((out.n + 1) * sizeof *out.symbols);
   if (!out.symbols) return (struct named){.frame = NULL};
-  memcpy(out.symbols, found + hidden, out.n * sizeof *out.symbols);
+  memcpy(out.symbols, found, out.n * sizeof *out.symbols);
   return out;
 }
 

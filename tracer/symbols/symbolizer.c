@@ -268,6 +268,14 @@ unsigned mlz_symbolizer_lookup(struct mlz_symbol_module *m, uint64_t address, st
   return 1;
 }
 
+int mlz_symbolizer_visible(struct mlz_symbol_module *m, uint64_t address, struct mlz_symbol out[MLZ_SYMBOLS_MAX]) {
+  unsigned n = mlz_symbolizer_lookup(m, address, out), hidden = 0;
+  if (n == 0) return -1;
+  while (hidden < n && mlz_symbol_hidden(out[hidden].function)) hidden++;
+  memmove(out, out + hidden, (n - hidden) * sizeof *out);
+  return (int)(n - hidden);
+}
+
 /* ---- code ---- */
 
 bool mlz_symbolizer_range(struct mlz_symbol_module *m, uint64_t address, uint64_t *low, uint64_t *high) {

@@ -35,6 +35,9 @@ struct mlz_symbol {
 /* What runs at the address, innermost (inlined) first. Returns how many, at most MLZ_SYMBOLS_MAX; 0: nothing is known of it. */
 unsigned mlz_symbolizer_lookup(struct mlz_symbol_module *m, uint64_t address, struct mlz_symbol out[MLZ_SYMBOLS_MAX]);
 
+/* The same without the allocators' functions that are innermost. -1: nothing is known of the address; 0: it is nothing but an allocator's. */
+int mlz_symbolizer_visible(struct mlz_symbol_module *m, uint64_t address, struct mlz_symbol out[MLZ_SYMBOLS_MAX]);
+
 /* The function that the address lies in, by the symbol table or debug information. */
 bool mlz_symbolizer_range(struct mlz_symbol_module *m, uint64_t address, uint64_t *low, uint64_t *high);
 /* Bytes of the module's code from `address` on, at most `n`; returns how many there are. */

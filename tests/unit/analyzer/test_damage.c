@@ -38,6 +38,8 @@ static const struct tool tools[] = {
     {"diff", mlz_main_diff, {"diff", "--json", GOOD, BAD}, false},
     {"export", mlz_main_export, {"export", "--to=csv", "--rows=event", BAD}, false},
     {"export", mlz_main_export, {"export", "--to=speedscope", BAD}, false},
+    {"annotate", mlz_main_annotate, {"annotate", "--json", BAD}, false},
+    {"annotate (text)", mlz_main_annotate, {"annotate", BAD}, false},
     {"check", mlz_main_check, {"check", "--json", "--no-config", "--max-peak", "1TB", BAD}, true},
 };
 enum { TOOLS = sizeof tools / sizeof tools[0] };
