@@ -30,23 +30,36 @@ enum frame_flag {
   FRAME_LIMIT = 16,  /* because the walk had gone far enough */
   FRAME_EVAL = 32,   /* a loop of the interpreter */
   FRAME_HIDDEN = 64, /* of this library */
+  FRAME_SUM = 256,   /* the CFA is not a word of the stack but what was added to one: such a frame is walked each time */
   FRAME_FREE = 128,  /* the code is in no module: nothing of this may be remembered */
 };
 struct frame {
   uintptr_t sp, pc, rbp;
-  uintptr_t ra_at;          /* where the return address lies */
-  uintptr_t rbp_at, cfa_at; /* 0: no such word */
+  uintptr_t ra_at; /* where the return address lies; 0: there is none */
   uint64_t word;
+  uint64_t path;            /* a mix of it and of all words further out */
+  int32_t rbp_off, cfa_off; /* where the caller's rbp and the CFA lie, from sp; NOWHERE: they were not read */
   uint32_t node;
   uint32_t flags;
 };
+#define NOWHERE INT32_MIN
 _Static_assert(sizeof(struct frame) == 64, "a cache line");
 
 struct node {
-  uint64_t word;
+  uint64_t word, path;
   uint32_t caller;
   uint32_t flags; /* enum mlz_native_flag */
 };
+/* Where a node is looked for: all that must be compared, so that one look into memory tells. Its place follows from the path alone, so that a whole stack's
+ * places are fetched at once. */
+struct place {
+  uint64_t word;
+  uint32_t caller;
+  uint32_t node; /* with the flags above NODE_BITS; 0: free */
+};
+#define NODE_BITS 24u
+#define NODE_MASK ((1u << NODE_BITS) - 1)
+_Static_assert(NODES_MAX <= NODE_MASK, "a node's number fits");
 
 /* A whole stack, known by its innermost frame: it is the same one if the words at those places are. */
 struct memo {
@@ -73,12 +86,13 @@ struct mlz_native {
   struct mlz_native_home home;
   struct mlz_native_view view;
   struct node *node;   /* [nodes_max + 1], from 1 */
-  uint32_t *node_hash; /* of nodes_max * 2 at the most */
+  struct place *place; /* [1 << hash_bits], of nodes_max * 2 at the most */
   size_t bytes;        /* of all */
   uint64_t announced[MLZ_NATIVE_MODULES / 64];
   uint8_t scratch[SCRATCH];
   _Alignas(64) struct frame chain[CHAIN + 1]; /* innermost first, ends at chain[CHAIN - 1] */
   struct frame fresh[FRESH_MAX];
+  uint32_t memo_tags[MEMO_WAYS << MEMO_LAST]; /* 0: free */
   struct memo memo[MEMO_WAYS << MEMO_LAST];
 };
 
@@ -94,21 +108,21 @@ _Static_assert(MEMO_SLOTS + 1 == 7 * 7, "all of them are given");
 
 static void forget_stack(struct mlz_native *n) { n->top = CHAIN; }
 static void forget_memo(struct mlz_native *n) {
-  for (uint32_t i = 0; i < MEMO_WAYS << n->memo_bits; i++) n->memo[i].pc = 0;
+  memset(n->memo_tags, 0, sizeof(*n->memo_tags) * MEMO_WAYS << n->memo_bits);
   n->memo_asked = n->memo_missed = 0;
 }
 static void forget_nodes(struct mlz_native *n) {
   n->nodes = 0;
   n->sent = 0;
   n->hash_bits = NODE_HASH_FIRST;
-  memset(n->node_hash, 0, sizeof(*n->node_hash) << n->hash_bits);
+  memset(n->place, 0, sizeof(*n->place) << n->hash_bits);
   forget_stack(n);
   forget_memo(n);
 }
 
 static MLZ_COLD struct mlz_native *make(struct mlz_thread *th) {
   uint32_t nodes = mlz_agent.whole ? NODES_MAX : NODES_MAX_SMALL;
-  size_t node_bytes = (nodes + 1) * sizeof(struct node), bytes = sizeof(struct mlz_native) + node_bytes + 2 * nodes * sizeof(uint32_t);
+  size_t node_bytes = (nodes + 1) * sizeof(struct node), bytes = sizeof(struct mlz_native) + node_bytes + 2 * nodes * sizeof(struct place);
   long m = mlz_sys6(SYS_mmap, 0, (long)bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (m < 0 && m > -4096) return NULL;
   mlz_sys3(SYS_madvise, m, (long)bytes, MADV_NOHUGEPAGE);
@@ -117,7 +131,7 @@ static MLZ_COLD struct mlz_native *make(struct mlz_thread *th) {
   n->bytes = bytes;
   n->nodes_max = nodes;
   n->node = (struct node *)(n + 1);
-  n->node_hash = (uint32_t *)(void *)((char *)(n + 1) + node_bytes);
+  n->place = (struct place *)(void *)((char *)(n + 1) + node_bytes);
   n->memo_bits = MEMO_FIRST;
   th->native = n;
   return n;
@@ -169,17 +183,24 @@ static inline __attribute__((always_inline)) bool load(struct mlz_native *n, str
   return true;
 }
 
+static inline bool offset_of(const struct frame *f, uintptr_t at, int32_t *out) {
+  intptr_t offset = (intptr_t)(at - f->sp);
+  *out = (int32_t)offset;
+  return *out == offset && *out != NOWHERE;
+}
+
 /* Fills `f` and takes `w` to the caller. False: it was the last frame. */
 static inline __attribute__((always_inline)) bool step(struct mlz_native *n, struct walk *w, struct frame *f, const struct mlz_rule *r) {
   f->sp = w->sp;
   f->pc = w->pc;
   f->rbp = w->rbp;
-  f->rbp_at = f->cfa_at = f->ra_at = 0;
+  f->ra_at = 0;
+  f->rbp_off = f->cfa_off = NOWHERE;
   f->word = r->word - w->exact;
   f->flags = (w->exact ? FRAME_EXACT : 0) | (r->flags & MLZ_RULE_RBP ? FRAME_NEEDS : 0) | (r->flags & MLZ_RULE_EVAL ? FRAME_EVAL : 0) |
              (r->flags & MLZ_RULE_OURS ? FRAME_HIDDEN : 0);
   uintptr_t cfa = (r->flags & MLZ_RULE_RBP ? w->rbp : w->sp) + (uintptr_t)(intptr_t)r->cfa, ra, rbp = w->rbp;
-  uintptr_t ra_at = cfa - 8;
+  uintptr_t ra_at = cfa - 8, rbp_at = 0;
   bool rises = cfa > w->sp;
   if (MLZ_UNLIKELY(r->flags & MLZ_RULE_ODD)) {
     if (r->flags & MLZ_RULE_END) {
@@ -188,9 +209,11 @@ static inline __attribute__((always_inline)) bool step(struct mlz_native *n, str
     }
     if (r->flags & MLZ_RULE_NONE) goto cut;
     if (r->flags & MLZ_RULE_LOAD) {
-      f->cfa_at = cfa;
-      if (!load(n, w, f->cfa_at, &cfa)) goto cut;
-      if (!(r->flags & MLZ_RULE_RA_RSP)) cfa += (uintptr_t)(intptr_t)r->add;
+      if (!offset_of(f, cfa, &f->cfa_off) || !load(n, w, cfa, &cfa)) goto cut;
+      if (!(r->flags & MLZ_RULE_RA_RSP) && r->add) {
+        cfa += (uintptr_t)(intptr_t)r->add;
+        f->flags |= FRAME_SUM;
+      }
     }
     ra_at = r->flags & MLZ_RULE_RA_RSP ? w->sp + (uintptr_t)(intptr_t)r->add : cfa - 8;
     rises = cfa > w->sp || r->flags & MLZ_RULE_SIGNAL; /* a signal's handler may have a stack of its own */
@@ -200,20 +223,20 @@ static inline __attribute__((always_inline)) bool step(struct mlz_native *n, str
   case MLZ_RBP_SAME:
     break;
   case MLZ_RBP_CFA:
-    f->rbp_at = cfa + (uintptr_t)(intptr_t)r->rbp;
+    rbp_at = cfa + (uintptr_t)(intptr_t)r->rbp;
     break;
   case MLZ_RBP_RBP:
-    f->rbp_at = w->rbp + (uintptr_t)(intptr_t)r->rbp;
+    rbp_at = w->rbp + (uintptr_t)(intptr_t)r->rbp;
     f->flags |= FRAME_NEEDS;
     break;
   case MLZ_RBP_RSP:
-    f->rbp_at = w->sp + (uintptr_t)(intptr_t)r->rbp;
+    rbp_at = w->sp + (uintptr_t)(intptr_t)r->rbp;
     break;
   default:
     rbp = 0;
     break;
   }
-  if (f->rbp_at && MLZ_UNLIKELY(!load(n, w, f->rbp_at, &rbp))) goto cut;
+  if (rbp_at && MLZ_UNLIKELY(!offset_of(f, rbp_at, &f->rbp_off) || !load(n, w, rbp_at, &rbp))) goto cut;
   f->ra_at = ra_at;
   bool exact = r->flags & MLZ_RULE_SIGNAL;
   if (MLZ_UNLIKELY(ra == 0)) { /* where a thread or a coroutine begins */
@@ -224,18 +247,19 @@ static inline __attribute__((always_inline)) bool step(struct mlz_native *n, str
   return true;
 cut:
   f->flags |= FRAME_LAST | FRAME_CUT | (r->flags & MLZ_RULE_FREE ? FRAME_FREE : 0);
-  f->rbp_at = f->cfa_at = 0;
+  f->rbp_off = f->cfa_off = NOWHERE;
   return false;
 }
 
 /* ---- the shadow stack ---- */
 
 /* Does `f`, which is true, lead to the frame after it? Its words are read where a walk would read them. */
+static inline uintptr_t word_at(const struct frame *f, int32_t offset) { return *(const uintptr_t *)(f->sp + (uintptr_t)(intptr_t)offset); }
 static inline bool leads_on(const struct frame *f) {
   const struct frame *outer = f + 1;
-  if (MLZ_UNLIKELY(f->cfa_at != 0) && *(const uintptr_t *)f->cfa_at != outer->sp) return false;
+  if (MLZ_UNLIKELY(f->cfa_off != NOWHERE) && (f->flags & FRAME_SUM || word_at(f, f->cfa_off) != outer->sp)) return false;
   if (*(const uintptr_t *)f->ra_at + (outer->flags & FRAME_EXACT) != outer->pc) return false;
-  return !(outer->flags & FRAME_NEEDS) || !f->rbp_at || *(const uintptr_t *)f->rbp_at == outer->rbp;
+  return !(outer->flags & FRAME_NEEDS) || f->rbp_off == NOWHERE || word_at(f, f->rbp_off) == outer->rbp;
 }
 
 /* Are `count` frames from `at` on as remembered? The first one is. Returns the last that is known to be, `*whole`: all of them, or to the end. */
@@ -280,7 +304,7 @@ static void take_up(struct mlz_native *n, uint32_t count, uint32_t met) {
   uint32_t needs = met < CHAIN ? n->chain[met].flags & FRAME_NEEDS : 0;
   for (uint32_t i = count; i-- > 0;) {
     struct frame *f = &n->fresh[i];
-    if (f->rbp_at == 0) f->flags |= needs;
+    if (f->rbp_off == NOWHERE) f->flags |= needs;
     needs = f->flags & FRAME_NEEDS;
   }
   n->top = met - count;
@@ -289,20 +313,29 @@ static void take_up(struct mlz_native *n, uint32_t count, uint32_t met) {
 
 /* ---- the trie ---- */
 
-static uint32_t *place_of(const struct mlz_native *n, uint64_t word, uint32_t caller, uint32_t flags) {
-  uint64_t h = (word ^ (uint64_t)flags << 40 ^ (uint64_t)caller * UINT64_C(0xd1b54a32d192ed03)) * UINT64_C(0x9e3779b97f4a7c15);
-  uint64_t mask = (UINT64_C(1) << n->hash_bits) - 1;
-  for (uint64_t i = (h ^ h >> 32) & mask;; i = (i + 1) & mask) {
-    uint32_t k = n->node_hash[i];
-    const struct node *x = &n->node[k];
-    if (k == 0 || (x->word == word && x->caller == caller && x->flags == flags)) return &n->node_hash[i];
-  }
+static uint64_t path_of(uint64_t outer, uint64_t word, uint32_t flags) {
+  uint64_t h = (outer ^ word ^ (uint64_t)flags << 40) * UINT64_C(0x9e3779b97f4a7c15);
+  return h ^ h >> 29;
+}
+static struct place *place_of(const struct mlz_native *n, uint64_t path) {
+  return &n->place[(path * UINT64_C(0xd1b54a32d192ed03)) >> (64 - n->hash_bits)];
+}
+static struct place *next_place(const struct mlz_native *n, struct place *p) {
+  return p + 1 < n->place + (UINT64_C(1) << n->hash_bits) ? p + 1 : n->place;
+}
+static void keep_node(struct mlz_native *n, struct place *p, uint32_t k) {
+  const struct node *x = &n->node[k];
+  *p = (struct place){x->word, x->caller, k | x->flags << NODE_BITS};
 }
 
-static MLZ_COLD void grow_hash(struct mlz_native *n) {
+static MLZ_COLD void grow_places(struct mlz_native *n) {
   n->hash_bits++;
-  memset(n->node_hash, 0, sizeof(*n->node_hash) << n->hash_bits);
-  for (uint32_t k = 1; k <= n->nodes; k++) *place_of(n, n->node[k].word, n->node[k].caller, n->node[k].flags) = k;
+  memset(n->place, 0, sizeof(*n->place) << n->hash_bits);
+  for (uint32_t k = 1; k <= n->nodes; k++) {
+    struct place *p = place_of(n, n->node[k].path);
+    while (p->node) p = next_place(n, p);
+    keep_node(n, p, k);
+  }
 }
 
 /* A message of one slot that needs no place in the order of events. */
@@ -336,25 +369,41 @@ static MLZ_COLD bool announce(struct mlz_tls *t, struct mlz_native *n, uintptr_t
   return true;
 }
 
-/* The node of `f` above `caller`; 0: it is new, and there was no room to tell of it. */
-static uint32_t node_of(struct mlz_tls *t, struct mlz_native *n, const struct frame *f, uint32_t caller) {
-  uint32_t flags =
-      (f->flags & FRAME_EXACT ? MLZ_N_EXACT : 0) | (f->flags & FRAME_CUT ? MLZ_N_CUT : 0) | (f->flags & FRAME_EVAL ? MLZ_N_EVAL : 0);
-  uint32_t *place = place_of(n, f->word, caller, flags);
-  if (MLZ_LIKELY(*place != 0)) return *place;
+static inline uint32_t node_flags(const struct frame *f) {
+  return (f->flags & FRAME_EXACT ? MLZ_N_EXACT : 0) | (f->flags & FRAME_CUT ? MLZ_N_CUT : 0) | (f->flags & FRAME_EVAL ? MLZ_N_EVAL : 0);
+}
+
+/* A node that is new: told of first, remembered then, so that the ring's trie and ours stay the same. */
+static MLZ_COLD uint32_t new_node(struct mlz_tls *t, struct mlz_native *n, const struct frame *f, uint32_t caller, struct place *p) {
   unsigned module = mlz_native_module(f->word);
   if (module && MLZ_UNLIKELY(!(n->announced[module / 64] >> module % 64 & 1)) && !announce(t, n, f->pc, module)) return 0;
-  if (!send(t, mlz_head_word(MLZ_K_NATIVE_NODE, flags, 0, caller), f->word)) return 0;
-  n->node[++n->nodes] = (struct node){f->word, caller, flags};
-  *place = n->nodes;
-  uint32_t node = n->nodes;
-  if (n->nodes > (UINT32_C(1) << n->hash_bits) / 2) grow_hash(n);
-  return node;
+  if (!send(t, mlz_head_word(MLZ_K_NATIVE_NODE, node_flags(f), 0, caller), f->word)) return 0;
+  uint32_t k = ++n->nodes;
+  n->node[k] = (struct node){f->word, f->path, caller, node_flags(f)};
+  keep_node(n, p, k);
+  if (n->nodes > (UINT32_C(1) << n->hash_bits) / 2) grow_places(n);
+  return k;
+}
+
+/* The node of `f` above `caller`; 0: it is new, and there was no room to tell of it. */
+static inline uint32_t node_of(struct mlz_tls *t, struct mlz_native *n, const struct frame *f, uint32_t caller) {
+  struct place *p = place_of(n, f->path);
+  uint32_t flags = node_flags(f);
+  for (; p->node; p = next_place(n, p))
+    if (MLZ_LIKELY(p->word == f->word && p->caller == caller && p->node >> NODE_BITS == flags)) return p->node & NODE_MASK;
+  return new_node(t, n, f, caller, p);
 }
 
 /* Gives the frames chain[top] to chain[end - 1] their nodes. A frame of ours has that of its caller; where it is the outermost one, none. */
 static bool name_frames(struct mlz_tls *t, struct mlz_native *n, uint32_t end) {
   uint32_t caller = end < CHAIN ? n->chain[end].node : 0;
+  uint64_t path = end < CHAIN ? n->chain[end].path : 0;
+  for (uint32_t i = end; i-- > n->top;) {
+    struct frame *f = &n->chain[i];
+    if (MLZ_LIKELY(!(f->flags & FRAME_HIDDEN))) path = path_of(path, f->word, node_flags(f));
+    f->path = path;
+    __builtin_prefetch(place_of(n, path));
+  }
   for (uint32_t i = end; i-- > n->top;) {
     struct frame *f = &n->chain[i];
     if (MLZ_LIKELY(!(f->flags & FRAME_HIDDEN)) && (caller = node_of(t, n, f, caller)) == 0) return false;
@@ -365,10 +414,11 @@ static bool name_frames(struct mlz_tls *t, struct mlz_native *n, uint32_t end) {
 
 /* ---- the memo ---- */
 
-static struct memo *memo_set(struct mlz_native *n, uintptr_t pc, uintptr_t sp) {
-  uint64_t h = (pc * UINT64_C(0x9e3779b97f4a7c15)) ^ (sp * UINT64_C(0xd1b54a32d192ed03));
-  return &n->memo[(h >> 40 & ((1u << n->memo_bits) - 1)) * MEMO_WAYS];
+static inline uint64_t memo_hash(uintptr_t pc, uintptr_t sp) {
+  return ((pc * UINT64_C(0x9e3779b97f4a7c15)) ^ sp) * UINT64_C(0xd1b54a32d192ed03);
 }
+static inline uint32_t memo_set(const struct mlz_native *n, uint64_t hash) { return (uint32_t)(hash >> (64 - n->memo_bits)) * MEMO_WAYS; }
+static inline uint32_t memo_tag(uint64_t hash) { return (uint32_t)(hash >> 16) | 1; }
 static inline uint64_t memo_mix(const struct memo *m, uintptr_t sp, uintptr_t rbp) {
   uint64_t h = m->needs_rbp ? rbp * factors[MEMO_SLOTS] : 0;
   const uintptr_t *stack = (const uintptr_t *)sp;
@@ -376,9 +426,12 @@ static inline uint64_t memo_mix(const struct memo *m, uintptr_t sp, uintptr_t rb
   return h;
 }
 static inline uint32_t memo_find(struct mlz_native *n, uintptr_t pc, uintptr_t sp, uintptr_t rbp) {
-  struct memo *set = memo_set(n, pc, sp);
-  for (struct memo *m = set; m < set + MEMO_WAYS; m++)
-    if (m->pc == pc && m->sp == sp && memo_mix(m, sp, rbp) == m->mix) return m->node;
+  uint64_t hash = memo_hash(pc, sp);
+  uint32_t set = memo_set(n, hash), tag = memo_tag(hash);
+  for (uint32_t i = set; i < set + MEMO_WAYS; i++) {
+    const struct memo *m = &n->memo[i];
+    if (n->memo_tags[i] == tag && m->pc == pc && m->sp == sp && memo_mix(m, sp, rbp) == m->mix) return m->node;
+  }
   return 0;
 }
 
@@ -402,25 +455,27 @@ static void memo_keep(struct mlz_native *n) {
   uintptr_t sp = f->sp, rbp = f->rbp;
   n->memo_missed++;
   if (f->node == 0) return;
-  struct memo *set = memo_set(n, f->pc, sp), *m = NULL;
-  for (struct memo *x = set; x < set + MEMO_WAYS && !m; x++)
-    if (x->pc == 0) m = x;
-  if (!m) m = &set[n->memo_next++ % MEMO_WAYS];
   uintptr_t pc = f->pc;
-  m->pc = 0;
+  uint64_t hash = memo_hash(pc, sp);
+  uint32_t set = memo_set(n, hash), at = set;
+  while (at < set + MEMO_WAYS && n->memo_tags[at]) at++;
+  if (at == set + MEMO_WAYS) at = set + n->memo_next++ % MEMO_WAYS;
+  n->memo_tags[at] = 0;
+  struct memo *m = &n->memo[at];
   m->words = 0;
   m->needs_rbp = (f->flags & FRAME_NEEDS) != 0;
   m->node = f->node;
   for (; f + 1 < end; f++) {
-    if (f->cfa_at && !memo_word(m, sp, f->cfa_at)) return;
+    if (f->cfa_off != NOWHERE && !memo_word(m, sp, f->sp + (uintptr_t)(intptr_t)f->cfa_off)) return;
     if (!memo_word(m, sp, f->ra_at)) return;
-    if (f[1].flags & FRAME_NEEDS && f->rbp_at && !memo_word(m, sp, f->rbp_at)) return;
+    if (f[1].flags & FRAME_NEEDS && f->rbp_off != NOWHERE && !memo_word(m, sp, f->sp + (uintptr_t)(intptr_t)f->rbp_off)) return;
   }
   /* The end of the stack, where it is a word that says so. */
   if (f->flags & FRAME_LAST && f->ra_at && !(f->flags & FRAME_CUT) && !memo_word(m, sp, f->ra_at)) return;
   m->mix = memo_mix(m, sp, rbp);
   m->sp = sp;
   m->pc = pc;
+  n->memo_tags[at] = memo_tag(hash);
 }
 
 /* ---- debug mode: once more, with nothing remembered ---- */

@@ -7,7 +7,7 @@
 
 #define PROBES 8u
 #define CLAIMED (UINT64_C(1) << 63)
-#define FIRST_BITS 11u
+#define FIRST_BITS 10u
 #define LAST_BITS 18u
 
 /* key: | 63 being filled | 62..48 epoch | 47..0 address |, 0: free. A slot whose epoch has passed may be filled anew. */
@@ -66,7 +66,7 @@ static void put(struct table *t, uintptr_t ra, uint32_t epoch, const struct mlz_
 /* Whoever reads the old one meanwhile goes on doing so: it is not unmapped. All of them together are smaller than the last. */
 static void grow(struct table *old, uint32_t epoch) {
   uint32_t none = 0, pid = mlz_agent.pid;
-  uint32_t bits = old ? old->bits + 2 : FIRST_BITS;
+  uint32_t bits = old ? old->bits + 1 : FIRST_BITS;
   if (bits > LAST_BITS) return;
   if (!atomic_compare_exchange_strong(&growing, &none, pid) &&
       (none == pid || !atomic_compare_exchange_strong(&growing, &none, pid))) /* of the parent, which was forked meanwhile */
