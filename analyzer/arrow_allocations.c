@@ -1,5 +1,5 @@
 /* The allocations as a stream, a batch for each chunk of the file, in its order; each row knows when its block was freed. Most frees stand in the same
- * chunk. Those of later chunks are looked for ahead, for as many chunks at a time (a window) as have AHEAD_MAX of them: the survey counted them, so memory
+ * chunk. Those of later chunks are looked for ahead, for as many chunks at a time (a window) as have MLZ_AHEAD_MAX of them: the survey counted them, so memory
  * has a bound, and a trace whose blocks nearly all outlive their chunk is read once more for each four million of them. */
 #include "analyzer/arrow_trace.h"
 
@@ -7,7 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { AHEAD_MAX = 4 << 20 };
+#ifndef MLZ_AHEAD_MAX /* a test makes it small */
+#define MLZ_AHEAD_MAX (4u << 20)
+#endif
 #define AHEAD_AFTER_END (1u << 31) /* of `alloc` below: the free is one of the finalisation */
 #define AHEAD_TEMPORARY (1u << 30)
 #define NOT_FREED INT64_MIN
@@ -66,7 +68,7 @@ static int open_window(struct mlz_read_stream *s) {
   struct mlz_block b;
   size_t sum = 0;
   uint32_t end = w->next;
-  while (end < r->n_chunks && (end == w->next || sum + r->chunks[end].old <= AHEAD_MAX)) sum += r->chunks[end++].old;
+  while (end < r->n_chunks && (end == w->next || sum + r->chunks[end].old <= MLZ_AHEAD_MAX)) sum += r->chunks[end++].old;
   free(w->begin);
   free(w->used);
   w->from = w->next;
