@@ -13,7 +13,8 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the structs below are
 #define MLZ_FILE_MAGIC "MLYZE\r\n\x1a" /* a transfer in text mode changes the line end, and TYPE stops at the last byte */
 #define MLZ_FILE_VERSION 1u
 #define MLZ_FEATURE_TOTALS_ONLY UINT64_C(1) /* allocations and frees are no events: the TOTALS chunks stand for them */
-#define MLZ_FEATURES_KNOWN MLZ_FEATURE_TOTALS_ONLY
+#define MLZ_FEATURE_LEFT_OUT UINT64_C(2)    /* the beginning is not there, the first TOTALS chunks stand for it */
+#define MLZ_FEATURES_KNOWN (MLZ_FEATURE_TOTALS_ONLY | MLZ_FEATURE_LEFT_OUT)
 #define MLZ_FEATURES_REQUIRED UINT64_C(0xffffffff) /* unknown bits in this half: refuse; in the other half: ignore */
 
 struct mlz_file_header {

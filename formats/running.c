@@ -45,6 +45,7 @@ struct mlz_running {
   double allowance;         /* bytes that frames may cost now */
   double row_bytes;         /* of the file for a row that changed, about */
   uint64_t rows_told;       /* in points since the last call of mlz_running_spent */
+  uint64_t frame_ns;        /* of the last frame */
   uint64_t all_peak_bytes, all_peak_ns;
   uint32_t (*counts)[4];
   int64_t *values;
@@ -139,12 +140,11 @@ static struct sum *row_of(struct process *p, const struct mlz_class *c) {
   return &p->rows[p->n - 1];
 }
 
-static void add_square(struct process *p, uint64_t *sum, uint64_t size, uint32_t count) {
+/* Where the beginning may be left out there must be points: then an interval around an estimate is too narrow. */
+static void add_square(const struct mlz_running *r, struct process *p, uint64_t *sum, uint64_t size, uint32_t count) {
   unsigned __int128 more = (unsigned __int128)size * size * count + *sum;
-  if (more > SQUARES_MAX)
-    p->given_up = true;
-  else
-    *sum = (uint64_t)more;
+  if (more > SQUARES_MAX) p->given_up = r->rule.every_bytes == 0;
+  *sum = more > SQUARES_MAX ? SQUARES_MAX : (uint64_t)more;
 }
 
 enum { ALLOC, FREE, TEMP };
@@ -167,8 +167,8 @@ static int add_counts(struct mlz_running *r, struct process *p, const struct mlz
     now[MLZ_TOTAL_TEMP_BYTES] += n[TEMP] * c->size;
     if (n[ALLOC] != 0 && c->size > now[MLZ_TOTAL_SIZE_MAX]) now[MLZ_TOTAL_SIZE_MAX] = c->size;
     if (c->weight > 1) {
-      add_square(p, &now[MLZ_TOTAL_ALLOC_SQUARES], c->size, n[ALLOC]);
-      add_square(p, &now[MLZ_TOTAL_FREE_SQUARES], c->size, (uint32_t)frees);
+      add_square(r, p, &now[MLZ_TOTAL_ALLOC_SQUARES], c->size, n[ALLOC]);
+      add_square(r, p, &now[MLZ_TOTAL_FREE_SQUARES], c->size, (uint32_t)frees);
     }
     memset(n, 0, sizeof r->counts[i]);
   }
@@ -375,7 +375,8 @@ void mlz_running_ended(struct mlz_running *r, uint32_t process) {
 
 /* ---- frames ---- */
 
-static bool due(const struct mlz_running *r) {
+static bool due(const struct mlz_running *r, uint64_t now_ns) {
+  if (r->rule.every_ns != 0 && now_ns - r->frame_ns >= r->rule.every_ns) return true;
   if (r->rule.every_bytes != 0 && r->bytes >= r->rule.every_bytes) return true;
   if (r->events < r->rule.least_events) return false;
   double cost = 0;
@@ -396,8 +397,9 @@ static void forget_ended(struct mlz_running *r) {
   }
 }
 
-int mlz_running_group(struct mlz_running *r, uint64_t all_peak_bytes, uint64_t all_peak_ns, struct mlz_buffer *out) {
-  bool frame = due(r);
+int mlz_running_group(struct mlz_running *r, uint64_t now_ns, uint64_t all_peak_bytes, uint64_t all_peak_ns, struct mlz_buffer *out,
+                      bool *framed) {
+  bool frame = due(r, now_ns);
   int rc = 0;
   r->all_peak_bytes = all_peak_bytes;
   r->all_peak_ns = all_peak_ns;
@@ -407,7 +409,11 @@ int mlz_running_group(struct mlz_running *r, uint64_t all_peak_bytes, uint64_t a
     rc = add_point(r, p, p->finalized ? MLZ_POINT_EXIT : p->ended ? MLZ_POINT_END : MLZ_POINT_INDEX);
   }
   forget_ended(r);
-  if (frame) r->events = r->bytes = 0;
+  if (frame) {
+    r->events = r->bytes = 0;
+    r->frame_ns = now_ns;
+  }
+  *framed = frame;
   if (rc == 0) rc = mlz_tables_take(&r->tables, out);
   return rc;
 }

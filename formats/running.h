@@ -24,7 +24,8 @@ void mlz_running_bytes(struct mlz_running *r, uint64_t bytes);
 void mlz_running_ended(struct mlz_running *r, uint32_t process);
 /* Behind a GROUP: is a frame due? Its points, if so, and those of processes that ended, are appended to `out` as chunks that are not compressed and have
  * no checksum. 0, -ENOMEM: as above. */
-int mlz_running_group(struct mlz_running *r, uint64_t all_peak_bytes, uint64_t all_peak_ns, struct mlz_buffer *out);
+int mlz_running_group(struct mlz_running *r, uint64_t now_ns, uint64_t all_peak_bytes, uint64_t all_peak_ns, struct mlz_buffer *out,
+                      bool *framed);
 void mlz_running_spent(struct mlz_running *r, uint64_t bytes); /* so many bytes of the file they took */
 
 #endif

@@ -1,12 +1,8 @@
 #include "formats/writer.h"
 
-#include "formats/encode.h"
-#include "formats/layout.h"
-#include "formats/running.h"
-#include "formats/tables.h"
+#include "formats/writing.h"
 
 #include <errno.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/random.h>
 #include <time.h>
@@ -15,21 +11,6 @@
 /* On recorded Python programs level 2 packs 3 to 20 % better than 1 in the same time; 3 takes twice as long for nothing. */
 #define DEFAULT_LEVEL 2
 #define JSON_FLAGS (JSON_COMPACT | JSON_SORT_KEYS)
-
-/* Two sides that share nothing: `tables` is the drain thread's, all the rest the appending thread's. */
-struct mlz_writer {
-  struct mlz_tables tables;
-
-  _Alignas(64) int fd;
-  int level;
-  int error; /* sticky: after a failed write nothing more is written, so that the file stays whole up to there */
-  _Atomic uint64_t bytes;
-  struct mlz_encoder encoder;
-  struct mlz_buffer packed;
-  struct mlz_buffer index; /* rows, ready to store */
-  uint64_t index_rows;
-  struct mlz_running *running; /* NULL: no frames */
-};
 
 static int write_all(int fd, const uint8_t *p, size_t n) {
   while (n > 0) {
@@ -72,11 +53,24 @@ static int index_add(struct mlz_writer *w, const struct mlz_chunk_header *h, con
   return 0;
 }
 
+static int place(struct mlz_writer *w, const struct mlz_chunk_header *h) {
+  if (w->placed_n == w->placed_room) {
+    size_t room = w->placed_room == 0 ? 1024 : w->placed_room * 2;
+    struct mlz_placed *grown = reallocarray(w->placed, room, sizeof *grown);
+    if (grown == NULL) return -ENOMEM;
+    w->placed = grown;
+    w->placed_room = room;
+  }
+  w->placed[w->placed_n++] = (struct mlz_placed){.at = mlz_writer_bytes(w), .stored = h->stored, .kind = h->kind};
+  return 0;
+}
+
 static int append_chunk(struct mlz_writer *w, struct mlz_chunk_header *h, const uint8_t *payload, const struct mlz_extent *x) {
   h->magic = MLZ_CHUNK_MAGIC;
   h->checksum = mlz_chunk_checksum(h, payload);
   int rc = w->error != 0 ? w->error : index_add(w, h, x);
   if (w->running != NULL) mlz_running_bytes(w->running, sizeof *h + h->stored);
+  if (rc == 0 && w->listed) rc = place(w, h);
   return rc != 0 ? rc : append(w, h, sizeof *h, payload, h->stored);
 }
 
@@ -118,7 +112,7 @@ static void fill_header(struct mlz_file_header *h, uint64_t features) {
   h->checksum = mlz_header_checksum(h, sizeof *h);
 }
 
-static int writer_new(struct mlz_writer **out, int fd, const json_t *meta, int level, uint64_t features) {
+int mlz_writer_begin(struct mlz_writer **out, int fd, const json_t *meta, int level, uint64_t features) {
   struct mlz_writer *w = aligned_alloc(_Alignof(struct mlz_writer), sizeof *w);
   if (w == NULL) return -ENOMEM;
   memset(w, 0, sizeof *w);
@@ -142,9 +136,9 @@ static int writer_new(struct mlz_writer **out, int fd, const json_t *meta, int l
   return 0;
 }
 
-int mlz_writer_new(struct mlz_writer **out, int fd, const json_t *meta, int level) { return writer_new(out, fd, meta, level, 0); }
+int mlz_writer_new(struct mlz_writer **out, int fd, const json_t *meta, int level) { return mlz_writer_begin(out, fd, meta, level, 0); }
 int mlz_writer_new_totals_only(struct mlz_writer **out, int fd, const json_t *meta, int level) {
-  return writer_new(out, fd, meta, level, MLZ_FEATURE_TOTALS_ONLY);
+  return mlz_writer_begin(out, fd, meta, level, MLZ_FEATURE_TOTALS_ONLY);
 }
 
 struct mlz_writer *mlz_writer_free(struct mlz_writer *w) {
@@ -153,6 +147,8 @@ struct mlz_writer *mlz_writer_free(struct mlz_writer *w) {
   mlz_tables_deinit(&w->tables);
   mlz_encoder_deinit(&w->encoder);
   mlz_running_free(w->running);
+  mlz_keep_free(w->keep);
+  free(w->placed);
   free(w->packed.data);
   free(w->index.data);
   free(w);
@@ -165,9 +161,7 @@ uint32_t mlz_writer_stack(struct mlz_writer *w, const uint32_t *frames, uint32_t
   return mlz_tables_stack(&w->tables, frames, n, truncated);
 }
 
-uint32_t mlz_writer_module(struct mlz_writer *w, uint32_t path, uint32_t build_id) {
-  return mlz_tables_module(&w->tables, path, build_id);
-}
+uint32_t mlz_writer_module(struct mlz_writer *w, uint32_t path, uint32_t build_id) { return mlz_tables_module(&w->tables, path, build_id); }
 void mlz_writer_symbol(struct mlz_writer *w, uint32_t frame, const uint32_t *frames, uint32_t n) {
   mlz_tables_symbol(&w->tables, frame, frames, n);
 }
@@ -218,7 +212,10 @@ int mlz_writer_append_events(struct mlz_writer *w, const struct mlz_builder *b) 
   int rc = mlz_encoder_events(&w->encoder, b, &x);
   if (rc != 0) return rc;
   struct mlz_chunk_header h = {.kind = MLZ_C_EVENTS, .stored = (uint32_t)w->encoder.used, .raw = (uint32_t)w->encoder.used, .count = b->n};
-  if (w->running != NULL && mlz_running_events(w->running, b) != 0) w->running = mlz_running_free(w->running);
+  if (w->running != NULL && mlz_running_events(w->running, b) != 0) {
+    w->running = mlz_running_free(w->running);
+    if (w->keep != NULL) return w->error = -ENOMEM; /* nothing that comes later could be left out */
+  }
   return append_chunk(w, &h, w->encoder.out, &x);
 }
 
@@ -237,26 +234,28 @@ void mlz_writer_process_ended(struct mlz_writer *w, uint32_t process) {
 }
 
 /* Out of memory: readers go without. */
-static int append_frame(struct mlz_writer *w, const json_t *state) {
+static int append_frame(struct mlz_writer *w, uint64_t now_ns, const json_t *state, bool *framed) {
   struct mlz_buffer out = {0};
   uint64_t before = mlz_writer_bytes(w);
-  int rc = mlz_running_group(w->running, (uint64_t)json_integer_value(json_object_get(state, "peak_bytes")),
-                             (uint64_t)json_integer_value(json_object_get(state, "peak_ns")), &out);
+  int rc = mlz_running_group(w->running, now_ns, (uint64_t)json_integer_value(json_object_get(state, "peak_bytes")),
+                             (uint64_t)json_integer_value(json_object_get(state, "peak_ns")), &out, framed);
   if (rc == 0) {
     struct mlz_bytes chunks = {.data = out.data, .size = out.size};
     rc = mlz_writer_append_tables(w, &chunks);
     mlz_running_spent(w->running, mlz_writer_bytes(w) - before);
   } else {
     w->running = mlz_running_free(w->running);
-    rc = 0;
+    rc = w->keep == NULL ? 0 : rc;
   }
   free(out.data);
   return rc;
 }
 
 int mlz_writer_append_group(struct mlz_writer *w, uint64_t now_ns, const json_t *state) {
+  bool framed = false;
   int rc = append_json(w, MLZ_C_GROUP, now_ns, state);
-  return rc == 0 && w->running != NULL ? append_frame(w, state) : rc;
+  if (rc == 0 && w->running != NULL) rc = append_frame(w, now_ns, state, &framed);
+  return rc == 0 && w->keep != NULL ? mlz_keep_group(w, now_ns, framed) : rc;
 }
 
 int mlz_writer_finish(struct mlz_writer *w, const json_t *summary) {

@@ -76,10 +76,28 @@ struct mlz_frame_rule {
   uint64_t least_events; /* so many events between two frames at least */
   double share;          /* and not before they have grown the file by no more than this part */
   uint64_t every_bytes;  /* 0; else: after so many bytes, whatever it costs */
+  uint64_t every_ns;     /* 0; else: after so much time, likewise */
 };
 int mlz_writer_frames(struct mlz_writer *w, const struct mlz_frame_rule *rule); /* before the first group. -ENOMEM: there will be none */
 /* Writer thread, before the group of its last events is ended: the process has no more. */
 void mlz_writer_process_ended(struct mlz_writer *w, uint32_t process);
+
+/* Only the newest part is kept: now and then the file is written anew without its oldest part, of which totals remain (docs/format.md, "A beginning that was left
+ * out"), and the new one takes the place of the old one. While that goes on (a few groups) both are there; together they are no larger than max_bytes. */
+struct mlz_keep_rule {
+  uint64_t max_bytes;
+  uint64_t least_ns;                     /* 0; else: so much time is enough, as much as fits into max_bytes */
+  int (*make)(void *context);            /* an empty file for reading and writing: its descriptor, or negative errno */
+  int (*replace)(void *context, int fd); /* the new file takes the old one's place; the old descriptor is closed afterwards */
+  void (*abandon)(void *context);        /* instead of replace: the new file is not wanted */
+  void *context;
+};
+int mlz_writer_keep(struct mlz_writer *w,
+                    const struct mlz_keep_rule *rule); /* before the first group; the file was opened for reading, too. -ENOMEM */
+/* Writer thread, or when it has ended: the kept part from `since_ns` on as a whole file. Takes `fd`, as mlz_writer_new does, and closes it. */
+int mlz_writer_dump(struct mlz_writer *w, int fd, uint64_t since_ns, const json_t *summary);
+/* Has a beginning been left out? When the writer thread has ended. */
+bool mlz_writer_left_out(const struct mlz_writer *w, uint64_t *events, uint64_t *until_ns);
 
 /* An encoded piece of the file. Made on one thread, appended on another: that is how compression leaves the drain's way. */
 struct mlz_bytes {

@@ -21,10 +21,11 @@ enum mlz_mailbox_state { MLZ_MAILBOX_EMPTY = 0, MLZ_MAILBOX_POSTED = 1, MLZ_MAIL
 
 enum mlz_answer {
   MLZ_ANSWER_DONE = 0,
-  MLZ_ANSWER_WRONG = 1,  /* a value or name that is none */
-  MLZ_ANSWER_NOBODY = 2, /* a mark, and no traced process runs that could carry it */
-  MLZ_ANSWER_RINGS = 3,  /* the rings are too small for stacks so deep */
-  MLZ_ANSWER_DISK = 4,   /* a mark or snapshot that could not be written */
+  MLZ_ANSWER_WRONG = 1,     /* a value or name that is none */
+  MLZ_ANSWER_NOBODY = 2,    /* a mark, and no traced process runs that could carry it */
+  MLZ_ANSWER_RINGS = 3,     /* the rings are too small for stacks so deep */
+  MLZ_ANSWER_DISK = 4,      /* a mark, a snapshot or a dump that could not be written */
+  MLZ_ANSWER_NO_FLIGHT = 5, /* a dump, of a session without a flight recorder */
 };
 
 /* What is asked for, all at once or (any answer but DONE and DISK) nothing of it. */
@@ -36,11 +37,14 @@ struct mlz_request {
   uint64_t mask;           /* bits of the settings word to change; of them */
   uint64_t bits;           /* PAUSED is taken from here, rate and depth from their own fields */
   double sample_rate;      /* as typed */
-  uint64_t reserved[3];
+  uint32_t dump;           /* 1: the flight recorder's memory is written */
+  uint32_t path_bytes;     /* into this file; 0: its own */
+  uint64_t reserved[2];
   char mark[MLZ_MAILBOX_NAME_MAX + 1]; /* UTF-8 */
   char snapshot[MLZ_MAILBOX_NAME_MAX + 1];
+  char path[1024];
 };
-_Static_assert(sizeof(struct mlz_request) == 576, "layout");
+_Static_assert(sizeof(struct mlz_request) == 1600, "layout");
 
 struct mlz_mailbox {
   _Alignas(64) _Atomic uint32_t state; /* futex: | 31..2 number of the request | 1..0 enum mlz_mailbox_state | */
@@ -49,7 +53,7 @@ struct mlz_mailbox {
   unsigned char asking[48];            /* pthread_mutex_t, process-shared and robust */
   struct mlz_request request;
 };
-_Static_assert(sizeof(struct mlz_mailbox) == 640, "layout");
+_Static_assert(sizeof(struct mlz_mailbox) == 1664, "layout");
 _Static_assert(offsetof(struct mlz_mailbox, request) == 64, "layout");
 _Static_assert(sizeof(struct mlz_control) <= MLZ_MAILBOX_OFFSET && MLZ_MAILBOX_OFFSET + sizeof(struct mlz_mailbox) <= MLZ_CONTROL_BYTES,
                "the mailbox lies behind the control block and in its page");

@@ -185,8 +185,12 @@ static int answer(const struct asking *a, const struct mlz_request *request) {
              a->control->ring_slots, request->depth);
     return -ENOSPC;
   case MLZ_ANSWER_DISK:
-    snprintf(a->err, a->size, "the recorder cannot write the trace (a full disk?); the mark may be lost");
+    snprintf(a->err, a->size, "the recorder cannot write the trace (a full disk?); the mark or dump may be lost");
     return -EIO;
+  case MLZ_ANSWER_NO_FLIGHT:
+    snprintf(a->err, a->size,
+             "this session has no flight recorder to dump (record --flight-recorder T); its trace is being written already");
+    return -EINVAL;
   case MLZ_ANSWER_WRONG:
     break;
   }

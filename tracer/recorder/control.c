@@ -8,10 +8,23 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define WRONG 2
 
-enum id { ID_PID = 'p', ID_QUIET = 'q', ID_HELP = 'h', ID_RATE = 256, ID_DEPTH, ID_PAUSE, ID_RESUME, ID_MARK, ID_SNAPSHOT, ID_VERSION };
+enum id {
+  ID_PID = 'p',
+  ID_QUIET = 'q',
+  ID_HELP = 'h',
+  ID_RATE = 256,
+  ID_DEPTH,
+  ID_PAUSE,
+  ID_RESUME,
+  ID_MARK,
+  ID_SNAPSHOT,
+  ID_DUMP,
+  ID_VERSION
+};
 
 static const struct mlz_option_row rows[] = {
     {ID_PID, "pid", "P", "the traced process, any one of the session, or its recorder"},
@@ -21,6 +34,7 @@ static const struct mlz_option_row rows[] = {
     {ID_RESUME, "resume", NULL, "record them again"},
     {ID_MARK, "mark", "NAME", "name this instant, for --at, --from, --since and trace.mlyze@NAME"},
     {ID_SNAPSHOT, "snapshot", "NAME", "the same, as a point at which the heap is looked at or compared"},
+    {ID_DUMP, "dump", NULL, "write what a flight recorder holds into FILE (default: its own), and go on recording"},
     {ID_QUIET, "quiet", NULL, "do not say what was done"},
     {ID_HELP, "help", NULL, "this text"},
     {ID_VERSION, "version", NULL, "the version"},
@@ -34,7 +48,7 @@ struct wish {
 };
 
 static void help(FILE *to) {
-  fputs("usage: memlyze control --pid P [--sample-rate R] [--mark NAME] [--snapshot NAME] [options]\n"
+  fputs("usage: memlyze control --pid P [--sample-rate R] [--mark NAME] [--snapshot NAME] [--dump [FILE]] [options]\n"
         "Changes a session of memlyze record while it runs, without a restart: all of its processes obey from their next allocation on.\n\n"
         "options:\n",
         to);
@@ -81,10 +95,23 @@ static const char *take(struct wish *w, int id, const char *value) {
     return take_name(value, q->mark, &q->mark_bytes);
   case ID_SNAPSHOT:
     return take_name(value, q->snapshot, &q->snapshot_bytes);
+  case ID_DUMP:
+    q->dump = 1;
+    return NULL;
   default:
     w->quiet = true;
     return NULL;
   }
+}
+
+/* The recorder may run in another directory. */
+static const char *take_path(struct mlz_request *q, const char *path) {
+  char directory[sizeof q->path] = "";
+  if (path[0] != '/' && !getcwd(directory, sizeof directory)) return "the path of this directory is too long for the recorder";
+  int n = snprintf(q->path, sizeof q->path, "%s%s%s", directory, directory[0] ? "/" : "", path);
+  if (n <= 0 || n >= (int)sizeof q->path || !path[0]) return "--dump FILE: the path is empty or too long (1023 bytes)";
+  q->path_bytes = (uint32_t)n;
+  return NULL;
 }
 
 enum outcome { RUN, DONE, BAD };
@@ -115,11 +142,15 @@ static enum outcome parse(struct wish *w, int argc, char **argv) {
     fprintf(stderr, "memlyze-control: --%s%s%s %s\n", name, named ? ":" : " ", named ? " the name" : optarg, problem);
     return BAD;
   }
-  const struct mlz_request *q = &w->request;
-  const char *missing = optind < argc                                      ? "takes options only; memlyze control --help lists them"
-                        : !w->pid                                          ? "which session? --pid P names a traced process or its recorder"
-                        : !q->mask && !q->mark_bytes && !q->snapshot_bytes ? "nothing to do: give --sample-rate, --mark or --snapshot"
-                                                                           : NULL;
+  struct mlz_request *q = &w->request;
+  const char *missing = NULL;
+  if (q->dump && optind + 1 == argc) missing = take_path(q, argv[optind++]);
+  if (optind < argc)
+    missing = "takes options only, and FILE with --dump; memlyze control --help lists them";
+  else if (!w->pid)
+    missing = "which session? --pid P names a traced process or its recorder";
+  else if (!q->mask && !q->mark_bytes && !q->snapshot_bytes && !q->dump)
+    missing = "nothing to do: give --sample-rate, --mark, --snapshot or --dump";
   if (!missing) return RUN;
   fail(missing);
   return BAD;
@@ -129,6 +160,7 @@ static void report(const struct wish *w, uint64_t ns) {
   const struct mlz_request *q = &w->request;
   double s = (double)ns / 1e9;
   if (q->mark_bytes) printf("mark '%s' at %.6f s\n", q->mark, s);
+  if (q->dump) printf("dumped %s%sup to %.6f s\n", q->path_bytes ? q->path : "", q->path_bytes ? ": " : "", s);
   if (q->snapshot_bytes) printf("snapshot '%s' at %.6f s\n", q->snapshot, s);
   if (q->mask & MLZ_SET_RATE_MASK) printf("sample rate %.10g from %.6f s on\n", q->sample_rate, s);
   if (q->mask & MLZ_SET_DEPTH_MASK) printf("max stack depth %" PRIu32 " from %.6f s on\n", q->depth, s);

@@ -8,17 +8,19 @@
 
 #include <limits.h>
 #include <linux/futex.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-void mlz_desk_init(struct mlz_desk *desk, struct mlz_control *control, uint32_t command_pid) {
-  *desk = (struct mlz_desk){.box = mlz_arena_mailbox(control), .command_pid = command_pid};
+void mlz_desk_init(struct mlz_desk *desk, struct mlz_control *control, uint32_t command_pid, bool flight) {
+  *desk = (struct mlz_desk){.box = mlz_arena_mailbox(control), .command_pid = command_pid, .flight = flight};
 }
 
 void mlz_desk_look(struct mlz_desk *desk) {
   uint32_t state = atomic_load_explicit(&desk->box->state, memory_order_acquire);
   if (desk->taken || mlz_mailbox_state_of(state) != MLZ_MAILBOX_POSTED) return;
   desk->request = desk->box->request;
+  desk->request.path[sizeof desk->request.path - 1] = 0;
   uint32_t taken = (state & ~3u) | MLZ_MAILBOX_TAKEN;
   if (!atomic_compare_exchange_strong_explicit(&desk->box->state, &state, taken, memory_order_acq_rel, memory_order_relaxed)) return;
   desk->taken = true;
@@ -32,9 +34,11 @@ static bool name_valid(const char *name, uint32_t bytes) {
 }
 
 /* Nothing is done yet. */
-static uint32_t check(const struct mlz_drain *d, const struct mlz_request *q) {
+static uint32_t check(const struct mlz_drain *d, const struct mlz_request *q, bool flight) {
   if ((q->mask & ~MLZ_SET_CHANGEABLE) || !name_valid(q->mark, q->mark_bytes) || !name_valid(q->snapshot, q->snapshot_bytes))
     return MLZ_ANSWER_WRONG;
+  if (q->dump > 1 || q->path_bytes >= sizeof q->path || memchr(q->path, 0, q->path_bytes)) return MLZ_ANSWER_WRONG;
+  if (q->dump && !flight) return MLZ_ANSWER_NO_FLIGHT;
   if ((q->mask & MLZ_SET_RATE_MASK) && !mlz_rate_valid(q->sample_rate)) return MLZ_ANSWER_WRONG;
   if (q->mask & MLZ_SET_DEPTH_MASK) {
     if (q->depth > MLZ_STACK_DEPTH_MAX) return MLZ_ANSWER_WRONG;
@@ -64,7 +68,7 @@ void mlz_desk_obey(struct mlz_desk *desk, struct mlz_drain *d) {
   if (!desk->taken || desk->obeyed) return;
   desk->obeyed = true;
   desk->answer_ns = d->clock_ns;
-  desk->answer = check(d, q);
+  desk->answer = check(d, q, desk->flight);
   if (desk->answer) return;
   uint32_t pid = q->pid == d->control->recorder_pid ? desk->command_pid : q->pid;
   struct mlz_feed *f = NULL;
@@ -75,15 +79,19 @@ void mlz_desk_obey(struct mlz_desk *desk, struct mlz_drain *d) {
   if (q->mark_bytes) mlz_marking_add(d, f, MLZ_MARK_MARK, q->mark, q->mark_bytes, d->clock_ns);
   if (q->snapshot_bytes) mlz_marking_add(d, f, MLZ_MARK_SNAPSHOT, q->snapshot, q->snapshot_bytes, d->clock_ns);
   change(d, q);
+  desk->dump_due = q->dump;
+  desk->dump = q->path_bytes ? q->path : NULL;
 }
 
-void mlz_desk_answer(struct mlz_desk *desk, struct mlz_emit *emit) {
+void mlz_desk_answer(struct mlz_desk *desk, struct mlz_emit *emit, int dump_error) {
   if (!desk->taken) return;
-  bool disk = (desk->request.mark_bytes || desk->request.snapshot_bytes) && desk->answer == MLZ_ANSWER_DONE;
+  desk->dump_due = false;
+  bool disk = (desk->request.mark_bytes || desk->request.snapshot_bytes || desk->request.dump) && desk->answer == MLZ_ANSWER_DONE;
   if (!desk->group) desk->group = mlz_emit_handed(emit);
   if (disk && mlz_emit_done(emit) < desk->group) return;
   desk->taken = false;
-  desk->box->answer = disk && mlz_emit_error(emit) ? MLZ_ANSWER_DISK : desk->answer;
+  bool failed = disk && (mlz_emit_error(emit) || (desk->request.dump && dump_error));
+  desk->box->answer = failed ? MLZ_ANSWER_DISK : desk->answer;
   desk->box->answer_ns = desk->answer_ns;
   atomic_store_explicit(&desk->box->state, desk->number | MLZ_MAILBOX_DONE, memory_order_release);
   syscall(SYS_futex, &desk->box->state, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);

@@ -19,6 +19,8 @@ struct group {
   uint64_t now_ns;
   uint32_t *ended; /* processes */
   unsigned n_ended, n;
+  void (*after)(void *context);
+  void *context;
   struct mlz_builder *builders[];
 };
 
@@ -37,9 +39,11 @@ struct mlz_emit {
   _Atomic int error;
   _Atomic uint64_t bytes, events;
   _Atomic uint64_t done; /* groups */
-  uint64_t handed;       /* the drain thread's, as are the next two */
-  uint32_t *ended;       /* processes, for the next group */
+  uint64_t handed;       /* the drain thread's, as is what follows, for the next group */
+  uint32_t *ended;       /* processes */
   unsigned n_ended;
+  void (*after)(void *context);
+  void *context;
   _Atomic unsigned idle; /* builders in the second queue */
   _Atomic bool stop;
 };
@@ -69,6 +73,7 @@ static void write_group(struct mlz_emit *e, struct group *g) {
     atomic_fetch_add(&e->events, events);
   }
   atomic_store(&e->bytes, mlz_writer_bytes(e->writer));
+  if (g->after) g->after(g->context);
   atomic_fetch_add(&e->done, 1);
 }
 
@@ -152,6 +157,11 @@ struct mlz_builder *mlz_emit_builder(struct mlz_emit *e) {
   return b ? b : mlz_builder_new();
 }
 
+void mlz_emit_after(struct mlz_emit *e, void (*run)(void *context), void *context) {
+  e->after = run;
+  e->context = context;
+}
+
 void mlz_emit_ended(struct mlz_emit *e, uint32_t process) {
   uint32_t *grown = reallocarray(e->ended, e->n_ended + 1, sizeof *grown);
   if (!grown) return; /* it has no last point, then */
@@ -174,6 +184,9 @@ void mlz_emit_group(struct mlz_emit *e, struct mlz_builder **builders, unsigned 
   g->now_ns = now_ns;
   g->ended = e->ended;
   g->n_ended = e->n_ended;
+  g->after = e->after;
+  g->context = e->context;
+  e->after = NULL;
   e->ended = NULL;
   e->n_ended = 0;
   g->n = n;

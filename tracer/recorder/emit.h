@@ -22,6 +22,9 @@ void mlz_emit_ended(struct mlz_emit *e, uint32_t process);
  * When memory is out the group is lost and mlz_emit_error says so. */
 void mlz_emit_group(struct mlz_emit *e, struct mlz_builder **builders, unsigned n, uint64_t now_ns, json_t *state);
 
+/* Called by the writer thread when the next group is written, before it counts as done. */
+void mlz_emit_after(struct mlz_emit *e, void (*run)(void *context), void *context);
+
 /* Waits until all groups are written and ends the thread. */
 void mlz_emit_join(struct mlz_emit *e);
 int mlz_emit_error(struct mlz_emit *e);       /* 0, or the negative errno of the first failure */

@@ -24,6 +24,7 @@ static struct {
   struct mlz_control *control;
   volatile pid_t pid;
   volatile sig_atomic_t stop_wanted;
+  volatile sig_atomic_t dump_wanted; /* SIGUSR2 came; < 0: it is passed on as the others are */
 } state;
 
 static void wake(void) {
@@ -37,6 +38,12 @@ static void on_signal(int n, siginfo_t *info, void *context) {
   bool stop = n == SIGTSTP || n == SIGTTIN || n == SIGTTOU;
   if (stop) state.stop_wanted = 1;
   if (n == SIGCONT) state.stop_wanted = 0;
+  if (n == SIGUSR2 && state.dump_wanted >= 0) {
+    state.dump_wanted = 1;
+    wake();
+    errno = saved;
+    return;
+  }
   bool from_kernel = info->si_code == SI_KERNEL || info->si_pid == 0;
   if (state.pid > 0 && (!from_kernel || n == SIGCONT)) kill(state.pid, n);
   wake();
@@ -58,7 +65,14 @@ int mlz_launch_guard_descriptors(void) {
 
 void mlz_launch_wakes(struct mlz_control *control) { state.control = control; }
 
-void mlz_launch_signals(void) {
+bool mlz_launch_dump_asked(void) {
+  bool asked = state.dump_wanted > 0;
+  if (asked) state.dump_wanted = 0;
+  return asked;
+}
+
+void mlz_launch_signals(bool takes_dumps) {
+  state.dump_wanted = takes_dumps ? 0 : -1;
   sigset_t all;
   sigfillset(&all);
   sigprocmask(SIG_SETMASK, &all, &state.mask); /* until COMMAND runs: a signal in between must reach it */

@@ -18,7 +18,8 @@ struct mlz_launch {
 int mlz_launch_guard_descriptors(void);
 
 /* Takes over the signals, and holds them back until COMMAND runs; call before threads are made. */
-void mlz_launch_signals(void);
+void mlz_launch_signals(bool takes_dumps); /* SIGUSR2 asks for a dump instead of being passed on */
+bool mlz_launch_dump_asked(void);          /* since the last call */
 /* From now on a signal ends the sleep on control->wake. */
 void mlz_launch_wakes(struct mlz_control *control);
 

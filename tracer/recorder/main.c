@@ -2,6 +2,7 @@
 #include "tracer/recorder/arena.h"
 #include "tracer/recorder/desk.h"
 #include "tracer/recorder/drain.h"
+#include "tracer/recorder/keeping.h"
 #include "tracer/recorder/launch.h"
 #include "tracer/recorder/naming.h"
 #include "tracer/recorder/native.h"
@@ -22,14 +23,13 @@
 
 #define GROUP_NS UINT64_C(1000000000)
 #define GROUP_TOTALS_NS UINT64_C(60000000000) /* between snapshots there is little to write but how the counters stand */
-#define FRAME_EVENTS UINT64_C(4000000)        /* a tool reads so many in less than 0.1 s */
-#define FRAME_SHARE 0.05
-#define NAMES_NS UINT64_C(10000000000) /* what looking up the names of native frames may take at the end */
-#define FAILED 125                     /* the recorder's own failure, as env, timeout and nohup have it */
+#define NAMES_NS UINT64_C(10000000000)        /* what looking up the names of native frames may take at the end */
+#define FAILED 125                            /* the recorder's own failure, as env, timeout and nohup have it */
 
 struct recording {
   struct mlz_options options;
   struct mlz_output output;
+  struct mlz_keeping keeping;
   struct mlz_session session;
   struct mlz_arena arena;
   struct mlz_launch launch;
@@ -58,12 +58,13 @@ static json_t *patterns_json(const struct mlz_patterns *p) {
 }
 
 static json_t *settings_json(const struct mlz_options *o) {
-  return json_pack("{s:f,s:I,s:i,s:b,s:I,s:I,s:s,s:b,s:b,s:b,s:b,s:o,s:o,s:I,s:b,s:s}", "sample_rate", o->sample_rate, "sample_over",
-                   (json_int_t)o->sample_over, "max_stack_depth", (int)o->max_stack_depth, "track_gc", o->track_gc, "max_events",
-                   (json_int_t)o->max_events, "ring_records", (json_int_t)mlz_options_slots(o), "on_full", o->drop ? "drop" : "block",
-                   "native", o->native, "python", o->python, "malloc", o->malloc, "follow", o->follow, "include",
-                   patterns_json(&o->filter.include), "exclude", patterns_json(&o->filter.exclude), "snapshot_every_ns",
-                   (json_int_t)o->snapshot_every_ns, "snapshots_only", o->snapshots_only, "wait", o->wait_all ? "all" : "command");
+  return json_pack("{s:f,s:I,s:i,s:b,s:I,s:I,s:s,s:b,s:b,s:b,s:b,s:o,s:o,s:I,s:b,s:I,s:I,s:s}", "sample_rate", o->sample_rate,
+                   "sample_over", (json_int_t)o->sample_over, "max_stack_depth", (int)o->max_stack_depth, "track_gc", o->track_gc,
+                   "max_events", (json_int_t)o->max_events, "ring_records", (json_int_t)mlz_options_slots(o), "on_full",
+                   o->drop ? "drop" : "block", "native", o->native, "python", o->python, "malloc", o->malloc, "follow", o->follow,
+                   "include", patterns_json(&o->filter.include), "exclude", patterns_json(&o->filter.exclude), "snapshot_every_ns",
+                   (json_int_t)o->snapshot_every_ns, "snapshots_only", o->snapshots_only, "max_size", (json_int_t)o->max_size,
+                   "flight_recorder_ns", (json_int_t)o->flight_ns, "wait", o->wait_all ? "all" : "command");
 }
 
 static json_t *text_json(const char *text) {
@@ -111,22 +112,14 @@ static int make_arena(struct recording *r) {
   return e;
 }
 
-/* MEMLYZE_FRAME_EVENTS is for tests: frames after so many events, whatever they cost. */
-static struct mlz_frame_rule frame_rule(void) {
-  const char *text = getenv("MEMLYZE_FRAME_EVENTS");
-  if (!text) return (struct mlz_frame_rule){.least_events = FRAME_EVENTS, .share = FRAME_SHARE};
-  return (struct mlz_frame_rule){.least_events = strtoull(text, NULL, 10), .share = 1e9};
-}
-
 /* The output file, with META in it: COMMAND's process exists, but does not run yet. */
 static int open_file(struct recording *r, char *err, size_t size) {
-  int e = mlz_output_open(&r->output, r->options.output, err, size);
+  int e = mlz_keeping_open(&r->keeping, &r->options, &r->output, err, size);
   if (e < 0) return e;
   json_t *meta = meta_json(r);
   e = (r->options.snapshots_only ? mlz_writer_new_totals_only : mlz_writer_new)(&r->writer, r->output.fd, meta, 0);
   json_decref(meta);
-  struct mlz_frame_rule rule = frame_rule();
-  if (e == 0 && !r->options.snapshots_only) mlz_writer_frames(r->writer, &rule); /* without memory the tools read more */
+  if (e == 0) e = mlz_keeping_begin(&r->keeping, r->writer);
   if (e < 0) {
     snprintf(err, size, "%s: cannot be written: %s; choose another file with -o", r->options.output, strerror(-e));
     mlz_output_abandon(&r->output);
@@ -194,6 +187,13 @@ static bool all_gone(struct recording *r, unsigned idle) {
   return idle > 0 && mlz_image_living(&r->drain) == 0 && !mlz_survivors_map(r->memfd);
 }
 
+/* By a signal, or from memlyze control, whose answer waits for it. */
+static bool dump_wanted(struct recording *r) {
+  if (!r->options.flight_ns) return false;
+  bool signalled = mlz_launch_dump_asked();
+  return signalled || r->desk.dump_due;
+}
+
 static void drain_until_end(struct recording *r) {
   struct mlz_drain *d = &r->drain;
   for (unsigned idle = 0;;) {
@@ -203,8 +203,10 @@ static void drain_until_end(struct recording *r) {
     mlz_desk_obey(&r->desk, d);
     bool due = d->now_ns - r->group_ns >= (d->totals_only ? GROUP_TOTALS_NS : GROUP_NS) &&
                d->slots_total != r->group_slots; /* an idle program's file does not grow */
+    if (dump_wanted(r)) mlz_keeping_ask(&r->keeping, d, r->desk.dump);
     if (d->group_wanted || due) seal(r);
-    mlz_desk_answer(&r->desk, r->emit);
+    r->keeping.asked = false;
+    mlz_desk_answer(&r->desk, r->emit, atomic_load(&r->keeping.error));
     if (r->progress) mlz_report_progress(d, mlz_emit_bytes(r->emit), &r->progress_ns);
     if (r->serve.pid) r->launch.exited = mlz_serve_over(&r->serve, d);
     if (r->launch.exited && (!r->options.wait_all || all_gone(r, idle))) return;
@@ -255,9 +257,14 @@ static int finish(struct recording *r) {
   o.error = mlz_emit_error(r->emit);
   o.complete = o.error == 0;
   json_t *summary = mlz_report_summary(d, &o);
-  if (o.error == 0) o.error = mlz_writer_finish(r->writer, summary);
-  json_decref(summary);
+  uint64_t left_out, until;
+  if (!r->options.flight_ns && mlz_writer_left_out(r->writer, &left_out, &until))
+    json_object_set_new(summary, "left_out", json_pack("{s:I,s:I}", "events", (json_int_t)left_out, "until_ns", (json_int_t)until));
   o.bytes_written = mlz_writer_bytes(r->writer);
+  if (o.error == 0)
+    o.error = r->options.flight_ns ? mlz_keeping_end(&r->keeping, d, summary, &o.bytes_written) : mlz_writer_finish(r->writer, summary);
+  json_decref(summary);
+  if (!r->options.flight_ns) o.bytes_written = mlz_writer_bytes(r->writer);
   if (r->progress) mlz_report_progress_erase(&r->progress_ns);
   if (o.untraced) fprintf(stderr, "memlyze: warning: nothing was traced: %s\n", o.untraced);
   if (o.error < 0) {
@@ -271,7 +278,7 @@ static int finish(struct recording *r) {
 /* Once COMMAND runs, or, where there is a program to serve, before it is told that we are there. */
 static int begin(struct recording *r) {
   char err[PATH_MAX + 256];
-  if (mlz_output_place(&r->output, r->options.force, err, sizeof err) < 0) {
+  if (!r->options.flight_ns && mlz_output_place(&r->output, r->options.force, err, sizeof err) < 0) {
     fail(err); /* it goes on under the temporary name */
     if (serving) mlz_output_abandon(&r->output);
     if (serving) return FAILED;
@@ -284,7 +291,7 @@ static int begin(struct recording *r) {
   r->drain.every_ns = r->options.snapshot_every_ns;
   r->drain.totals_only = r->options.snapshots_only;
   mlz_symbols_set_filter(&r->drain.symbols, &r->options.filter);
-  mlz_desk_init(&r->desk, r->arena.control, (uint32_t)r->launch.pid);
+  mlz_desk_init(&r->desk, r->arena.control, (uint32_t)r->launch.pid, r->options.flight_ns != 0);
   r->drain.watched = r->serve.pid;
   r->drain.left_out = r->options.left_out;
   r->drain.left_out_n = r->options.left_out_n;
@@ -319,7 +326,7 @@ static int serve(struct recording *r) {
 }
 
 static int record(struct recording *r) {
-  mlz_launch_signals();
+  mlz_launch_signals(r->options.flight_ns != 0);
   int status = prepare(r);
   if (status) return status;
   status = start(r);

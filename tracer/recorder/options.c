@@ -12,6 +12,9 @@
 
 #define EVENTS_MAX (1u << 26)
 #define EVERY_MIN_NS UINT64_C(10000000)
+#define MAX_SIZE_LEAST (UINT64_C(1) << 20)
+#define FLIGHT_LEAST_NS UINT64_C(100000000)
+#define FLIGHT_SIZE (UINT64_C(256) << 20)
 
 enum id {
   ID_OUTPUT = 'o',
@@ -39,6 +42,8 @@ enum id {
   ID_NATIVE,
   ID_SERVE,
   ID_LEAVE_OUT,
+  ID_MAX_SIZE,
+  ID_FLIGHT,
   ID_LATER, /* of the contract, not in this version */
 };
 
@@ -60,6 +65,12 @@ static const struct mlz_option_row rows[] = {
     {ID_EXCLUDE, "exclude", "PAT", "do not record what such a frame itself allocates; may be repeated, and wins over --include"},
     {ID_EVERY, "snapshot-every", "T", "take a snapshot every T, like 500ms, 30s, 5m: snapshot-N is N times T after the start"},
     {ID_ONLY, "snapshots-only", NULL, "record totals by stack at each snapshot and at the end, no events: small, however long it runs"},
+    {ID_MAX_SIZE, "max-size", "SIZE",
+     "keep the newest part only, so that the file never takes more than SIZE (1 MiB or more) of the disk; totals and leaks stay those of "
+     "the whole run"},
+    {ID_FLIGHT, "flight-recorder", "T",
+     "keep the last T, like 60s or 5m, in memory (--max-size of it, default 256 MiB), and write FILE on SIGUSR2, memlyze control --dump, "
+     "and at the end"},
     {ID_FOLLOW, "follow", NULL, "trace children too, into the same file (default)"},
     {ID_NO_FOLLOW, "no-follow", NULL, "do not"},
     {ID_WAIT, "wait", "command|all", "return when COMMAND exits (default), or when all traced processes have"},
@@ -69,8 +80,6 @@ static const struct mlz_option_row rows[] = {
     {ID_VERSION, "version", NULL, "the version"},
     {ID_SERVE, "serve", "PID", NULL}, /* not for people: serve.h; with it: */
     {ID_LEAVE_OUT, "leave-out", "TID", NULL},
-    {ID_LATER, "max-size", "SIZE", NULL},
-    {ID_LATER, "flight-recorder", "T", NULL},
 };
 enum { ROWS = sizeof rows / sizeof rows[0] };
 
@@ -194,6 +203,13 @@ static const char *take(struct mlz_options *o, int id, const char *value) {
     return mlz_options_duration(value, &o->snapshot_every_ns) && o->snapshot_every_ns >= EVERY_MIN_NS
                ? NULL
                : "must be a time of 10 ms to a year, like 500ms, 30s, 5m or 1h";
+  case ID_MAX_SIZE:
+    return mlz_options_size(value, &o->max_size) && o->max_size >= MAX_SIZE_LEAST ? NULL
+                                                                                  : "must be a size of at least 1 MiB, like 64 MiB or 2GB";
+  case ID_FLIGHT:
+    return mlz_options_duration(value, &o->flight_ns) && o->flight_ns >= FLIGHT_LEAST_NS
+               ? NULL
+               : "must be a time of 100 ms to a year, like 60s or 5m";
   case ID_QUIET:
     o->quiet = true;
     return NULL;
@@ -252,6 +268,12 @@ int mlz_options_parse(struct mlz_options *o, int argc, char **argv, char *err, s
     snprintf(err, err_size, "--include and --exclude look at the stacks, of which --max-stack-depth 0 keeps nothing; drop one of them");
     return -EINVAL;
   }
+  if (o->snapshots_only && (o->max_size || o->flight_ns)) {
+    snprintf(err, err_size,
+             "--snapshots-only records no events: there is nothing for --max-size and --flight-recorder to leave out; drop one of them");
+    return -EINVAL;
+  }
+  if (o->flight_ns && !o->max_size) o->max_size = FLIGHT_SIZE;
   if (o->serve) {
     o->quiet = true;
     if (optind == argc) return MLZ_OPTIONS_RUN;

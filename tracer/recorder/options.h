@@ -17,6 +17,8 @@ struct mlz_options {
   uint64_t sample_over; /* 0: off */
   bool snapshots_only;
   uint64_t snapshot_every_ns; /* 0: off */
+  uint64_t max_size;          /* 0: all is kept */
+  uint64_t flight_ns;         /* 0: no flight recorder */
   uint32_t max_stack_depth;
   bool native;
   bool track_gc;

@@ -52,4 +52,21 @@ int mlz_output_place(struct mlz_output *o, bool force, char *err, size_t err_siz
 
 void mlz_output_abandon(struct mlz_output *o) {
   if (o->temporary[0]) unlink(o->temporary);
+  o->temporary[0] = 0;
+}
+
+int mlz_output_again(struct mlz_output *o) {
+  snprintf(o->temporary, sizeof o->temporary, "%.*s.recording-%d", (int)(sizeof o->path - 32), o->path, (int)getpid());
+  unlink(o->temporary);
+  int fd = open(o->temporary, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+  int r = -errno;
+  if (fd < 0) o->temporary[0] = 0;
+  return fd < 0 ? r : fd;
+}
+
+int mlz_output_replace(struct mlz_output *o, int fd) {
+  if (rename(o->temporary, o->path) < 0) return -errno;
+  o->temporary[0] = 0;
+  o->fd = fd;
+  return 0;
 }

@@ -19,4 +19,8 @@ int mlz_output_open(struct mlz_output *o, const char *path, char *err, size_t er
 int mlz_output_place(struct mlz_output *o, bool force, char *err, size_t err_size);
 void mlz_output_abandon(struct mlz_output *o); /* instead of place; not the descriptor */
 
+/* A file that is to take the place of one that was placed: its descriptor, or negative errno. Then replace, or abandon. */
+int mlz_output_again(struct mlz_output *o);
+int mlz_output_replace(struct mlz_output *o, int fd); /* 0 or negative errno */
+
 #endif

@@ -119,7 +119,7 @@ Test(changes, the_weight_of_what_was_typed) {
 
 static void begin(void) {
   fake_begin(&f);
-  mlz_desk_init(&desk, f.arena.control, (uint32_t)getpid());
+  mlz_desk_init(&desk, f.arena.control, (uint32_t)getpid(), false);
 }
 
 /* What main.c does in each round. */
@@ -131,7 +131,7 @@ static void step(void) {
     f.d.group_wanted = false;
     mlz_image_seal(&f.d);
   }
-  mlz_desk_answer(&desk, f.emit);
+  mlz_desk_answer(&desk, f.emit, 0);
 }
 
 static void post(const struct mlz_request *q) {
