@@ -100,7 +100,8 @@ void mlz_collections_find(struct mlz_input *in, const struct mlz_cut *from, cons
   struct gc_pass pass = {.in = in, .out = out, .n_stacks = mlz_trace_stacks(in->trace)};
   *out = (struct mlz_collections){.pauses_kept = keep, .duration_ns = mlz_input_duration(in)};
   pass.trigger_of = mlz_text_calloc(pass.n_stacks, sizeof *pass.trigger_of);
-  mlz_scan_run(in, &(struct mlz_scan){.from = from, .to = to, .on_slice = gc_slice, .context = &pass});
+  mlz_scan_run(
+      in, &(struct mlz_scan){.want = from || to ? 0 : MLZ_WANT_RARES_ONLY, .from = from, .to = to, .on_slice = gc_slice, .context = &pass});
   if (out->n_triggers) qsort(out->triggers, out->n_triggers, sizeof *out->triggers, compare_triggers);
   if (out->n_pauses) qsort(out->pauses, out->n_pauses, sizeof *out->pauses, compare_pauses);
   free(pass.trigger_of);

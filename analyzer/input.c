@@ -3,6 +3,7 @@
 #include "analyzer/text.h"
 
 #include <inttypes.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -189,6 +190,7 @@ struct mlz_input *mlz_input_open(const char *tool, const struct mlz_common_optio
   struct mlz_input *in = mlz_text_calloc(1, sizeof *in);
   in->tool = tool;
   in->quiet = common->quiet;
+  in->jobs = common->jobs < UINT_MAX ? (unsigned)common->jobs : UINT_MAX;
   in->path = split_path(common->path, &in->mark);
   size_t length = strlen(in->path);
   if (length > 1 && in->path[length - 1] == '@' && access(in->path, F_OK))

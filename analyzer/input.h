@@ -31,6 +31,7 @@ struct mlz_input {
   double sample_rate;         /* at the start */
   const json_t *rate_changes; /* array of what docs/format.md says; NULL: none */
   bool totals_only;           /* its points are all that it knows of blocks (totals.h) */
+  unsigned jobs;              /* threads that decode; 0: as many as there are CPUs */
   bool quiet;                 /* nothing is said that was said when the same trace was opened before */
   bool estimated;             /* some blocks stand for more than one: the rate was below 1 at some time. Complete after a scan */
   /* filled by scans */

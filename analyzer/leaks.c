@@ -26,6 +26,15 @@ struct ledger {
   uint64_t collected_at; /* allocation number of the last of these */
 };
 
+/* Of one chunk, or a slice of it. */
+struct leak_part {
+  struct mlz_counter counter;
+  uint32_t *event_of;  /* by allocation number less the chunk's first: event + 1; 0: freed */
+  uint32_t *survivors; /* allocations that outlive the chunk: number less the first */
+  uint32_t *olds;      /* frees of earlier chunks' allocations: event */
+  uint32_t n_survivors, n_olds, room;
+};
+
 struct leak_pass {
   struct mlz_input *in;
   bool include_mmap;
@@ -35,12 +44,11 @@ struct leak_pass {
   uint8_t *in_main;   /* by stack: has a frame of __main__ */
   uint32_t *entry_of; /* by stack: entry + 1 */
   uint32_t n_stacks;
-  struct mlz_counter counter;
+  struct mlz_counter counter; /* of parts of the chunk */
+  struct leak_part part;      /* of slices that have none */
   /* of the current chunk */
   uint32_t *record_of; /* by class: record + 1; 0: not looked up, or not counted */
   uint32_t record_room;
-  uint32_t alive_room;
-  uint32_t *alive; /* by allocation number less the chunk's first: event + 1; 0: freed */
   struct mlz_leaks *out;
   uint32_t room_entries;
   struct mlz_spread sampled; /* all allocations */
@@ -136,16 +144,15 @@ static struct ledger *ledger_of(struct leak_pass *pass, const struct mlz_process
 /* ---- one chunk ---- */
 
 /* Looks up the record of each class that has events here, and adds what needs no single event. */
-static unsigned add_classes(struct leak_pass *pass, struct ledger *l, const struct mlz_slice *slice) {
+static unsigned add_classes(struct leak_pass *pass, struct ledger *l, const struct mlz_slice *slice, const struct mlz_counter *counter) {
   const struct mlz_block *b = slice->block;
   if (b->n_classes > pass->record_room) {
     pass->record_room = b->n_classes * 2;
     pass->record_of = mlz_text_realloc(pass->record_of, pass->record_room, sizeof *pass->record_of);
   }
-  mlz_counter_run(&pass->counter, slice);
   unsigned fresh = 0;
   for (uint32_t c = 0; c < b->n_classes; c++) {
-    const uint32_t *counts = mlz_counter_of(&pass->counter, c);
+    const uint32_t *counts = mlz_counter_of(counter, c);
     const struct mlz_class *class = &b->classes[c];
     pass->record_of[c] = 0;
     if (!(counts[0] | counts[1] | counts[2]) || (class->domain == MLZ_BLOCK_MMAP && !pass->include_mmap) || class->stack >= pass->n_stacks)
@@ -180,20 +187,20 @@ static void find_origins(struct leak_pass *pass, struct ledger *l, const struct 
     if (!l->run_found && pass->in_main[leak->stack]) {
       l->run_found = true;
       l->end.run_begin = l->main_begin = b->alloc_no[i];
-      l->end.run_begin_ns = l->main_begin_ns = b->time_ns[i];
+      l->end.run_begin_ns = l->main_begin_ns = mlz_block_time(b, i);
     }
   }
 }
 
 /* The run begins behind the imports that the program starts with, which may allocate many times what a short run does. What the program
  * does between two of them is little; an import later on moves nothing. After add_classes, whose counts it uses. */
-static void pass_imports(struct leak_pass *pass, struct ledger *l, const struct mlz_slice *slice) {
+static void pass_imports(struct leak_pass *pass, struct ledger *l, const struct mlz_slice *slice, const struct mlz_counter *counter) {
   enum { LITTLE = 8 }; /* a part of what the imports allocated */
   const struct mlz_block *b = slice->block;
   uint64_t imports = 0, own = 0;
   for (uint32_t c = 0; c < b->n_classes; c++) {
     if (!pass->record_of[c] || !pass->in_main[b->classes[c].stack]) continue;
-    uint32_t allocs = mlz_counter_of(&pass->counter, c)[MLZ_COUNT_ALLOC];
+    uint32_t allocs = mlz_counter_of(counter, c)[MLZ_COUNT_ALLOC];
     *(pass->kinds[b->classes[c].stack] == MLZ_STACK_PROGRAM ? &own : &imports) += allocs;
   }
   if (!imports || l->own_since * LITTLE > l->imports + imports) {
@@ -210,7 +217,7 @@ static void pass_imports(struct leak_pass *pass, struct ledger *l, const struct 
     } else if (++l->imports >= l->own_since * LITTLE) {
       l->own_since = 0;
       l->end.run_begin = b->alloc_no[i] + 1;
-      l->end.run_begin_ns = b->time_ns[i];
+      l->end.run_begin_ns = mlz_block_time(b, i);
     }
   }
 }
@@ -265,27 +272,47 @@ static void free_old(struct leak_pass *pass, struct ledger *l, const struct mlz_
     leak->in_flight--;
 }
 
-/* Which allocations of this chunk outlive it: no branch depends on whether an event is an allocation or a free of this chunk. */
-static uint32_t find_survivors(struct leak_pass *pass, struct ledger *l, const struct mlz_slice *slice) {
+/* Which allocations of this chunk outlive it, and which older ones end here: no branch depends on whether an event is an allocation or a free
+ * of this chunk. */
+static void find_part(struct leak_part *part, const struct mlz_slice *slice) {
   const struct mlz_block *b = slice->block;
-  if (b->n >= pass->alive_room) {
-    pass->alive_room = b->n + 1;
-    pass->alive = mlz_text_realloc(pass->alive, pass->alive_room, sizeof *pass->alive);
+  mlz_counter_run(&part->counter, slice);
+  if (b->n >= part->room) {
+    part->room = b->n + 1;
+    part->event_of = mlz_text_realloc(part->event_of, part->room, sizeof *part->event_of);
+    part->survivors = mlz_text_realloc(part->survivors, part->room, sizeof *part->survivors);
+    part->olds = mlz_text_realloc(part->olds, part->room, sizeof *part->olds);
   }
-  uint32_t *alive = pass->alive, top = 0;
-  memset(alive, 0, ((size_t)b->n + 1) * sizeof *alive);
+  uint32_t *event_of = part->event_of, allocs = b->allocs, olds = 0, survivors = 0;
+  memset(event_of, 0, ((size_t)allocs + 1) * sizeof *event_of);
   for (uint32_t i = slice->from; i < slice->to; i++) {
     uint8_t op = b->ops[i];
     if (op >= MLZ_OP_FREE_OLD) {
-      if (op < MLZ_OP_FREE_FOREIGN && b->alloc_no[i] >= slice->from_alloc) free_old(pass, l, b, i);
+      if (op < MLZ_OP_FREE_FOREIGN) part->olds[olds++] = i;
       continue;
     }
     uint64_t place = b->alloc_no[i] - b->first_alloc;
-    place = place < b->n ? place : b->n;
-    alive[place] = op == MLZ_OP_ALLOC ? i + 1 : 0;
-    top = place >= top ? (uint32_t)place + 1 : top;
+    event_of[place < allocs ? place : allocs] = op == MLZ_OP_ALLOC ? i + 1 : 0;
   }
-  return top < b->n ? top : b->n;
+  for (uint32_t k = 0; k < allocs; k++) {
+    part->survivors[survivors] = k;
+    survivors += event_of[k] != 0;
+  }
+  part->n_olds = olds;
+  part->n_survivors = survivors;
+}
+
+static void prepare_part(void *context, const struct mlz_block *b, void *part) {
+  (void)context;
+  find_part(part, &(struct mlz_slice){.block = b, .to = b->n});
+}
+
+static void clear_part(void *part) {
+  struct leak_part *p = part;
+  mlz_counter_clear(&p->counter);
+  free(p->event_of);
+  free(p->survivors);
+  free(p->olds);
 }
 
 /* Whatever was allocated before frees were lost may have been freed. */
@@ -303,11 +330,10 @@ static void note_losses(struct ledger *l, const struct mlz_slice *slice) {
   }
 }
 
-static void add_survivors(struct leak_pass *pass, struct ledger *l, const struct mlz_block *b, uint32_t n) {
+static void add_survivors(struct leak_pass *pass, struct ledger *l, const struct mlz_block *b, const struct leak_part *part) {
   size_t window = window_of(l, b->first_alloc);
-  for (uint32_t k = 0; k < n; k++) {
-    if (!pass->alive[k]) continue;
-    uint32_t class = b->classes_of[pass->alive[k] - 1], r = pass->record_of[class];
+  for (uint32_t i = 0; i < part->n_survivors; i++) {
+    uint32_t k = part->survivors[i], class = b->classes_of[part->event_of[k] - 1], r = pass->record_of[class];
     if (!r) continue;
     uint64_t alloc_no = b->first_alloc + k;
     mlz_leak_add(&l->leaks[r - 1], alloc_no, &b->classes[class]);
@@ -342,7 +368,7 @@ static void sample_stretch(struct leak_pass *pass, struct ledger *l, struct mlz_
     for (uint32_t c = 0; c < b->n_classes; c++)
       if (pass->record_of[c]) {
         struct mlz_leak *leak = &l->leaks[pass->record_of[c] - 1];
-        mlz_leak_sample(leak, *number, leak->running);
+        if (leak->running != leak->live) mlz_leak_sample(leak, *number, leak->running); /* else the next sample says the same of now */
       }
     part->from = part->to;
   }
@@ -361,15 +387,19 @@ static void sample_within(struct leak_pass *pass, struct ledger *l, const struct
 static void leaks_slice(void *context, const struct mlz_slice *slice) {
   struct leak_pass *pass = context;
   const struct mlz_block *b = slice->block;
+  const struct leak_part *part = slice->part ? slice->part : &pass->part;
+  if (!slice->part) find_part(&pass->part, slice);
   struct ledger *l = ledger_of(pass, slice->process);
-  unsigned fresh = add_classes(pass, l, slice);
+  unsigned fresh = add_classes(pass, l, slice, &part->counter);
   if (fresh || !l->run_found) find_origins(pass, l, slice, fresh);
-  pass_imports(pass, l, slice);
+  pass_imports(pass, l, slice, &part->counter);
   note_collections(l, slice);
-  uint32_t n = find_survivors(pass, l, slice);
-  add_survivors(pass, l, b, n);
+  for (uint32_t i = 0; i < part->n_olds; i++)
+    if (b->alloc_no[part->olds[i]] >= slice->from_alloc) free_old(pass, l, b, part->olds[i]);
+  add_survivors(pass, l, b, part);
   uint64_t first = b->first_alloc + mlz_scan_count(b->ops, slice->from, MLZ_OP_ALLOC);
-  uint64_t end = first + mlz_scan_count(b->ops + slice->from, slice->to - slice->from, MLZ_OP_ALLOC);
+  uint64_t end =
+      slice->to == b->n ? b->first_alloc + b->allocs : first + mlz_scan_count(b->ops + slice->from, slice->to - slice->from, MLZ_OP_ALLOC);
   sample_within(pass, l, slice, first, end);
   for (uint32_t c = 0; c < b->n_classes; c++) /* known exactly here, whatever was counted within */
     if (pass->record_of[c]) {
@@ -554,11 +584,14 @@ void mlz_leaks_find(struct mlz_input *in, const struct mlz_leak_options *options
   pass.entry_of = mlz_text_calloc(pass.n_stacks, sizeof *pass.entry_of);
   classify_stacks(&pass);
   if (in->totals_only) mlz_leaks_of_totals(in, options, pass.kinds, out);
-  mlz_scan_run(in, &(struct mlz_scan){.want = MLZ_WANT_ALLOC_NO | MLZ_WANT_TIME,
+  mlz_scan_run(in, &(struct mlz_scan){.want = MLZ_WANT_ALLOC_NO,
                                       .from = options->since,
                                       .to = options->to,
                                       .on_slice = leaks_slice,
                                       .on_process_end = leaks_process_end,
+                                      .part_bytes = sizeof(struct leak_part),
+                                      .prepare_part = prepare_part,
+                                      .clear_part = clear_part,
                                       .context = &pass});
   for (size_t i = 0; i < out->n; i++) {
     merge_brief(&out->entries[i]);
@@ -570,7 +603,7 @@ void mlz_leaks_find(struct mlz_input *in, const struct mlz_leak_options *options
   free(pass.kinds);
   free(pass.in_main);
   free(pass.entry_of);
-  free(pass.alive);
+  clear_part(&pass.part);
   free(pass.record_of);
   mlz_counter_clear(&pass.counter);
 }

@@ -11,6 +11,7 @@
 static const struct mlz_option common_options[] = {
     {"process", 0, MLZ_OPT_TEXT, "PID|all", "which process; default: those that ran Python, or all if none did", COMMON(process)},
     {"include-mmap", 0, MLZ_OPT_FLAG, NULL, "count memory reserved by mmap as well (it is not part of heap totals)", COMMON(include_mmap)},
+    {"jobs", 'j', MLZ_OPT_COUNT, "N", "read with N threads (default: one for each CPU, at most 8)", COMMON(jobs)},
     {"output", 'o', MLZ_OPT_TEXT, "FILE", "write there instead of standard output", COMMON(output)},
     {"color", 0, MLZ_OPT_CHOICE, "auto|always|never", "colour (default auto; NO_COLOR and CLICOLOR_FORCE are obeyed)", COMMON(color)},
     {NULL, 0, 0, NULL, NULL, 0},
@@ -27,7 +28,7 @@ static const struct mlz_option *nth(const struct mlz_tool *tool, size_t i) {
     if (!i) return &json_option;
     i--;
   }
-  if (tool->whole_file) i += 2; /* the first two choose what of a trace is counted */
+  if (tool->whole_file) i += 3; /* the first three say how its events are counted */
   return common_options[i].name ? &common_options[i] : NULL;
 }
 

@@ -43,6 +43,7 @@ struct mlz_common_options {
   const char *symbols;                                          /* a directory; of tools that show frames: */
   void (*look_up)(struct mlz_input *in, const char *directory); /* mlz_names_look_up, so that the others do without its libraries */
   int color;                                                    /* enum mlz_color */
+  uint64_t jobs;                                                /* 0: not given */
   bool json;
   bool include_mmap;
   bool quiet; /* no option: what is said of this trace was said before */

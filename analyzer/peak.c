@@ -22,6 +22,13 @@ struct step {
   uint64_t ordinal;     /* events of the process up to the last */
 };
 
+/* Events of a chunk, summed up. */
+struct mlz_peak_step {
+  uint64_t time;
+  int64_t sum, top; /* the highest running sum within, from 0, is top, and stood first after event `place` */
+  uint32_t place, end;
+};
+
 struct member {
   int64_t live;     /* read so far */
   uint64_t ordinal; /* merged so far; 0 once the process has ended */
@@ -31,8 +38,7 @@ struct member {
 struct mlz_peak_finder {
   struct mlz_input *in;
   bool include_mmap, several;
-  int64_t *values; /* of the chunk's classes, and one 0 */
-  uint32_t room;
+  struct mlz_peak_part part; /* of slices that have none */
   int64_t total, best;
   uint64_t best_time;
   uint32_t best_process;
@@ -54,19 +60,19 @@ struct mlz_peak_finder *mlz_peak_new(struct mlz_input *in, bool include_mmap) {
   return f;
 }
 
-static const int64_t *class_values(struct mlz_peak_finder *f, const struct mlz_block *b) {
-  if (b->n_classes + 1 > f->room) {
-    f->room = (b->n_classes + 1) * 2;
-    f->values = mlz_text_realloc(f->values, f->room, sizeof *f->values);
+static const int64_t *class_values(const struct mlz_peak_finder *f, const struct mlz_block *b, struct mlz_peak_part *part) {
+  if (b->n_classes + 1 > part->room) {
+    part->room = (b->n_classes + 1) * 2;
+    part->values = mlz_text_realloc(part->values, part->room, sizeof *part->values);
   }
   for (uint32_t c = 0; c < b->n_classes; c++) {
     const struct mlz_class *class = &b->classes[c];
     double value = (double)class->size * class->weight * SCALE;
     bool counted = class->domain != MLZ_BLOCK_MMAP || f->include_mmap;
-    f->values[c] = !counted ? 0 : value < VALUE_MAX ? llround(value) : (int64_t)VALUE_MAX;
+    part->values[c] = !counted ? 0 : value < VALUE_MAX ? llround(value) : (int64_t)VALUE_MAX;
   }
-  f->values[b->n_classes] = 0;
-  return f->values;
+  part->values[b->n_classes] = 0;
+  return part->values;
 }
 
 /* +1 allocation, -1 free, 0 nothing. */
@@ -79,35 +85,73 @@ static inline int64_t event_delta(const struct mlz_block *b, const int64_t *valu
   return values[sign ? b->classes_of[i] : b->n_classes] * sign;
 }
 
-/* Runs over [from, to): returns the sum, sets the highest running sum (at least `top` as given) and the event after which it stood.
- * Looks for the place only in a stretch that holds a new top. */
-static int64_t run_events(const struct mlz_block *b, const int64_t *values, uint32_t from, uint32_t to, int64_t sum, int64_t *top,
-                          uint32_t *place) {
+/* Sums up [from, to). The place is looked for in the one stretch that has the top. */
+static struct mlz_peak_step run_events(const struct mlz_block *b, const int64_t *values, uint32_t from, uint32_t to, int64_t top) {
   enum { STRETCH = 256 };
-  while (from < to) {
-    uint32_t end = to - from > STRETCH ? from + STRETCH : to;
-    int64_t start = sum, high = *top;
-    for (uint32_t i = from; i < end; i++) {
+  struct mlz_peak_step step = {.top = top, .place = from, .end = to};
+  uint32_t best = to;
+  int64_t sum = 0, before_best = 0;
+  for (uint32_t at = from; at < to;) {
+    uint32_t end = to - at > STRETCH ? at + STRETCH : to;
+    int64_t before = sum, high = step.top;
+    for (uint32_t i = at; i < end; i++) {
       sum += event_delta(b, values, i);
       high = sum > high ? sum : high;
     }
-    if (high > *top) {
-      *top = high;
-      for (*place = from; (start += event_delta(b, values, *place)) != high;) ++*place;
-    }
-    from = end;
+    if (high > step.top) step.top = high, best = at, before_best = before;
+    at = end;
   }
-  return sum;
+  step.sum = sum;
+  if (best < to)
+    for (step.place = best; (before_best += event_delta(b, values, step.place)) != step.top;) step.place++;
+  return step;
 }
 
-static void one_process(struct mlz_peak_finder *f, const struct mlz_slice *slice) {
-  const struct mlz_block *b = slice->block;
-  uint32_t place = UINT32_MAX;
-  f->total = run_events(b, class_values(f, b), slice->from, slice->to, f->total, &f->best, &place);
-  if (place == UINT32_MAX) return;
-  f->best_time = b->time_ns ? b->time_ns[place] : b->first_ns;
-  f->best_process = slice->process->index;
-  f->best_ordinal = slice->ordinal + place + 1;
+static struct mlz_peak_step *next_step(struct mlz_peak_part *part) {
+  if (part->n_steps == part->room_steps) {
+    part->room_steps = part->room_steps ? part->room_steps * 2 : 4;
+    part->steps = mlz_text_realloc(part->steps, part->room_steps, sizeof *part->steps);
+  }
+  return &part->steps[part->n_steps++];
+}
+
+static void prepare(const struct mlz_peak_finder *f, const struct mlz_block *b, uint32_t from, uint32_t to, struct mlz_peak_part *part) {
+  const int64_t *values = class_values(f, b, part);
+  part->n_steps = 0;
+  if (!f->several) {
+    *next_step(part) = run_events(b, values, from, to, INT64_MIN);
+    return;
+  }
+  for (uint32_t i = from, s = 0; i < to;) {
+    while (mlz_block_step_end(b, s) <= i) s++;
+    uint64_t now = b->step_ns[s];
+    while (s + 1 < b->n_steps && b->step_ns[s + 1] == now) s++;
+    uint32_t end = mlz_block_step_end(b, s);
+    end = end < to ? end : to;
+    struct mlz_peak_step *step = next_step(part);
+    *step = run_events(b, values, i, end, -1);
+    step->time = now;
+    i = end;
+  }
+}
+
+void mlz_peak_prepare(void *finder, const struct mlz_block *block, void *part) { prepare(finder, block, 0, block->n, part); }
+
+void mlz_peak_clear_part(void *part) {
+  struct mlz_peak_part *p = part;
+  free(p->values);
+  free(p->steps);
+  *p = (struct mlz_peak_part){0};
+}
+
+static void one_process(struct mlz_peak_finder *f, const struct mlz_slice *slice, const struct mlz_peak_step *step) {
+  if (f->total + step->top > f->best) {
+    f->best = f->total + step->top;
+    f->best_time = mlz_block_time(slice->block, step->place);
+    f->best_process = slice->process->index;
+    f->best_ordinal = slice->ordinal + step->place + 1;
+  }
+  f->total += step->sum;
 }
 
 /* ---- several processes ---- */
@@ -189,7 +233,7 @@ static void finish_group(struct mlz_peak_finder *f) {
   f->n_steps = 0;
 }
 
-static void several_processes(struct mlz_peak_finder *f, const struct mlz_slice *slice) {
+static void several_processes(struct mlz_peak_finder *f, const struct mlz_slice *slice, const struct mlz_peak_part *part) {
   const struct mlz_block *b = slice->block;
   if (b->group != f->group) finish_group(f);
   f->group = b->group;
@@ -200,31 +244,30 @@ static void several_processes(struct mlz_peak_finder *f, const struct mlz_slice 
              (struct step){.time = b->first_ns, .process = slice->process->index, .delta = m->live, .top = -1, .ordinal = slice->ordinal});
     m->released = false;
   }
-  const int64_t *values = class_values(f, b);
-  for (uint32_t i = slice->from; i < slice->to;) {
-    uint32_t end = i + 1;
-    while (end < slice->to && b->time_ns[end] == b->time_ns[i]) end++;
-    int64_t top = -1;
-    uint32_t place = i;
-    int64_t sum = run_events(b, values, i, end, 0, &top, &place);
-    add_step(f, (struct step){.time = b->time_ns[i],
+  for (size_t i = 0; i < part->n_steps; i++) {
+    const struct mlz_peak_step *step = &part->steps[i];
+    add_step(f, (struct step){.time = step->time,
                               .process = slice->process->index,
-                              .delta = sum,
-                              .top = top,
-                              .top_ordinal = slice->ordinal + place + 1,
-                              .ordinal = slice->ordinal + end});
-    m->live += sum;
-    i = end;
+                              .delta = step->sum,
+                              .top = step->top,
+                              .top_ordinal = slice->ordinal + step->place + 1,
+                              .ordinal = slice->ordinal + step->end});
+    m->live += step->sum;
   }
 }
 
-void mlz_peak_slice(void *context, const struct mlz_slice *slice) {
-  struct mlz_peak_finder *f = context;
+void mlz_peak_take(struct mlz_peak_finder *f, const struct mlz_slice *slice, const struct mlz_peak_part *part) {
+  if (!part) {
+    prepare(f, slice->block, slice->from, slice->to, &f->part);
+    part = &f->part;
+  }
   if (f->several)
-    several_processes(f, slice);
+    several_processes(f, slice, part);
   else
-    one_process(f, slice);
+    one_process(f, slice, part->steps);
 }
+
+void mlz_peak_slice(void *context, const struct mlz_slice *slice) { mlz_peak_take(context, slice, slice->part); }
 
 void mlz_peak_process_end(void *context, const struct mlz_process_end *end) {
   struct mlz_peak_finder *f = context;
@@ -239,7 +282,7 @@ void mlz_peak_done(struct mlz_peak_finder *f, struct mlz_peak *out) {
   } else if (!out->cut.limits) {
     out->cut.all = (struct mlz_cut_limit){MLZ_CUT_ORDINAL, 0};
   }
-  free(f->values);
+  mlz_peak_clear_part(&f->part);
   free(f->members);
   free(f->steps);
   free(f);
@@ -313,9 +356,13 @@ static bool read_stretch(struct mlz_input *in, const struct stretch *s, const st
   bool good = live_at(in, s->begin, &f->total);
   for (size_t i = 0; i < start.n; i++) start.ordinals[i] = s->from;
   if (good)
-    mlz_scan_run(
-        in, &(struct mlz_scan){
-                .want = MLZ_WANT_TIME, .to = s->to == UINT64_MAX ? limit : &to, .start = &start, .on_slice = mlz_peak_slice, .context = f});
+    mlz_scan_run(in, &(struct mlz_scan){.to = s->to == UINT64_MAX ? limit : &to,
+                                        .start = &start,
+                                        .on_slice = mlz_peak_slice,
+                                        .part_bytes = sizeof(struct mlz_peak_part),
+                                        .prepare_part = mlz_peak_prepare,
+                                        .clear_part = mlz_peak_clear_part,
+                                        .context = f});
   if (f->best > best->total || (f->best == best->total && f->best_ordinal < best->ordinal))
     *best = (struct best){f->best, f->best_time, f->best_ordinal};
   mlz_peak_done(f, &unused);
@@ -349,7 +396,12 @@ void mlz_peak_find(struct mlz_input *in, bool include_mmap, const struct mlz_cut
   }
   if (in->n_chosen == 1 && !include_mmap && find_by_points(in, to, out)) return;
   struct mlz_peak_finder *f = mlz_peak_new(in, include_mmap);
-  mlz_scan_run(in, &(struct mlz_scan){
-                       .want = MLZ_WANT_TIME, .to = to, .on_slice = mlz_peak_slice, .on_process_end = mlz_peak_process_end, .context = f});
+  mlz_scan_run(in, &(struct mlz_scan){.to = to,
+                                      .on_slice = mlz_peak_slice,
+                                      .on_process_end = mlz_peak_process_end,
+                                      .part_bytes = sizeof(struct mlz_peak_part),
+                                      .prepare_part = mlz_peak_prepare,
+                                      .clear_part = mlz_peak_clear_part,
+                                      .context = f});
   mlz_peak_done(f, out);
 }

@@ -15,9 +15,19 @@ struct mlz_peak {
 };
 
 struct mlz_peak_finder;
-/* Feed it every slice (want MLZ_WANT_TIME) and every process end of one scan. */
+/* Feed it every slice and every process end of one scan. */
 struct mlz_peak_finder *mlz_peak_new(struct mlz_input *in, bool include_mmap);
-void mlz_peak_slice(void *finder, const struct mlz_slice *slice);
+void mlz_peak_slice(void *finder, const struct mlz_slice *slice); /* its part: a struct mlz_peak_part, or NULL */
+/* What a stretch of one chunk does to the sum; for scan's part. */
+struct mlz_peak_part {
+  int64_t *values; /* of the chunk's classes, and one 0 */
+  uint32_t room;
+  struct mlz_peak_step *steps; /* one process: one; several: one for each time */
+  size_t n_steps, room_steps;
+};
+void mlz_peak_prepare(void *finder, const struct mlz_block *block, void *part); /* the whole chunk; on any thread */
+void mlz_peak_take(struct mlz_peak_finder *finder, const struct mlz_slice *slice, const struct mlz_peak_part *part);
+void mlz_peak_clear_part(void *part);
 void mlz_peak_process_end(void *finder, const struct mlz_process_end *end);
 /* Frees the finder, fills *out. */
 void mlz_peak_done(struct mlz_peak_finder *finder, struct mlz_peak *out);

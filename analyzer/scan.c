@@ -20,15 +20,15 @@ struct walk {
 static uint32_t count_until(const struct mlz_block *b, uint64_t ns) {
   if (b->last_ns <= ns) return b->n;
   if (b->first_ns > ns) return 0;
-  uint32_t low = 0, high = b->n;
-  while (low < high) {
+  uint32_t low = 0, high = b->n_steps; /* the last step up to it */
+  while (high - low > 1) {
     uint32_t middle = low + (high - low) / 2;
-    if (b->time_ns[middle] <= ns)
-      low = middle + 1;
+    if (b->step_ns[middle] <= ns)
+      low = middle;
     else
       high = middle;
   }
-  return low;
+  return mlz_block_step_end(b, low);
 }
 
 static uint32_t finalize_place(const struct mlz_block *b) {
@@ -78,7 +78,9 @@ void mlz_slice_rares(const struct mlz_slice *slice, uint32_t *first, uint32_t *e
   *end = n < b->n_rares ? n : b->n_rares;
 }
 
-static uint64_t count_allocs(const struct mlz_block *b, uint32_t n) { return mlz_scan_count(b->ops, n, MLZ_OP_ALLOC); }
+static uint64_t count_allocs(const struct mlz_block *b, uint32_t n) {
+  return n == b->n ? b->allocs : n == 0 ? 0 : mlz_scan_count(b->ops, n, MLZ_OP_ALLOC);
+}
 
 /* A file that was cut may not say that its rate was changed. */
 static bool has_weights(const struct mlz_block *b) {
@@ -111,20 +113,23 @@ static bool before_all(const struct mlz_ahead *a, const struct mlz_process *p, s
   return (from.mode == MLZ_CUT_TIME && a->last_ns <= from.value) || (from.mode == MLZ_CUT_ORDINAL && a->ordinal + a->events <= from.value);
 }
 
+static bool beyond(const struct mlz_ahead *a, struct mlz_cut_limit to) {
+  return (to.mode == MLZ_CUT_TIME && a->first_ns > to.value) || (to.mode == MLZ_CUT_ORDINAL && a->ordinal >= to.value);
+}
+
 /* Need the chunk ahead not be read? What walk_block would have done is done. */
 static bool pass_over(const struct mlz_scan *scan, const struct mlz_ahead *a, struct mlz_process *p, struct walk *w,
                       struct mlz_cut_limit from, struct mlz_cut_limit to) {
   if (!p->chosen || w->ended || a->ordinal + a->events <= start_of(scan, p)) return true;
   if (scan->from && !w->started && before_all(a, p, from, to)) return true;
-  bool beyond = (to.mode == MLZ_CUT_TIME && a->first_ns > to.value) || (to.mode == MLZ_CUT_ORDINAL && a->ordinal >= to.value);
-  if (!beyond) return false;
+  if (!beyond(a, to)) return false;
   w->last_ns = a->first_ns;
   w->allocs = a->first_alloc;
   end_process(scan, p, w, false);
   return true;
 }
 
-static void walk_block(const struct mlz_scan *scan, const struct mlz_block *b, struct mlz_process *p, struct walk *w,
+static void walk_block(const struct mlz_scan *scan, const struct mlz_block *b, const void *part, struct mlz_process *p, struct walk *w,
                        struct mlz_cut_limit from, struct mlz_cut_limit to) {
   struct mlz_slice slice = {.block = b, .process = p, .to = b->n, .ordinal = w->ordinal};
   bool passed = false, finalized = false;
@@ -140,7 +145,8 @@ static void walk_block(const struct mlz_scan *scan, const struct mlz_block *b, s
   slice.from_alloc = w->from_alloc;
   uint64_t start = start_of(scan, p);
   if (start > w->ordinal + slice.from) slice.from = start - w->ordinal < b->n ? (uint32_t)(start - w->ordinal) : b->n;
-  w->last_ns = slice.to == b->n || !b->time_ns ? b->last_ns : slice.to ? b->time_ns[slice.to - 1] : b->first_ns;
+  if (!slice.from && slice.to == b->n && !slice.from_alloc) slice.part = part;
+  w->last_ns = slice.to == b->n || !b->n_steps ? b->last_ns : slice.to ? mlz_block_time(b, slice.to - 1) : b->first_ns;
   w->allocs = b->first_alloc + count_allocs(b, slice.to);
   if (slice.from < slice.to && (!scan->from || w->started)) {
     w->seen = true;
@@ -149,51 +155,81 @@ static void walk_block(const struct mlz_scan *scan, const struct mlz_block *b, s
   if (passed || finalized) end_process(scan, p, w, finalized);
 }
 
-static struct walk *grow_walks(struct walk *walks, size_t *n, size_t need) {
-  if (need <= *n) return walks;
-  walks = mlz_text_realloc(walks, need, sizeof *walks);
-  memset(walks + *n, 0, (need - *n) * sizeof *walks);
-  *n = need;
-  return walks;
+struct run {
+  struct mlz_input *in;
+  const struct mlz_scan *scan;
+  const struct mlz_cut *to;
+  struct walk *walks; /* by process index */
+  size_t n_walks;
+};
+
+static struct mlz_cut_limit lower(const struct run *run, const struct mlz_process *p) {
+  return run->scan->from ? mlz_cut_limit_of(run->scan->from, p->index) : run->to->all;
+}
+static struct mlz_cut_limit upper(const struct run *run, const struct mlz_process *p) { return mlz_cut_limit_of(run->to, p->index); }
+
+static struct walk *walk_of(struct run *run, const struct mlz_process *p) {
+  if (p->index >= run->n_walks) {
+    size_t n = run->in->n_processes;
+    run->walks = mlz_text_realloc(run->walks, n, sizeof *run->walks);
+    memset(run->walks + run->n_walks, 0, (n - run->n_walks) * sizeof *run->walks);
+    run->n_walks = n;
+  }
+  return &run->walks[p->index];
+}
+
+/* What of pass_chunk's answer is known beforehand. */
+static bool skip_chunk(void *context, const struct mlz_ahead *a) {
+  const struct run *run = context;
+  struct mlz_process *p = mlz_input_process(run->in, a->process);
+  if (run->scan->on_block) return false;
+  return !p->chosen || a->ordinal + a->events <= start_of(run->scan, p) ||
+         (run->scan->from && before_all(a, p, lower(run, p), upper(run, p))) || beyond(a, upper(run, p));
+}
+
+static bool pass_chunk(void *context, const struct mlz_ahead *a) {
+  struct run *run = context;
+  struct mlz_process *p = mlz_input_process(run->in, a->process);
+  if (run->scan->on_block || !pass_over(run->scan, a, p, walk_of(run, p), lower(run, p), upper(run, p))) return false;
+  run->in->events_read += a->events;
+  return true;
+}
+
+static void prepare(void *context, const struct mlz_block *b, void *part) {
+  const struct mlz_scan *scan = ((struct run *)context)->scan;
+  scan->prepare_part(scan->context, b, part);
+}
+
+static void take_block(void *context, const struct mlz_block *b, void *part) {
+  struct run *run = context;
+  struct mlz_input *in = run->in;
+  const struct mlz_scan *scan = run->scan;
+  struct mlz_process *p = mlz_input_process(in, b->process);
+  struct walk *w = walk_of(run, p);
+  w->ordinal = b->ordinal;
+  in->events_read += b->n;
+  if (!in->estimated) in->estimated = has_weights(b);
+  if (scan->on_block) scan->on_block(scan->context, b, p);
+  if (p->chosen) count_losses(in, b);
+  if (p->chosen && !w->ended) walk_block(scan, b, part, p, w, lower(run, p), upper(run, p));
 }
 
 void mlz_scan_run(struct mlz_input *in, const struct mlz_scan *scan) {
   static const struct mlz_cut whole = {{MLZ_CUT_END, 0}, NULL, 0};
-  const struct mlz_cut *to = scan->to ? scan->to : &whole;
-  unsigned want = scan->want;
-  bool timed = to->all.mode == MLZ_CUT_TIME || to->limits || (scan->from && (scan->from->all.mode == MLZ_CUT_TIME || scan->from->limits));
-  if (timed) want |= MLZ_WANT_TIME;
-  size_t n_walks = 0;
-  struct walk *walks = NULL;
-  struct mlz_block b;
-  int rc;
+  struct run run = {.in = in, .scan = scan, .to = scan->to ? scan->to : &whole};
   in->events_read = in->lost_allocs = in->lost_frees = 0;
-  struct mlz_ahead ahead;
-  mlz_trace_rewind(in->trace);
-  for (rc = 0; mlz_trace_ahead(in->trace, &ahead);) {
-    struct mlz_process *p = mlz_input_process(in, ahead.process);
-    walks = grow_walks(walks, &n_walks, in->n_processes);
-    if (!scan->on_block && pass_over(scan, &ahead, p, &walks[p->index], scan->from ? mlz_cut_limit_of(scan->from, p->index) : to->all,
-                                     mlz_cut_limit_of(to, p->index))) {
-      in->events_read += ahead.events;
-      mlz_trace_skip(in->trace);
-      continue;
-    }
-    if ((rc = mlz_trace_next(in->trace, want, &b)) <= 0) break;
-    p = mlz_input_process(in, b.process); /* damaged chunks were passed over */
-    walks = grow_walks(walks, &n_walks, in->n_processes);
-    struct walk *w = &walks[p->index];
-    w->ordinal = b.ordinal;
-    in->events_read += b.n;
-    if (!in->estimated) in->estimated = has_weights(&b);
-    if (scan->on_block) scan->on_block(scan->context, &b, p);
-    if (p->chosen) count_losses(in, &b);
-    if (p->chosen && !w->ended)
-      walk_block(scan, &b, p, w, scan->from ? mlz_cut_limit_of(scan->from, p->index) : to->all, mlz_cut_limit_of(to, p->index));
-  }
+  int rc = mlz_trace_read_all(in->trace, &(struct mlz_reading){.want = scan->want,
+                                                               .jobs = in->jobs,
+                                                               .skip = skip_chunk,
+                                                               .pass = pass_chunk,
+                                                               .part_bytes = scan->part_bytes,
+                                                               .prepare = scan->prepare_part ? prepare : NULL,
+                                                               .clear = scan->clear_part,
+                                                               .take = take_block,
+                                                               .context = &run});
   if (rc < 0) mlz_input_fail(in, "out of memory while reading");
-  for (size_t i = 0; i < n_walks; i++) end_process(scan, in->processes[i], &walks[i], false);
-  free(walks);
+  for (size_t i = 0; i < run.n_walks; i++) end_process(scan, in->processes[i], &run.walks[i], false);
+  free(run.walks);
 }
 
 void mlz_cut_clear(struct mlz_cut *cut) {

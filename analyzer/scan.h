@@ -1,7 +1,10 @@
 /* One pass over the events: walks the chunks of a trace, applies the process choice and the time limits, and hands out slices.
  *
  * A slice is a range of one chunk's events. Its process has not ended (docs/architecture.md, "When does a process end?") unless the
- * upper limit asks for later events too. One thread; memory: a few words for each process. */
+ * upper limit asks for later events too. Memory: a few words for each process, and the chunks that are decoded ahead.
+ *
+ * Chunks are decoded by several threads (formats/reader.h), which prepare what a pass wants to know of a chunk alone; everything else happens on the
+ * caller's thread, in order. A pass gives the same results with a part as without one: so they do not depend on the number of threads. */
 #ifndef MLZ_ANALYZER_SCAN_H
 #define MLZ_ANALYZER_SCAN_H
 
@@ -42,6 +45,7 @@ struct mlz_slice {
   uint32_t from, to;   /* events [from, to) of the block */
   uint64_t ordinal;    /* number, in the process, of the block's first event (event 0, not `from`) */
   uint64_t from_alloc; /* blocks allocated before the lower limit have a smaller number */
+  const void *part;    /* what prepare_part found out of the block; NULL: there is none, or the slice is not the whole of it */
 };
 
 struct mlz_process_end {
@@ -52,7 +56,7 @@ struct mlz_process_end {
 };
 
 struct mlz_scan {
-  unsigned want;                      /* enum mlz_want; limits add what they need */
+  unsigned want;                      /* enum mlz_want; RARES_ONLY without limits only */
   const struct mlz_cut *from;         /* NULL: the beginning */
   const struct mlz_cut *to;           /* NULL: MLZ_CUT_END */
   const struct mlz_scan_start *start; /* NULL: all is read */
@@ -61,6 +65,10 @@ struct mlz_scan {
   void (*on_slice)(void *context, const struct mlz_slice *slice); /* may be NULL */
   /* Once for each chosen process that had a slice, when its upper limit was passed or the file ended. May be NULL. */
   void (*on_process_end)(void *context, const struct mlz_process_end *end);
+  /* On several threads at a time: fills part_bytes of memory, which are zero at first and later as another chunk left them. May be NULL. */
+  size_t part_bytes;
+  void (*prepare_part)(void *context, const struct mlz_block *block, void *part);
+  void (*clear_part)(void *part);
   void *context;
 };
 

@@ -12,14 +12,22 @@ uint64_t mlz_lifetime_bound(unsigned i) {
   return bounds[i];
 }
 
+/* Of one chunk, or a slice of it. */
+struct stats_part {
+  struct mlz_counter counter;
+  struct mlz_peak_part peak;
+  double lifetimes[MLZ_LIFETIMES];
+  uint64_t foreign;
+  uint64_t *alloc_ns; /* of the chunk's allocations, by number less the first */
+  uint32_t room;
+  size_t near;
+};
 struct stats_pass {
   struct mlz_input *in;
   bool include_mmap;
   struct mlz_stats *out;
-  struct mlz_counter counter;
   struct mlz_peak_finder *finder;
-  uint64_t *alloc_ns; /* of the chunk's allocations, by number less the first */
-  uint32_t room;
+  struct stats_part part; /* of slices that have none */
 };
 
 static uint64_t *grown(uint64_t *list, size_t *n, size_t index) {
@@ -30,21 +38,20 @@ static uint64_t *grown(uint64_t *list, size_t *n, size_t index) {
   return list;
 }
 
-/* Threads come in runs. */
 static void count_threads(struct mlz_stats *s, const struct mlz_block *b) {
-  for (uint32_t i = 0; i < b->n;) {
-    uint32_t start = i, thread = b->thread[i];
-    while (i < b->n && b->thread[i] == thread) i++;
-    if (thread >= s->n_threads && thread > 1u << 24) continue; /* no table has so many */
+  for (uint32_t i = 0; i < b->n_runs; i++) {
+    uint32_t thread = b->run_thread[i];
+    if (!b->run_events[i] || (thread >= s->n_threads && thread > 1u << 24)) continue; /* no table has so many */
     s->thread_events = grown(s->thread_events, &s->n_threads, thread);
-    s->thread_events[thread] += i - start;
+    s->thread_events[thread] += b->run_events[i];
   }
 }
 
 /* Bookkeeping (a thread's start, an end, a loss) is no event of the program: taken away again, so that the sums agree with events.written. */
 static void discount(struct mlz_stats *s, const struct mlz_block *b) {
-  for (uint32_t i = 0; i < b->n; i++)
-    if (b->ops[i] > MLZ_OP_SNAPSHOT && b->thread[i] < s->n_threads) s->thread_events[b->thread[i]]--;
+  for (uint32_t r = 0, i = 0; r < b->n_runs; r++)
+    for (uint32_t end = i + b->run_events[r]; i < end; i++)
+      if (b->ops[i] > MLZ_OP_SNAPSHOT && b->run_thread[r] < s->n_threads) s->thread_events[b->run_thread[r]]--;
 }
 
 static void stats_block(void *context, const struct mlz_block *b, struct mlz_process *process) {
@@ -57,9 +64,8 @@ static void stats_block(void *context, const struct mlz_block *b, struct mlz_pro
     s->snapshots += op == MLZ_OP_SNAPSHOT;
     bookkeeping += op > MLZ_OP_SNAPSHOT;
   }
-  uint64_t allocs = mlz_scan_count(b->ops, b->n, MLZ_OP_ALLOC);
-  s->allocs += allocs;
-  s->frees += b->n - allocs - b->n_rares;
+  s->allocs += b->allocs;
+  s->frees += b->n - b->allocs - b->n_rares;
   s->process_events = grown(s->process_events, &s->n_processes, process->index);
   s->process_events[process->index] += b->n - bookkeeping;
   count_threads(s, b);
@@ -71,12 +77,10 @@ static unsigned size_class(uint64_t size) {
   return c < MLZ_SIZE_CLASSES ? c : MLZ_SIZE_CLASSES - 1;
 }
 
-static void add_classes(struct stats_pass *pass, const struct mlz_slice *slice) {
-  const struct mlz_block *b = slice->block;
+static void add_classes(struct stats_pass *pass, const struct mlz_block *b, const struct stats_part *part) {
   struct mlz_stats *s = pass->out;
-  mlz_counter_run(&pass->counter, slice);
   for (uint32_t c = 0; c < b->n_classes; c++) {
-    const uint32_t *counts = mlz_counter_of(&pass->counter, c);
+    const uint32_t *counts = mlz_counter_of(&part->counter, c);
     const struct mlz_class *class = &b->classes[c];
     if (!(counts[0] | counts[1] | counts[2])) continue;
     if (class->domain < MLZ_BLOCK_DOMAINS) {
@@ -97,44 +101,76 @@ static unsigned lifetime_place(uint64_t ns) {
   return i;
 }
 
-static void add_lifetime(struct mlz_stats *s, const struct mlz_block *b, uint32_t i, uint64_t born) {
-  uint64_t lived = b->time_ns[i] > born ? b->time_ns[i] - born : 0;
-  s->lifetimes[lifetime_place(lived)] += b->classes[b->classes_of[i]].weight;
+static void add_lifetime(struct stats_part *part, const struct mlz_block *b, uint32_t i, uint64_t now, uint64_t born) {
+  part->lifetimes[lifetime_place(now > born ? now - born : 0)] += b->classes[b->classes_of[i]].weight;
 }
 
 /* Nearly all that is freed in the chunk of its allocation lived for less than the first bound above the clock's precision: that is the one
  * likely branch, and none depends on whether an event is an allocation or a free. */
-static void add_lifetimes(struct stats_pass *pass, const struct mlz_slice *slice) {
-  const struct mlz_block *b = slice->block;
-  struct mlz_stats *s = pass->out;
-  if (b->n >= pass->room) {
-    pass->room = b->n + 1;
-    pass->alloc_ns = mlz_text_realloc(pass->alloc_ns, pass->room, sizeof *pass->alloc_ns);
-  }
-  uint64_t *alloc_ns = pass->alloc_ns, bound = mlz_lifetime_bound(0);
-  while (bound < pass->in->gap_ns) bound *= 10;
+static double add_young(const struct mlz_input *in, struct stats_part *part, const struct mlz_block *b, uint32_t from, uint32_t to,
+                        uint64_t now, uint64_t bound) {
+  uint64_t *alloc_ns = part->alloc_ns;
   double young = 0;
-  for (uint32_t i = slice->from; i < slice->to; i++) {
+  for (uint32_t i = from; i < to; i++) {
     uint8_t op = b->ops[i];
     if (op >= MLZ_OP_FREE_OLD) {
       uint64_t born;
       if (op >= MLZ_OP_FREE_FOREIGN)
-        s->foreign += op == MLZ_OP_FREE_FOREIGN;
-      else if (mlz_trace_alloc_time(pass->in->trace, b->process, b->alloc_no[i], &born))
-        add_lifetime(s, b, i, born);
+        part->foreign += op == MLZ_OP_FREE_FOREIGN;
+      else if (mlz_trace_alloc_time_near(in->trace, &part->near, b->process, b->alloc_no[i], &born))
+        add_lifetime(part, b, i, now, born);
       continue;
     }
     uint64_t k = b->alloc_no[i] - b->first_alloc;
     k = k < b->n ? k : b->n;
     bool is_alloc = op == MLZ_OP_ALLOC;
-    uint64_t now = b->time_ns[i], born = is_alloc ? now : alloc_ns[k];
+    uint64_t born = is_alloc ? now : alloc_ns[k];
     alloc_ns[k] = born;
     if (now - born < bound)
       young += is_alloc ? 0 : b->classes[b->classes_of[i]].weight;
     else
-      add_lifetime(s, b, i, born);
+      add_lifetime(part, b, i, now, born);
   }
-  s->lifetimes[lifetime_place(bound - 1)] += young;
+  return young;
+}
+
+static void find_lifetimes(const struct mlz_input *in, struct stats_part *part, const struct mlz_slice *slice) {
+  const struct mlz_block *b = slice->block;
+  if (b->n >= part->room) {
+    part->room = b->n + 1;
+    part->alloc_ns = mlz_text_realloc(part->alloc_ns, part->room, sizeof *part->alloc_ns);
+  }
+  memset(part->lifetimes, 0, sizeof part->lifetimes);
+  part->foreign = 0;
+  uint64_t bound = mlz_lifetime_bound(0);
+  while (bound < in->gap_ns) bound *= 10;
+  double young = 0;
+  for (uint32_t s = 0, i = slice->from; i < slice->to && s < b->n_steps; s++) {
+    uint32_t end = mlz_block_step_end(b, s);
+    end = end < slice->to ? end : slice->to;
+    if (end <= i) continue;
+    young += add_young(in, part, b, i, end, b->step_ns[s], bound);
+    i = end;
+  }
+  part->lifetimes[lifetime_place(bound - 1)] += young;
+}
+
+static void find_part(struct stats_pass *pass, const struct mlz_slice *slice, struct stats_part *part) {
+  mlz_counter_run(&part->counter, slice);
+  find_lifetimes(pass->in, part, slice);
+}
+
+static void prepare_part(void *context, const struct mlz_block *b, void *part) {
+  struct stats_pass *pass = context;
+  find_part(pass, &(struct mlz_slice){.block = b, .to = b->n}, part);
+  mlz_peak_prepare(pass->finder, b, &((struct stats_part *)part)->peak);
+}
+
+static void clear_part(void *part) {
+  struct stats_part *p = part;
+  mlz_counter_clear(&p->counter);
+  mlz_peak_clear_part(&p->peak);
+  free(p->alloc_ns);
 }
 
 static void add_collections(struct mlz_stats *s, const struct mlz_slice *slice) {
@@ -151,9 +187,13 @@ static void add_collections(struct mlz_stats *s, const struct mlz_slice *slice) 
 
 static void stats_slice(void *context, const struct mlz_slice *slice) {
   struct stats_pass *pass = context;
-  add_classes(pass, slice);
-  mlz_peak_slice(pass->finder, slice);
-  add_lifetimes(pass, slice);
+  const struct stats_part *part = slice->part;
+  if (!part) find_part(pass, slice, &pass->part);
+  mlz_peak_take(pass->finder, slice, part ? &part->peak : NULL);
+  if (!part) part = &pass->part;
+  add_classes(pass, slice->block, part);
+  for (unsigned i = 0; i < MLZ_LIFETIMES; i++) pass->out->lifetimes[i] += part->lifetimes[i];
+  pass->out->foreign += (double)part->foreign;
   add_collections(pass->out, slice);
 }
 
@@ -236,11 +276,14 @@ void mlz_stats_find(struct mlz_input *in, bool include_mmap, const struct mlz_cu
   struct stats_pass pass = {.in = in, .include_mmap = include_mmap, .out = out};
   *out = (struct mlz_stats){0};
   pass.finder = mlz_peak_new(in, include_mmap);
-  mlz_scan_run(in, &(struct mlz_scan){.want = MLZ_WANT_ALL,
+  mlz_scan_run(in, &(struct mlz_scan){.want = MLZ_WANT_ALLOC_NO,
                                       .to = to,
                                       .on_block = stats_block,
                                       .on_slice = stats_slice,
                                       .on_process_end = stats_process_end,
+                                      .part_bytes = sizeof(struct stats_part),
+                                      .prepare_part = prepare_part,
+                                      .clear_part = clear_part,
                                       .context = &pass});
   mlz_peak_done(pass.finder, &out->peak);
   if (in->totals_only) find_totals(in, include_mmap, to, out);
@@ -249,8 +292,7 @@ void mlz_stats_find(struct mlz_input *in, bool include_mmap, const struct mlz_cu
   uint64_t over = mlz_input_uint(json_object_get(mlz_trace_meta(in->trace), "settings"), "sample_over", 0);
   for (unsigned i = 0; i < MLZ_SIZE_CLASSES; i++)
     if (!over || i == 0 || (UINT64_C(1) << (i - 1)) + 1 < over) mlz_spread_floor(&out->size_spreads[i], &out->spread);
-  mlz_counter_clear(&pass.counter);
-  free(pass.alloc_ns);
+  clear_part(&pass.part);
 }
 
 void mlz_stats_clear(struct mlz_stats *stats) {

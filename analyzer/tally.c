@@ -20,6 +20,10 @@ static void prepare(struct mlz_counter *counter, uint32_t classes) {
   memset(counter->counts, 0, ((size_t)classes + 1) * 4 * sizeof *counter->counts);
 }
 
+void mlz_counter_block(struct mlz_counter *counter, const struct mlz_block *block) {
+  mlz_counter_run(counter, &(struct mlz_slice){.block = block, .to = block->n});
+}
+
 void mlz_counter_run(struct mlz_counter *counter, const struct mlz_slice *slice) {
   const struct mlz_block *b = slice->block;
   prepare(counter, b->n_classes);
@@ -134,9 +138,10 @@ void mlz_tally_slice(void *context, const struct mlz_slice *slice) {
     memset(run->rows + run->n, 0, (slice->process->index + 1 - run->n) * sizeof *run->rows);
     run->n = slice->process->index + 1;
   }
-  mlz_counter_run(&run->counter, slice);
+  const struct mlz_counter *counter = slice->part ? slice->part : &run->counter;
+  if (!slice->part) mlz_counter_run(&run->counter, slice);
   for (uint32_t c = 0; c < b->n_classes; c++) {
-    const uint32_t *counts = mlz_counter_of(&run->counter, c);
+    const uint32_t *counts = mlz_counter_of(counter, c);
     if (!(counts[0] | counts[1] | counts[2])) continue;
     const struct mlz_class *class = &b->classes[c];
     bool counted = class->domain != MLZ_BLOCK_MMAP || run->include_mmap;
@@ -145,6 +150,13 @@ void mlz_tally_slice(void *context, const struct mlz_slice *slice) {
     if (counted) add_total(run, class, counts);
   }
 }
+
+void mlz_tally_prepare(void *context, const struct mlz_block *b, void *part) {
+  const struct mlz_tally_run *run = context;
+  if (run->key != MLZ_TALLY_THREAD) mlz_counter_block(part, b);
+}
+
+void mlz_tally_clear_part(void *part) { mlz_counter_clear(part); }
 
 void mlz_tally_begin(struct mlz_tally_run *run, struct mlz_input *in, enum mlz_tally_key key, bool include_mmap) {
   *run = (struct mlz_tally_run){.in = in, .key = key, .include_mmap = include_mmap};
@@ -179,8 +191,14 @@ void mlz_tally_scan(struct mlz_tally_run *run, struct mlz_input *in, enum mlz_ta
   }
   struct mlz_scan_start start = {0};
   if (!from && key != MLZ_TALLY_THREAD) mlz_begin_at(in, to, mlz_totals_add_point, run, &start);
-  mlz_scan_run(
-      in, &(struct mlz_scan){
-              .want = mlz_tally_want(run, from), .from = from, .to = to, .start = &start, .on_slice = mlz_tally_slice, .context = run});
+  mlz_scan_run(in, &(struct mlz_scan){.want = mlz_tally_want(run, from),
+                                      .from = from,
+                                      .to = to,
+                                      .start = &start,
+                                      .on_slice = mlz_tally_slice,
+                                      .part_bytes = sizeof(struct mlz_counter),
+                                      .prepare_part = mlz_tally_prepare,
+                                      .clear_part = mlz_tally_clear_part,
+                                      .context = run});
   free(start.ordinals);
 }

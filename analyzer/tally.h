@@ -23,6 +23,8 @@ struct mlz_counter {
   uint32_t *counts; /* four for each class (enum mlz_count_kind), and four for events without one */
   uint32_t room;    /* classes */
 };
+/* All events of a chunk, on any thread; for scan's part. */
+void mlz_counter_block(struct mlz_counter *counter, const struct mlz_block *block);
 /* Counts the slice's events; frees of blocks older than slice->from_alloc are left out (needs MLZ_WANT_ALLOC_NO if that is not 0). */
 void mlz_counter_run(struct mlz_counter *counter, const struct mlz_slice *slice);
 static inline const uint32_t *mlz_counter_of(const struct mlz_counter *counter, uint32_t class) {
@@ -56,6 +58,9 @@ struct mlz_tally_run {
 };
 void mlz_tally_begin(struct mlz_tally_run *run, struct mlz_input *in, enum mlz_tally_key key, bool include_mmap);
 void mlz_tally_slice(void *run, const struct mlz_slice *slice);
+/* For scan's part: a struct mlz_counter. */
+void mlz_tally_prepare(void *run, const struct mlz_block *block, void *part);
+void mlz_tally_clear_part(void *part);
 /* All zero where nothing was sampled. */
 struct mlz_spread mlz_tally_spread(const struct mlz_tally_run *run, size_t row);
 unsigned mlz_tally_want(const struct mlz_tally_run *run, bool lower_limit); /* enum mlz_want */

@@ -12,50 +12,68 @@ struct column {
   uint8_t form, packing, predictor;
 };
 
-/* Lets go of all arrays of a chunk; they grow with the largest chunk seen, so that a small trace needs little. */
-static void drop_arrays(struct mlz_trace *t) {
-  void *all[] = {t->alloc_class, t->ref,      t->scratch, t->wide,  t->classes,   t->ops,        t->classes_of, t->thread,
-                 t->thread_ids,  t->alloc_no, t->time_ns, t->rares, t->run_index, t->run_length, t->old_class,  t->old_ref};
-  for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) free(all[i]);
-  t->alloc_class = t->ref = t->scratch = t->classes_of = t->thread = t->thread_ids = t->run_index = t->run_length = t->old_class = NULL;
-  t->wide = t->old_ref = t->alloc_no = t->time_ns = NULL;
-  t->ops = NULL;
-  t->classes = NULL;
-  t->rares = NULL;
-  t->events_room = 0;
+static void drop(void *array) {
+  void *p;
+  memcpy(&p, array, sizeof p);
+  free(p);
+  p = NULL;
+  memcpy(array, &p, sizeof p);
 }
 
-static bool room(const struct mlz_trace *t, void *array, size_t element) {
+static void drop_work(struct mlz_decode_work *w) {
+  drop(&w->alloc_class), drop(&w->ref), drop(&w->scratch), drop(&w->old_class), drop(&w->thread_ids), drop(&w->wide), drop(&w->old_ref);
+  w->room = 0;
+}
+
+static void drop_out(struct mlz_decode_out *o) {
+  drop(&o->classes), drop(&o->ops), drop(&o->classes_of), drop(&o->thread), drop(&o->run_thread), drop(&o->run_events);
+  drop(&o->alloc_no), drop(&o->time_ns), drop(&o->rares), drop(&o->step_at), drop(&o->step_ns);
+  o->room = 0;
+}
+
+static bool room(size_t n, void *array, size_t element) {
   void *p;
   memcpy(&p, array, sizeof p);
   if (p == NULL) {
-    p = malloc(t->events_room * element);
+    p = malloc(n * element);
     memcpy(array, &p, sizeof p);
   }
   return p != NULL;
 }
 
 /* Arrays for a chunk none of whose lists is longer than `need`. */
-static bool all_room(struct mlz_trace *t, size_t need, unsigned want) {
-  if (need > t->events_room) {
-    size_t more = need + need / 2;
-    drop_arrays(t);
-    t->events_room = more < 64 ? 64 : more > MLZ_CHUNK_EVENTS_MAX ? MLZ_CHUNK_EVENTS_MAX : more;
+static bool all_room(struct mlz_decode_work *w, struct mlz_decode_out *o, size_t need, unsigned want) {
+  size_t more = need + need / 2;
+  more = more < 64 ? 64 : more > MLZ_CHUNK_EVENTS_MAX ? MLZ_CHUNK_EVENTS_MAX : more;
+  if (need > w->room) {
+    drop_work(w);
+    w->room = more;
   }
-  return room(t, &t->alloc_class, sizeof *t->alloc_class) && room(t, &t->ref, sizeof *t->ref) && room(t, &t->scratch, sizeof *t->scratch) &&
-         room(t, &t->wide, sizeof *t->wide) && room(t, &t->classes, sizeof *t->classes) && room(t, &t->ops, 1) &&
-         room(t, &t->classes_of, sizeof *t->classes_of) && room(t, &t->thread_ids, 2 * sizeof *t->thread_ids) &&
-         room(t, &t->rares, sizeof *t->rares) && room(t, &t->run_index, sizeof *t->run_index) &&
-         room(t, &t->run_length, sizeof *t->run_length) && room(t, &t->old_class, sizeof *t->old_class) &&
-         room(t, &t->old_ref, sizeof *t->old_ref) && (!(want & MLZ_WANT_ALLOC_NO) || room(t, &t->alloc_no, sizeof *t->alloc_no)) &&
-         (!(want & MLZ_WANT_TIME) || room(t, &t->time_ns, sizeof *t->time_ns)) &&
-         (!(want & MLZ_WANT_THREAD) || room(t, &t->thread, sizeof *t->thread));
+  if (need > o->room) {
+    drop_out(o);
+    o->room = more;
+  }
+  size_t n = w->room + 1, m = o->room; /* run() reads one value in advance */
+  return room(n, &w->alloc_class, sizeof *w->alloc_class) && room(n, &w->ref, sizeof *w->ref) && room(n, &w->scratch, sizeof *w->scratch) &&
+         room(n, &w->wide, sizeof *w->wide) && room(n, &w->old_class, sizeof *w->old_class) && room(n, &w->old_ref, sizeof *w->old_ref) &&
+         room(2 * n, &w->thread_ids, sizeof *w->thread_ids) && room(m, &o->classes, sizeof *o->classes) && room(m, &o->ops, 1) &&
+         room(m, &o->classes_of, sizeof *o->classes_of) && room(m, &o->rares, sizeof *o->rares) &&
+         room(m, &o->run_thread, sizeof *o->run_thread) && room(m, &o->run_events, sizeof *o->run_events) &&
+         room(m + 1, &o->step_at, sizeof *o->step_at) && room(m + 1, &o->step_ns, sizeof *o->step_ns) &&
+         (!(want & MLZ_WANT_ALLOC_NO) || room(m, &o->alloc_no, sizeof *o->alloc_no)) &&
+         (!(want & MLZ_WANT_TIME) || room(m, &o->time_ns, sizeof *o->time_ns)) &&
+         (!(want & MLZ_WANT_THREAD) || room(m, &o->thread, sizeof *o->thread));
 }
 
-void mlz_decode_close(struct mlz_trace *t) {
-  drop_arrays(t);
-  free(t->column);
+void mlz_decode_work_close(struct mlz_decode_work *w) {
+  drop_work(w);
+  drop(&w->column);
+  w->column_room = 0;
+  ZSTD_freeDCtx(w->zstd);
+  w->zstd = NULL;
 }
+
+void mlz_decode_out_close(struct mlz_decode_out *o) { drop_out(o); }
 
 static int read_directory(struct mlz_cursor *c, struct column columns[MLZ_COL_COUNT], uint32_t *longest) {
   memset(columns, 0, MLZ_COL_COUNT * sizeof columns[0]);
@@ -76,18 +94,24 @@ static int read_directory(struct mlz_cursor *c, struct column columns[MLZ_COL_CO
   return 0;
 }
 
-/* The column's bytes, valid until the next call. */
-static int unpack(struct mlz_trace *t, const struct column *c, const uint8_t **out) {
+/* The column's bytes: in `into` (room for c->raw) if they are packed, else where they lie. */
+static int unpack_into(struct mlz_decode_work *w, const struct column *c, uint8_t *into, const uint8_t **out) {
   if (c->packing == MLZ_PACK_NONE && c->stored == c->raw) {
     *out = c->data;
     return 0;
   }
   if (c->packing != MLZ_PACK_ZSTD) return -EBADMSG;
-  if (!mlz_grow(&t->column, &t->column_room, (size_t)c->raw, 1)) return -ENOMEM;
-  size_t n = ZSTD_decompressDCtx(t->zstd, t->column, (size_t)c->raw, c->data, (size_t)c->stored);
+  if (w->zstd == NULL && (w->zstd = ZSTD_createDCtx()) == NULL) return -ENOMEM;
+  size_t n = ZSTD_decompressDCtx(w->zstd, into, (size_t)c->raw, c->data, (size_t)c->stored);
   if (ZSTD_isError(n) || n != c->raw) return -EBADMSG;
-  *out = t->column;
+  *out = into;
   return 0;
+}
+
+/* The same, valid until the next call. */
+static int unpack(struct mlz_decode_work *w, const struct column *c, const uint8_t **out) {
+  if (!mlz_grow(&w->column, &w->column_room, (size_t)c->raw, 1)) return -ENOMEM;
+  return unpack_into(w, c, w->column, out);
 }
 
 static int planes(const uint8_t *p, const struct column *c, uint32_t *out) {
@@ -106,10 +130,10 @@ static int planes(const uint8_t *p, const struct column *c, uint32_t *out) {
 }
 
 /* The column's integers before prediction is undone. Values of more than 32 bits are wrong. */
-static int integers(struct mlz_trace *t, const struct column *c, uint32_t *out) {
+static int integers(struct mlz_decode_work *w, const struct column *c, uint32_t *out) {
   if (c->count == 0) return c->raw == 0 ? 0 : -EBADMSG;
   const uint8_t *p;
-  int rc = unpack(t, c, &p);
+  int rc = unpack(w, c, &p);
   if (rc != 0) return rc;
   if (c->form != MLZ_FORM_VARINT) return planes(p, c, out);
   struct mlz_cursor in = {.p = p, .end = p + c->raw};
@@ -122,15 +146,15 @@ static int integers(struct mlz_trace *t, const struct column *c, uint32_t *out) 
   return in.bad || in.p != in.end || high > UINT32_MAX ? -EBADMSG : 0;
 }
 
-static int wide_integers(struct mlz_trace *t, const struct column *c, uint64_t *out) {
+static int wide_integers(struct mlz_decode_work *w, const struct column *c, uint64_t *out) {
   if (c->form != MLZ_FORM_VARINT) {
-    int rc = integers(t, c, t->scratch);
-    for (uint32_t i = 0; rc == 0 && i < c->count; i++) out[i] = t->scratch[i];
+    int rc = integers(w, c, w->scratch);
+    for (uint32_t i = 0; rc == 0 && i < c->count; i++) out[i] = w->scratch[i];
     return rc;
   }
   if (c->count == 0) return c->raw == 0 ? 0 : -EBADMSG;
   const uint8_t *p;
-  int rc = unpack(t, c, &p);
+  int rc = unpack(w, c, &p);
   if (rc != 0) return rc;
   struct mlz_cursor in = {.p = p, .end = p + c->raw};
   for (uint32_t i = 0; i < c->count; i++) out[i] = mlz_get_varint(&in);
@@ -138,8 +162,8 @@ static int wide_integers(struct mlz_trace *t, const struct column *c, uint64_t *
 }
 
 /* 64-bit values, plain or as differences. */
-static int wide_values(struct mlz_trace *t, const struct column *c, uint64_t *out) {
-  int rc = wide_integers(t, c, out);
+static int wide_values(struct mlz_decode_work *w, const struct column *c, uint64_t *out) {
+  int rc = wide_integers(w, c, out);
   if (rc != 0 || c->predictor == MLZ_PRED_NONE) return rc;
   if (c->predictor != MLZ_PRED_DELTA) return -EBADMSG;
   uint64_t v = 0;
@@ -147,38 +171,40 @@ static int wide_values(struct mlz_trace *t, const struct column *c, uint64_t *ou
   return 0;
 }
 
-static int class_values(struct mlz_trace *t, const struct column *c, uint32_t *out, uint32_t classes) {
-  int rc = integers(t, c, out);
+static int class_values(struct mlz_decode_work *w, const struct column *c, uint32_t *out, uint32_t classes) {
+  int rc = integers(w, c, out);
   if (rc != 0 || c->count == 0) return rc;
   if (c->predictor != MLZ_PRED_NONE) return -EBADMSG;
-  for (uint32_t i = 0; i < c->count; i++)
-    if (out[i] >= classes) return -EBADMSG;
-  return 0;
+  uint32_t bad = 0;
+  for (uint32_t i = 0; i < c->count; i++) bad |= out[i] >= classes;
+  return bad ? -EBADMSG : 0;
 }
 
-static int decode_classes(struct mlz_trace *t, const struct column *columns, uint32_t *count) {
+static int decode_classes(const struct mlz_trace *t, struct mlz_decode_work *w, struct mlz_class *classes, const struct column *columns,
+                          uint32_t *count) {
   const struct column *stack = &columns[MLZ_COL_CLASS_STACK], *weights = &columns[MLZ_COL_WEIGHTS];
   uint32_t n = stack->count;
+  uint64_t *wide = w->wide;
   double weight[MLZ_WEIGHTS_MAX];
   int rc;
   if (columns[MLZ_COL_CLASS_SIZE].count != n || columns[MLZ_COL_CLASS_KIND].count != n || weights->count > MLZ_WEIGHTS_MAX) return -EBADMSG;
-  if ((rc = wide_values(t, stack, t->wide)) != 0) return rc;
-  for (uint32_t i = 0; i < n; i++) t->classes[i].stack = t->wide[i] < t->stacks_n ? (uint32_t)t->wide[i] : (uint32_t)t->stacks_n;
-  if ((rc = wide_values(t, &columns[MLZ_COL_CLASS_SIZE], t->wide)) != 0) return rc;
+  if ((rc = wide_values(w, stack, wide)) != 0) return rc;
+  for (uint32_t i = 0; i < n; i++) classes[i].stack = wide[i] < t->stacks_n ? (uint32_t)wide[i] : (uint32_t)t->stacks_n;
+  if ((rc = wide_values(w, &columns[MLZ_COL_CLASS_SIZE], wide)) != 0) return rc;
   for (uint32_t i = 0; i < n; i++) {
-    t->classes[i].size = t->wide[i];
-    if (t->wide[i] >= UINT64_C(1) << 48) return -EBADMSG;
+    classes[i].size = wide[i];
+    if (wide[i] >= UINT64_C(1) << 48) return -EBADMSG;
   }
-  if ((rc = wide_values(t, weights, t->wide)) != 0) return rc;
-  memcpy(weight, t->wide, weights->count * sizeof weight[0]);
+  if ((rc = wide_values(w, weights, wide)) != 0) return rc;
+  memcpy(weight, wide, weights->count * sizeof weight[0]);
   for (uint32_t i = 0; i < weights->count; i++)
     if (!(weight[i] >= 1 && weight[i] <= 0x1p33)) return -EBADMSG;
-  if ((rc = wide_values(t, &columns[MLZ_COL_CLASS_KIND], t->wide)) != 0) return rc;
+  if ((rc = wide_values(w, &columns[MLZ_COL_CLASS_KIND], wide)) != 0) return rc;
   for (uint32_t i = 0; i < n; i++) {
-    uint64_t domain = t->wide[i] & 7, w = t->wide[i] >> 3;
-    if (domain > 4 || w >= weights->count) return -EBADMSG;
-    t->classes[i].domain = (uint32_t)domain;
-    t->classes[i].weight = weight[w];
+    uint64_t domain = wide[i] & 7, of = wide[i] >> 3;
+    if (domain > 4 || of >= weights->count) return -EBADMSG;
+    classes[i].domain = (uint32_t)domain;
+    classes[i].weight = weight[of];
   }
   *count = n;
   return 0;
@@ -187,15 +213,18 @@ static int decode_classes(struct mlz_trace *t, const struct column *columns, uin
 struct events {
   uint32_t allocs, refs, olds, rares; /* so far */
   uint32_t ref;                       /* the previous reference */
-  uint32_t *old_class;
-  uint64_t *old_ref;
 };
 
 /* One thread's run of events. `distance` and `numbers` are constants where this is inlined. */
-static inline __attribute__((always_inline)) bool run(const struct mlz_trace *t, struct events *s, uint8_t *ops, uint32_t from, uint32_t to,
-                                                      uint32_t *latest, uint64_t first_alloc, bool distance, bool numbers) {
-  uint32_t allocs = s->allocs, refs = s->refs, ref = s->ref, last = *latest;
-  const uint32_t *alloc_class = t->alloc_class;
+static inline __attribute__((always_inline)) bool run(const struct mlz_decode_work *w, struct mlz_decode_out *o, struct events *s,
+                                                      uint32_t from, uint32_t to, uint32_t *latest, uint64_t first_alloc, bool distance,
+                                                      bool numbers) {
+  uint32_t allocs = s->allocs, refs = s->refs, ref = s->ref, olds = s->olds, last = *latest;
+  const uint32_t *alloc_class = w->alloc_class, *refs_of = w->ref, *old_class = w->old_class;
+  const uint64_t *old_ref = w->old_ref;
+  uint8_t *ops = o->ops;
+  uint32_t *classes_of = o->classes_of;
+  uint64_t *alloc_no = o->alloc_no;
   for (uint32_t i = from; i < to; i++) {
     uint32_t k;
     uint64_t number;
@@ -208,7 +237,7 @@ static inline __attribute__((always_inline)) bool run(const struct mlz_trace *t,
     case MLZ_FILE_OP_FREE_TEMP_REF:
       ops[i] = MLZ_OP_FREE_TEMP; /* fall through */
     case MLZ_OP_FREE: {
-      uint32_t v = t->ref[refs++];
+      uint32_t v = refs_of[refs++];
       ref = distance ? allocs - 1 - v : ref + (uint32_t)mlz_unzigzag(v);
       if (ref >= allocs) return false;
       k = alloc_class[ref];
@@ -222,9 +251,9 @@ static inline __attribute__((always_inline)) bool run(const struct mlz_trace *t,
       break;
     case MLZ_OP_FREE_OLD:
     case MLZ_OP_FREE_OLD_TEMP:
-      k = s->old_class[s->olds];
-      number = numbers ? first_alloc - 1 - s->old_ref[s->olds] : 0;
-      s->olds++;
+      k = old_class[olds];
+      number = numbers ? first_alloc - 1 - old_ref[olds] : 0;
+      olds++;
       break;
     case MLZ_OP_FREE_FOREIGN:
       k = ALL_ONES;
@@ -234,72 +263,74 @@ static inline __attribute__((always_inline)) bool run(const struct mlz_trace *t,
       k = s->rares++;
       number = UINT64_MAX;
     }
-    t->classes_of[i] = k;
-    if (numbers) t->alloc_no[i] = number;
+    classes_of[i] = k;
+    if (numbers) alloc_no[i] = number;
   }
   s->allocs = allocs;
   s->refs = refs;
   s->ref = ref;
+  s->olds = olds;
   *latest = last;
   return true;
 }
 
 struct threads {
-  const uint32_t *ids;
   uint32_t *latest;
   uint32_t n, runs;
 };
 
-static int decode_runs(struct mlz_trace *t, const struct column *columns, uint32_t events, struct threads *out, uint32_t *index,
-                       uint32_t *length) {
+/* o->run_thread are indices into w->thread_ids as yet. */
+static int decode_runs(const struct mlz_trace *t, struct mlz_decode_work *w, struct mlz_decode_out *o, const struct column *columns,
+                       uint32_t events, struct threads *out) {
   const struct column *ids = &columns[MLZ_COL_THREADS], *run_thread = &columns[MLZ_COL_RUN_THREAD],
                       *run_events = &columns[MLZ_COL_RUN_EVENTS];
   int rc;
   if (run_thread->count != run_events->count || ids->predictor != MLZ_PRED_NONE || run_thread->predictor != MLZ_PRED_NONE ||
       run_events->predictor != MLZ_PRED_NONE)
     return -EBADMSG;
-  if ((rc = integers(t, ids, t->thread_ids)) != 0 || (rc = integers(t, run_thread, index)) != 0 ||
-      (rc = integers(t, run_events, length)) != 0)
+  if ((rc = integers(w, ids, w->thread_ids)) != 0 || (rc = integers(w, run_thread, o->run_thread)) != 0 ||
+      (rc = integers(w, run_events, o->run_events)) != 0)
     return rc;
   out->n = ids->count;
   out->runs = run_thread->count;
-  out->ids = t->thread_ids;
-  out->latest = t->thread_ids + t->events_room;
+  out->latest = w->thread_ids + w->room;
   memset(out->latest, 0, out->n * sizeof out->latest[0]);
-  for (uint32_t i = 0; i < out->n; i++) t->thread_ids[i] = mlz_tables_known_thread(t, t->thread_ids[i]);
+  for (uint32_t i = 0; i < out->n; i++) w->thread_ids[i] = mlz_tables_known_thread(t, w->thread_ids[i]);
   uint64_t sum = 0;
   for (uint32_t i = 0; i < out->runs; i++) {
-    sum += length[i];
-    if (index[i] >= out->n) return -EBADMSG;
+    sum += o->run_events[i];
+    if (o->run_thread[i] >= out->n) return -EBADMSG;
   }
   return sum == events ? 0 : -EBADMSG;
 }
 
-static int decode_times(struct mlz_trace *t, const struct column *columns, const struct mlz_extent *x) {
+static int decode_steps(struct mlz_decode_work *w, struct mlz_decode_out *o, const struct column *columns, const struct mlz_extent *x,
+                        uint32_t *steps) {
   const struct column *at = &columns[MLZ_COL_STEP_EVENTS], *ns = &columns[MLZ_COL_STEP_NS];
   int rc;
   if (at->count != ns->count || at->predictor != MLZ_PRED_NONE || ns->predictor != MLZ_PRED_NONE) return -EBADMSG;
-  if ((rc = wide_integers(t, ns, t->wide)) != 0 || (rc = integers(t, at, t->scratch)) != 0) return rc;
-  uint64_t now = x->first_ns;
-  uint32_t i = 0;
+  if ((rc = wide_integers(w, ns, w->wide)) != 0 || (rc = integers(w, at, w->scratch)) != 0) return rc;
+  o->step_at[0] = 0;
+  o->step_ns[0] = x->first_ns;
   for (uint32_t step = 0; step < at->count; step++) {
-    if (t->scratch[step] > x->events - i || t->wide[step] > x->last_ns - now) return -EBADMSG;
-    for (uint32_t end = i + t->scratch[step]; i < end; i++) t->time_ns[i] = now;
-    now += t->wide[step];
+    if (w->scratch[step] > x->events - o->step_at[step] || w->wide[step] > x->last_ns - o->step_ns[step]) return -EBADMSG;
+    o->step_at[step + 1] = o->step_at[step] + w->scratch[step];
+    o->step_ns[step + 1] = o->step_ns[step] + w->wide[step];
   }
-  for (; i < x->events; i++) t->time_ns[i] = now;
-  return now == x->last_ns ? 0 : -EBADMSG;
+  *steps = at->count + 1;
+  return o->step_ns[at->count] == x->last_ns ? 0 : -EBADMSG;
 }
 
-static int decode_rares(struct mlz_trace *t, const struct column *c, uint32_t n, uint64_t first_ns) {
+static int decode_rares(const struct mlz_trace *t, struct mlz_decode_work *w, struct mlz_rare *rares, const struct column *c, uint32_t n,
+                        uint64_t first_ns) {
   if (c->count != n * MLZ_RARE_FIELDS || n > MLZ_RARES_MAX || c->predictor != MLZ_PRED_NONE || c->form != MLZ_FORM_VARINT) return -EBADMSG;
-  int rc = wide_integers(t, c, t->wide);
+  int rc = wide_integers(w, c, w->wide);
   if (rc != 0) return rc;
-  const uint64_t *v = t->wide;
+  const uint64_t *v = w->wide;
   uint64_t start = first_ns;
   for (uint32_t i = 0; i < n; i++, v += MLZ_RARE_FIELDS) {
     start += mlz_unzigzag(v[0]);
-    t->rares[i] = (struct mlz_rare){
+    rares[i] = (struct mlz_rare){
         .start_ns = start,
         .duration_ns = v[1],
         .collected = v[2],
@@ -312,108 +343,139 @@ static int decode_rares(struct mlz_trace *t, const struct column *c, uint32_t n,
   return 0;
 }
 
+/* How often each op up to FREE_TEMP_REF comes up: 16 at a time, since one counter for each value would wait for itself. */
+static void count_ops(const uint8_t *ops, uint32_t n, uint32_t count[MLZ_FILE_OP_FREE_TEMP_REF + 1]) {
+  typedef uint8_t lanes __attribute__((vector_size(16)));
+  enum { OPS = MLZ_FILE_OP_FREE_TEMP_REF + 1, LANES = sizeof(lanes), MOST = 255 };
+  uint32_t i = 0;
+  while (n - i >= LANES) {
+    lanes sum[OPS] = {{0}};
+    for (uint32_t end = n - i >= MOST * LANES ? i + MOST * LANES : n; end - i >= LANES && i < end; i += LANES) {
+      lanes v;
+      memcpy(&v, ops + i, sizeof v);
+      for (unsigned op = 0; op < OPS; op++) sum[op] -= (lanes)(v == (uint8_t)op);
+    }
+    for (unsigned op = 0; op < OPS; op++)
+      for (unsigned k = 0; k < LANES; k++) count[op] += sum[op][k];
+  }
+  for (; i < n; i++)
+    if (ops[i] < OPS) count[ops[i]]++;
+}
+
 /* Counts the ops and checks the columns' lengths against them, so that the loops need not look again. */
-static int check_counts(struct mlz_trace *t, const struct column *columns, const struct mlz_extent *x, uint32_t *rares) {
-  uint32_t count[256] = {0};
+static int check_counts(struct mlz_decode_work *w, uint8_t *into, const struct column *columns, const struct mlz_extent *x,
+                        uint32_t *rares) {
   const struct column *ops = &columns[MLZ_COL_OPS];
   const uint8_t *p;
   if (ops->count != x->events || ops->raw != x->events || ops->form != 1 || ops->predictor != MLZ_PRED_NONE) return -EBADMSG;
   if (ops->count == 0) return -EBADMSG;
-  int rc = unpack(t, ops, &p);
+  int rc = unpack_into(w, ops, into, &p);
   if (rc != 0) return rc;
-  memcpy(t->ops, p, x->events);
-  uint32_t other[256] = {0};
-  for (uint32_t i = 0; i + 1 < x->events; i += 2) {
-    count[p[i]]++;
-    other[p[i + 1]]++;
-  }
-  if (x->events & 1) count[p[x->events - 1]]++;
-  uint32_t known = 0;
-  *rares = 0;
-  for (unsigned op = 0; op < MLZ_OP_COUNT; op++) {
-    count[op] += other[op];
-    if (op <= MLZ_FILE_OP_FREE_TEMP_REF || op >= MLZ_OP_RARE) known += count[op];
-    if (op >= MLZ_OP_RARE) *rares += count[op];
+  if (p != into) memcpy(into, p, x->events);
+  uint32_t count[MLZ_FILE_OP_FREE_TEMP_REF + 1] = {0}, known = 0, odd = 0;
+  count_ops(into, x->events, count);
+  for (unsigned op = 0; op <= MLZ_FILE_OP_FREE_TEMP_REF; op++) known += count[op];
+  *rares = x->events - known;
+  for (uint32_t i = 0; odd < *rares && i < x->events; i++) {
+    if (into[i] <= MLZ_FILE_OP_FREE_TEMP_REF) continue;
+    if (into[i] < MLZ_OP_RARE || into[i] >= MLZ_OP_COUNT) return -EBADMSG;
+    odd++;
   }
   uint32_t refs = count[MLZ_OP_FREE] + count[MLZ_FILE_OP_FREE_TEMP_REF], olds = count[MLZ_OP_FREE_OLD] + count[MLZ_OP_FREE_OLD_TEMP];
-  bool ok = known == x->events && count[MLZ_OP_ALLOC] == x->allocs &&
-            x->frees == refs + olds + count[MLZ_OP_FREE_TEMP] + count[MLZ_OP_FREE_FOREIGN] &&
+  bool ok = count[MLZ_OP_ALLOC] == x->allocs && x->frees == refs + olds + count[MLZ_OP_FREE_TEMP] + count[MLZ_OP_FREE_FOREIGN] &&
             columns[MLZ_COL_ALLOC_CLASS].count == x->allocs && columns[MLZ_COL_FREE_REF].count == refs &&
             columns[MLZ_COL_OLD_CLASS].count == olds && columns[MLZ_COL_OLD_REF].count == olds;
   return ok ? 0 : -EBADMSG;
 }
 
-static bool all_runs(struct mlz_trace *t, struct events *s, const struct threads *threads, const uint32_t *index, const uint32_t *length,
-                     uint64_t first_alloc, bool distance, bool numbers) {
+static bool all_runs(const struct mlz_decode_work *w, struct mlz_decode_out *o, const struct threads *threads, uint64_t first_alloc,
+                     bool distance, bool numbers) {
+  struct events s = {0};
   uint32_t at = 0;
   bool ok = true;
   for (uint32_t r = 0; ok && r < threads->runs; r++) {
-    uint32_t to = at + length[r], *latest = &threads->latest[index[r]];
+    uint32_t to = at + o->run_events[r], *latest = &threads->latest[o->run_thread[r]];
     if (distance)
-      ok = numbers ? run(t, s, t->ops, at, to, latest, first_alloc, true, true)
-                   : run(t, s, t->ops, at, to, latest, first_alloc, true, false);
+      ok = numbers ? run(w, o, &s, at, to, latest, first_alloc, true, true) : run(w, o, &s, at, to, latest, first_alloc, true, false);
     else
-      ok = numbers ? run(t, s, t->ops, at, to, latest, first_alloc, false, true)
-                   : run(t, s, t->ops, at, to, latest, first_alloc, false, false);
+      ok = numbers ? run(w, o, &s, at, to, latest, first_alloc, false, true) : run(w, o, &s, at, to, latest, first_alloc, false, false);
     at = to;
   }
   return ok;
 }
 
-static int decode_events(struct mlz_trace *t, const struct column *columns, const struct mlz_extent *x, unsigned want, uint32_t classes) {
-  uint32_t *index = t->run_index, *length = t->run_length, *old_class = t->old_class;
-  uint64_t *old_ref = t->old_ref;
-  const struct column *refs = &columns[MLZ_COL_FREE_REF], *olds = &columns[MLZ_COL_OLD_REF];
+static int decode_events(const struct mlz_trace *t, struct mlz_decode_work *w, struct mlz_decode_out *o, const struct column *columns,
+                         const struct mlz_extent *x, unsigned want, uint32_t classes, struct mlz_block *b) {
+  const struct column *allocs = &columns[MLZ_COL_ALLOC_CLASS], *refs = &columns[MLZ_COL_FREE_REF], *olds = &columns[MLZ_COL_OLD_REF];
   struct threads threads;
-  struct events s = {.old_class = old_class, .old_ref = old_ref};
   int rc;
-  if ((rc = class_values(t, &columns[MLZ_COL_ALLOC_CLASS], t->alloc_class, classes)) != 0 ||
-      (rc = class_values(t, &columns[MLZ_COL_OLD_CLASS], old_class, classes)) != 0 || (rc = integers(t, refs, t->ref)) != 0)
+  if ((rc = class_values(w, allocs, w->alloc_class, classes)) != 0 ||
+      (rc = class_values(w, &columns[MLZ_COL_OLD_CLASS], w->old_class, classes)) != 0 || (rc = integers(w, refs, w->ref)) != 0)
     return rc;
   if (refs->count != 0 && refs->predictor != MLZ_PRED_DELTA && refs->predictor != MLZ_PRED_DISTANCE) return -EBADMSG;
   if (want & MLZ_WANT_ALLOC_NO) {
-    if ((rc = wide_values(t, olds, old_ref)) != 0) return rc;
+    if ((rc = wide_values(w, olds, w->old_ref)) != 0) return rc;
     for (uint32_t i = 0; i < olds->count; i++)
-      if (old_ref[i] >= x->first_alloc) return -EBADMSG;
+      if (w->old_ref[i] >= x->first_alloc) return -EBADMSG;
   }
-  if ((rc = decode_runs(t, columns, x->events, &threads, index, length)) != 0) return rc;
-  if (!all_runs(t, &s, &threads, index, length, x->first_alloc, refs->predictor == MLZ_PRED_DISTANCE, (want & MLZ_WANT_ALLOC_NO) != 0))
-    return -EBADMSG;
+  w->alloc_class[allocs->count] = w->ref[refs->count] = w->old_class[olds->count] = 0; /* read in advance */
+  w->old_ref[olds->count] = 0;
+  if ((rc = decode_runs(t, w, o, columns, x->events, &threads)) != 0) return rc;
+  if (!all_runs(w, o, &threads, x->first_alloc, refs->predictor == MLZ_PRED_DISTANCE, (want & MLZ_WANT_ALLOC_NO) != 0)) return -EBADMSG;
+  for (uint32_t r = 0; r < threads.runs; r++) o->run_thread[r] = w->thread_ids[o->run_thread[r]];
   if (want & MLZ_WANT_THREAD)
     for (uint32_t r = 0, i = 0; r < threads.runs; r++)
-      for (uint32_t end = i + length[r]; i < end; i++) t->thread[i] = threads.ids[index[r]];
-  return want & MLZ_WANT_TIME ? decode_times(t, columns, x) : 0;
+      for (uint32_t end = i + o->run_events[r]; i < end; i++) o->thread[i] = o->run_thread[r];
+  b->n_runs = threads.runs;
+  if ((rc = decode_steps(w, o, columns, x, &b->n_steps)) != 0) return rc;
+  if (want & MLZ_WANT_TIME)
+    for (uint32_t s = 0, i = 0; s < b->n_steps; s++)
+      for (uint32_t end = s + 1 < b->n_steps ? o->step_at[s + 1] : x->events; i < end; i++) o->time_ns[i] = o->step_ns[s];
+  return 0;
 }
 
-int mlz_decode_events(struct mlz_trace *t, const uint8_t *p, size_t n, unsigned want, struct mlz_extent *x, struct mlz_block *b) {
+int mlz_decode_events(const struct mlz_trace *t, struct mlz_decode_work *w, struct mlz_decode_out *o, const uint8_t *p, size_t n,
+                      unsigned want, struct mlz_extent *x, struct mlz_block *b) {
   struct mlz_cursor c = {.p = p, .end = p + n};
   struct column columns[MLZ_COL_COUNT];
+  struct mlz_block counts = {0};
   uint32_t classes, rares;
   int rc;
   if (!mlz_extent_get(&c, x)) return -EBADMSG;
   uint32_t longest = x->events;
   if ((rc = read_directory(&c, columns, &longest)) != 0) return rc;
-  if (!all_room(t, longest, want)) return -ENOMEM;
-  if ((rc = check_counts(t, columns, x, &rares)) != 0 || (rc = decode_classes(t, columns, &classes)) != 0 ||
-      (rc = decode_rares(t, &columns[MLZ_COL_RARE], rares, x->first_ns)) != 0 || (rc = decode_events(t, columns, x, want, classes)) != 0)
+  if (!all_room(w, o, longest, want)) return -ENOMEM;
+  if ((rc = decode_classes(t, w, o->classes, columns, &classes)) != 0) return rc;
+  bool few = (want & MLZ_WANT_RARES_ONLY) != 0, none = few && columns[MLZ_COL_RARE].count == 0;
+  rares = 0;
+  if (!none && ((rc = check_counts(w, o->ops, columns, x, &rares)) != 0 ||
+                (rc = decode_rares(t, w, o->rares, &columns[MLZ_COL_RARE], rares, x->first_ns)) != 0))
     return rc;
+  if (!few && (rc = decode_events(t, w, o, columns, x, want, classes, &counts)) != 0) return rc;
   for (uint32_t i = 0, r = 0; r < rares; i++)
-    if (t->ops[i] >= MLZ_OP_RARE) t->rares[r++].op = t->ops[i];
+    if (o->ops[i] >= MLZ_OP_RARE) o->rares[r++].op = o->ops[i];
   *b = (struct mlz_block){
       .process = x->process,
       .n = x->events,
+      .allocs = x->allocs,
       .first_alloc = x->first_alloc,
       .first_ns = x->first_ns,
       .last_ns = x->last_ns,
       .n_classes = classes,
-      .classes = t->classes,
-      .ops = t->ops,
-      .classes_of = t->classes_of,
-      .alloc_no = want & MLZ_WANT_ALLOC_NO ? t->alloc_no : NULL,
-      .time_ns = want & MLZ_WANT_TIME ? t->time_ns : NULL,
-      .thread = want & MLZ_WANT_THREAD ? t->thread : NULL,
+      .classes = o->classes,
+      .ops = none ? NULL : o->ops,
+      .classes_of = few ? NULL : o->classes_of,
+      .alloc_no = !few && want & MLZ_WANT_ALLOC_NO ? o->alloc_no : NULL,
+      .time_ns = !few && want & MLZ_WANT_TIME ? o->time_ns : NULL,
+      .thread = !few && want & MLZ_WANT_THREAD ? o->thread : NULL,
+      .n_runs = counts.n_runs,
+      .run_thread = few ? NULL : o->run_thread,
+      .run_events = few ? NULL : o->run_events,
+      .n_steps = counts.n_steps,
+      .step_at = few ? NULL : o->step_at,
+      .step_ns = few ? NULL : o->step_ns,
       .n_rares = rares,
-      .rares = t->rares,
+      .rares = o->rares,
   };
   return 0;
 }

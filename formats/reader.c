@@ -11,18 +11,22 @@
 
 /* ---- chunks ---- */
 
-/* The header and payload at `at`, if they are whole and their checksum holds. The payload is valid until the next read. 1: yes. 0: no. */
-int mlz_trace_read(struct mlz_trace *t, uint64_t at, struct mlz_chunk_header *h, const uint8_t **payload) {
+static int read_chunk(struct mlz_source *source, uint64_t at, struct mlz_chunk_header *h, const uint8_t **payload) {
   int rc = 0;
-  const uint8_t *p = mlz_source_get(&t->source, at, sizeof *h, &rc);
+  const uint8_t *p = mlz_source_get(source, at, sizeof *h, &rc);
   if (p == NULL) return rc;
   memcpy(h, p, sizeof *h);
-  if (h->magic != MLZ_CHUNK_MAGIC || h->raw > MLZ_CHUNK_RAW_MAX || h->stored > t->source.size - at - sizeof *h) return 0;
+  if (h->magic != MLZ_CHUNK_MAGIC || h->raw > MLZ_CHUNK_RAW_MAX || h->stored > source->size - at - sizeof *h) return 0;
   if (!(h->flags & MLZ_CHUNK_ZSTD) && h->stored != h->raw) return 0;
-  p = mlz_source_get(&t->source, at + sizeof *h, h->stored, &rc);
+  p = mlz_source_get(source, at + sizeof *h, h->stored, &rc);
   if (p == NULL) return rc;
   *payload = p;
   return mlz_chunk_checksum(h, p) == h->checksum;
+}
+
+/* The header and payload at `at`, if they are whole and their checksum holds. The payload is valid until the next read. 1: yes. 0: no. */
+int mlz_trace_read(struct mlz_trace *t, uint64_t at, struct mlz_chunk_header *h, const uint8_t **payload) {
+  return read_chunk(&t->source, at, h, payload);
 }
 
 /* *payload becomes the decompressed payload of h->raw bytes. 0, -EBADMSG, -ENOMEM. */
@@ -418,7 +422,8 @@ struct mlz_trace *mlz_trace_close(struct mlz_trace *t) {
   if (t == NULL) return NULL;
   mlz_source_close(&t->source);
   mlz_tables_close(t);
-  mlz_decode_close(t);
+  mlz_decode_work_close(&t->work);
+  mlz_decode_out_close(&t->out);
   mlz_totals_close(t);
   json_decref(t->meta);
   json_decref(t->summary);
@@ -444,39 +449,51 @@ bool mlz_trace_complete(const struct mlz_trace *t) {
 
 void mlz_trace_rewind(struct mlz_trace *t) { t->next = 0; }
 
+int mlz_trace_entry(const struct mlz_trace *t, const struct mlz_entry *e, struct mlz_source *source, struct mlz_decode_work *w,
+                    struct mlz_decode_out *o, unsigned want, struct mlz_block *b) {
+  struct mlz_chunk_header h;
+  struct mlz_extent x;
+  const uint8_t *p;
+  int rc = read_chunk(source, e->at, &h, &p);
+  if (rc != 1) return rc;
+  if (h.kind != MLZ_C_EVENTS || h.flags != 0 || h.stored != e->stored || h.count != e->events) return 0;
+  rc = mlz_decode_events(t, w, o, p, h.stored, want, &x, b);
+  if (rc == -ENOMEM) return rc;
+  if (rc != 0 || x.process != e->process || x.events != e->events || x.first_alloc != e->first_alloc) return 0;
+  b->group = e->group;
+  b->ordinal = e->ordinal;
+  return 1;
+}
+
+void mlz_trace_entry_bad(struct mlz_trace *t, struct mlz_entry *e) {
+  if (!e->bad) count_bad(t, sizeof(struct mlz_chunk_header) + e->stored, e->events);
+  e->bad = true;
+}
+
 int mlz_trace_next(struct mlz_trace *t, unsigned want, struct mlz_block *b) {
   while (t->next < t->entries_n) {
     struct mlz_entry *e = &t->entries[t->next++];
-    struct mlz_chunk_header h;
-    struct mlz_extent x;
-    const uint8_t *p;
-    int rc = e->bad ? 0 : mlz_trace_read(t, e->at, &h, &p);
-    if (rc < 0) return rc;
-    if (rc == 1 && h.kind == MLZ_C_EVENTS && h.flags == 0 && h.stored == e->stored && h.count == e->events) {
-      rc = mlz_decode_events(t, p, h.stored, want, &x, b);
-      if (rc == 0 && x.process == e->process && x.events == e->events && x.first_alloc == e->first_alloc) {
-        b->group = e->group;
-        b->ordinal = e->ordinal;
-        return 1;
-      }
-      if (rc == -ENOMEM) return rc;
-    }
-    if (!e->bad) count_bad(t, sizeof h + e->stored, e->events);
-    e->bad = true;
+    int rc = e->bad ? 0 : mlz_trace_entry(t, e, &t->source, &t->work, &t->out, want, b);
+    if (rc != 0) return rc;
+    mlz_trace_entry_bad(t, e);
   }
   return 0;
 }
 
+struct mlz_ahead mlz_trace_entry_ahead(const struct mlz_trace *t, size_t i) {
+  const struct mlz_entry *e = &t->entries[i];
+  return (struct mlz_ahead){.process = e->process,
+                            .events = e->events,
+                            .group = e->group,
+                            .ordinal = e->ordinal,
+                            .first_alloc = e->first_alloc,
+                            .first_ns = t->points[e->points].ns,
+                            .last_ns = e->last_ns};
+}
+
 bool mlz_trace_ahead(const struct mlz_trace *t, struct mlz_ahead *ahead) {
   if (t->next >= t->entries_n) return false;
-  const struct mlz_entry *e = &t->entries[t->next];
-  *ahead = (struct mlz_ahead){.process = e->process,
-                              .events = e->events,
-                              .group = e->group,
-                              .ordinal = e->ordinal,
-                              .first_alloc = e->first_alloc,
-                              .first_ns = t->points[e->points].ns,
-                              .last_ns = e->last_ns};
+  *ahead = mlz_trace_entry_ahead(t, t->next);
   return true;
 }
 
@@ -487,8 +504,8 @@ static bool entry_has(const struct mlz_entry *e, uint32_t process, uint64_t allo
 }
 
 /* The entry that holds the allocation. Callers ask for old blocks in runs, so the last answer is tried first. */
-static const struct mlz_entry *find_entry(struct mlz_trace *t, uint32_t process, uint64_t alloc_no) {
-  if (t->entry_found < t->entries_n && entry_has(&t->entries[t->entry_found], process, alloc_no)) return &t->entries[t->entry_found];
+static const struct mlz_entry *find_entry(const struct mlz_trace *t, size_t *found, uint32_t process, uint64_t alloc_no) {
+  if (*found < t->entries_n && entry_has(&t->entries[*found], process, alloc_no)) return &t->entries[*found];
   size_t low = 0, high = t->entries_n; /* the last entry of the process that begins at or before alloc_no */
   while (low < high) {
     size_t middle = low + (high - low) / 2;
@@ -499,12 +516,12 @@ static const struct mlz_entry *find_entry(struct mlz_trace *t, uint32_t process,
       high = middle;
   }
   if (low == 0 || !entry_has(&t->entries[t->by_alloc[low - 1]], process, alloc_no)) return NULL;
-  t->entry_found = t->by_alloc[low - 1];
-  return &t->entries[t->entry_found];
+  *found = t->by_alloc[low - 1];
+  return &t->entries[*found];
 }
 
-bool mlz_trace_alloc_time(struct mlz_trace *t, uint32_t process, uint64_t alloc_no, uint64_t *ns) {
-  const struct mlz_entry *e = find_entry(t, process, alloc_no);
+bool mlz_trace_alloc_time_near(const struct mlz_trace *t, size_t *near, uint32_t process, uint64_t alloc_no, uint64_t *ns) {
+  const struct mlz_entry *e = find_entry(t, near, process, alloc_no);
   if (e == NULL) return false;
   size_t from = e->points, to = e + 1 < t->entries + t->entries_n ? e[1].points : t->points_n;
   while (to - from > 1) {
@@ -516,4 +533,8 @@ bool mlz_trace_alloc_time(struct mlz_trace *t, uint32_t process, uint64_t alloc_
   }
   *ns = t->points[from].ns;
   return true;
+}
+
+bool mlz_trace_alloc_time(struct mlz_trace *t, uint32_t process, uint64_t alloc_no, uint64_t *ns) {
+  return mlz_trace_alloc_time_near(t, &t->entry_found, process, alloc_no, ns);
 }

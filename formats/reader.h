@@ -77,6 +77,7 @@ const json_t *mlz_trace_thread(const struct mlz_trace *t, size_t i);
 struct mlz_block {
   uint32_t process;
   uint32_t n;
+  uint32_t allocs;  /* how many of them are ALLOC */
   uint64_t group;   /* number of the group (from 0) that the chunk belongs to; after damage to the index and a GROUP chunk, a lower one */
   uint64_t ordinal; /* number (from 0) of the process's first event in this chunk; chunks that were lost count where the index knows them */
   uint64_t first_alloc; /* number of the process's first allocation in this chunk */
@@ -88,12 +89,33 @@ struct mlz_block {
   const uint64_t *alloc_no;   /* ALLOC: its own number in the process; FREE*: of the block's allocation; FREE_FOREIGN, RARE: UINT64_MAX */
   const uint64_t *time_ns;
   const uint32_t *thread; /* thread id */
+  uint32_t n_runs;        /* the same in short: runs of events of one thread, in order */
+  const uint32_t *run_thread, *run_events;
+  uint32_t n_steps; /* time_ns in short: from event step_at[i] up to the next step's it is step_ns[i]; at least one, the first at event 0 */
+  const uint32_t *step_at;
+  const uint64_t *step_ns;
   uint32_t n_rares;
   const struct mlz_rare *rares;
 };
 
-/* Which parts the caller looks at; the others' pointers are NULL and cost nothing. ops, classes and classes_of are always there. */
-enum mlz_want { MLZ_WANT_ALLOC_NO = 1, MLZ_WANT_TIME = 2, MLZ_WANT_THREAD = 4, MLZ_WANT_ALL = 7 };
+/* Which parts the caller looks at; the others' pointers are NULL and cost nothing. ops, classes, classes_of, runs and steps are always there, but with
+ * RARES_ONLY: then there are classes, rares, and ops if there are rares. */
+enum mlz_want { MLZ_WANT_ALLOC_NO = 1, MLZ_WANT_TIME = 2, MLZ_WANT_THREAD = 4, MLZ_WANT_ALL = 7, MLZ_WANT_RARES_ONLY = 8 };
+
+/* time_ns[i], from the steps. */
+static inline uint64_t mlz_block_time(const struct mlz_block *b, uint32_t i) {
+  uint32_t low = 0, high = b->n_steps;
+  while (high - low > 1) {
+    uint32_t middle = low + (high - low) / 2;
+    if (b->step_at[middle] <= i)
+      low = middle;
+    else
+      high = middle;
+  }
+  return b->step_ns[low];
+}
+/* The first event behind step i. */
+static inline uint32_t mlz_block_step_end(const struct mlz_block *b, uint32_t i) { return i + 1 < b->n_steps ? b->step_at[i + 1] : b->n; }
 
 void mlz_trace_rewind(struct mlz_trace *t);
 /* 1: *b is the next chunk. 0: no more. Negative errno: out of memory. Damaged chunks are passed over and counted. */
@@ -106,6 +128,27 @@ struct mlz_ahead {
 };
 bool mlz_trace_ahead(const struct mlz_trace *t, struct mlz_ahead *ahead); /* false: no more */
 void mlz_trace_skip(struct mlz_trace *t);                                 /* it is not read */
+
+/* All chunks in order, decoded by several threads. What a caller sees does not depend on how many they are. */
+#define MLZ_JOBS_MAX 8u
+struct mlz_reading {
+  unsigned want;     /* enum mlz_want */
+  unsigned jobs;     /* threads, the caller's among them; 0: as many CPUs as it may use, at most MLZ_JOBS_MAX */
+  size_t part_bytes; /* memory for what `prepare` finds out of a chunk: zero at first, then as it was left by another chunk */
+  /* Both on the caller's thread. skip: before anything is read, may it be said now that `pass` will say yes? pass: in order, shall it be passed over, as if
+   * mlz_trace_skip had been called? NULL: never. */
+  bool (*skip)(void *context, const struct mlz_ahead *ahead);
+  bool (*pass)(void *context, const struct mlz_ahead *ahead);
+  /* On any of the threads, several at a time, in any order: may read the trace's tables and what does not change. NULL: nothing to do. */
+  void (*prepare)(void *context, const struct mlz_block *b, void *part);
+  void (*clear)(void *part); /* frees what a part owns; may be NULL */
+  /* On the caller's thread, in the order of the file. */
+  void (*take)(void *context, const struct mlz_block *b, void *part);
+  void *context;
+};
+/* Rewinds and reads all. 0 or -ENOMEM. `take` may not come back (exit, longjmp) only where the program ends. */
+int mlz_trace_read_all(struct mlz_trace *t, const struct mlz_reading *r);
+unsigned mlz_trace_jobs(unsigned wanted); /* what 0 stands for */
 
 /* One point of a process (TOTALS): all of its rows as they stand there. `rows` stay valid until the next call. */
 struct mlz_totals_point {
@@ -136,5 +179,7 @@ int mlz_trace_totals_load(struct mlz_trace *t, const struct mlz_totals_mark *mar
 /* ns since the start at which the process's allocation `alloc_no` was recorded, to the precision of one chunk's time steps kept by the index;
  * false: not known. Needs no decoding. */
 bool mlz_trace_alloc_time(struct mlz_trace *t, uint32_t process, uint64_t alloc_no, uint64_t *ns);
+/* The same on any thread. *near: the caller's memory of where it found the last one, 0 at first. */
+bool mlz_trace_alloc_time_near(const struct mlz_trace *t, size_t *near, uint32_t process, uint64_t alloc_no, uint64_t *ns);
 
 #endif

@@ -146,7 +146,7 @@ static int take_table(struct walk *w, struct mlz_walk_chunk *c) {
 
 static int take_events(struct walk *w, struct mlz_walk_chunk *c, struct mlz_extent *x, struct mlz_block *b) {
   if (c->h->flags != 0) return -EBADMSG;
-  int rc = mlz_decode_events(w->t, c->stored, c->h->stored, MLZ_WANT_ALL, x, b);
+  int rc = mlz_decode_events(w->t, &w->t->work, &w->t->out, c->stored, c->h->stored, MLZ_WANT_ALL, x, b);
   if (rc != 0) return rc;
   if (x->events != c->h->count) return -EBADMSG;
   c->extent = x;

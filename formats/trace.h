@@ -2,6 +2,7 @@
 #ifndef MLZ_FORMATS_TRACE_H
 #define MLZ_FORMATS_TRACE_H
 
+#include "formats/decoder.h"
 #include "formats/layout.h"
 #include "formats/reader.h"
 #include "formats/source.h"
@@ -121,18 +122,8 @@ struct mlz_trace {
   uint8_t *payload; /* a decompressed table chunk */
   size_t payload_room;
 
-  /* One EVENTS chunk. */
-  uint8_t *column;
-  size_t column_room;
-  size_t events_room; /* of each array below; thread_ids has twice that */
-  uint32_t *alloc_class, *ref, *scratch;
-  uint32_t *run_index, *run_length, *old_class;
-  uint64_t *wide, *old_ref;
-  struct mlz_class *classes;
-  uint8_t *ops;
-  uint32_t *classes_of, *thread, *thread_ids;
-  uint64_t *alloc_no, *time_ns;
-  struct mlz_rare *rares;
+  struct mlz_decode_work work; /* of mlz_trace_next; its source is not used */
+  struct mlz_decode_out out;
 };
 
 /* Makes room for `need` elements. *array is a pointer to some element type. false: out of memory. */
@@ -156,9 +147,14 @@ int mlz_tables_add_frame(struct mlz_trace *t, struct mlz_frame frame, uint32_t *
 uint32_t mlz_tables_known_thread(const struct mlz_trace *t, uint64_t id); /* id, or 0 if there is no such thread */
 int mlz_tables_know_process(struct mlz_trace *t, uint32_t id);            /* makes a row if there is none */
 
-/* Decodes an EVENTS payload. 0, -EBADMSG, -ENOMEM. *x is what the payload says it covers. */
-int mlz_decode_events(struct mlz_trace *t, const uint8_t *p, size_t n, unsigned want, struct mlz_extent *x, struct mlz_block *b);
-void mlz_decode_close(struct mlz_trace *t);
+/* Decodes an EVENTS payload. 0, -EBADMSG, -ENOMEM. *x is what the payload says it covers. Reads the tables, so it may run on several threads. */
+int mlz_decode_events(const struct mlz_trace *t, struct mlz_decode_work *w, struct mlz_decode_out *o, const uint8_t *p, size_t n,
+                      unsigned want, struct mlz_extent *x, struct mlz_block *b);
+/* The next chunk of events for `w`, whose source it is read from; as mlz_trace_next, but nothing is counted. 0: it is damaged. */
+int mlz_trace_entry(const struct mlz_trace *t, const struct mlz_entry *e, struct mlz_source *source, struct mlz_decode_work *w,
+                    struct mlz_decode_out *o, unsigned want, struct mlz_block *b);
+struct mlz_ahead mlz_trace_entry_ahead(const struct mlz_trace *t, size_t i);
+void mlz_trace_entry_bad(struct mlz_trace *t, struct mlz_entry *e); /* counts it, once */
 void mlz_totals_close(struct mlz_trace *t);
 /* The chunk at `at`, decompressed: *payload has h->raw bytes until the next read. 1. 0: it is not sound, or of another kind. Negative errno. */
 int mlz_trace_chunk(struct mlz_trace *t, uint64_t at, unsigned kind, struct mlz_chunk_header *h, const uint8_t **payload);
