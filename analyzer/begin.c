@@ -17,6 +17,11 @@ struct course { /* of a process */
   size_t *points, n, room, next;
 };
 
+/* It stands for the beginning that was left out. */
+static bool is_begin(const struct mlz_input *in, const struct mlz_totals_mark *mark) {
+  return in->left_out && mark->at <= mlz_trace_first_at(in->trace);
+}
+
 static void keep_fitting(struct mlz_input *in, struct mlz_begin_points *p) {
   struct course *courses = mlz_text_calloc(in->n_processes + 1, sizeof *courses);
   bool *good = mlz_text_calloc(p->n + 1, sizeof *good);
@@ -28,6 +33,7 @@ static void keep_fitting(struct mlz_input *in, struct mlz_begin_points *p) {
       c->points = mlz_text_realloc(c->points, c->room, sizeof *c->points);
     }
     c->points[c->n++] = i;
+    good[i] = is_begin(in, p->points[i].mark);
   }
   struct mlz_ahead chunk;
   mlz_trace_rewind(in->trace);
@@ -35,7 +41,7 @@ static void keep_fitting(struct mlz_input *in, struct mlz_begin_points *p) {
     uint32_t index = mlz_input_process(in, chunk.process)->index;
     struct course *c = index < n_courses ? &courses[index] : NULL;
     for (; c && c->next < c->n && p->points[c->points[c->next]].mark->head.events <= chunk.ordinal + chunk.events; c->next++)
-      good[c->points[c->next]] = fits(&p->points[c->points[c->next]].mark->head, &chunk);
+      good[c->points[c->next]] |= fits(&p->points[c->points[c->next]].mark->head, &chunk);
   }
   for (size_t i = 0; i < p->n; i++)
     if (good[i]) p->points[kept++] = p->points[i];
@@ -79,6 +85,23 @@ bool mlz_begin_before(const struct mlz_totals_head *head, struct mlz_cut_limit l
 static bool is_last(const struct mlz_totals_head *head, struct mlz_cut_limit limit) {
   if (limit.mode == MLZ_CUT_EXIT) return false;
   return head->point == MLZ_POINT_END || (limit.mode == MLZ_CUT_ORDINAL && head->events == limit.value);
+}
+
+void mlz_begin_first(struct mlz_input *in, bool exit, mlz_totals_each *each, void *context) {
+  const struct mlz_totals_mark *marks;
+  struct mlz_totals_point point;
+  size_t n;
+  if (!in->left_out) return;
+  if (mlz_trace_totals_marks(in->trace, &marks, &n) < 0) mlz_input_fail(in, "out of memory while reading");
+  for (size_t i = 0; i < n && is_begin(in, &marks[i]); i++) {
+    struct mlz_process *p = mlz_input_process(in, marks[i].head.process);
+    bool again = i + 1 < n && is_begin(in, &marks[i + 1]) && marks[i + 1].head.process == marks[i].head.process;
+    if (!p->chosen || (exit ? again : p->ended_before && marks[i].head.point != MLZ_POINT_END)) continue;
+    int rc = mlz_trace_totals_load(in->trace, &marks[i], &point);
+    if (rc < 0) mlz_input_fail(in, "out of memory while reading");
+    if (rc > 0) each(context, p, &point);
+    in->points_read += rc > 0;
+  }
 }
 
 void mlz_begin_at(struct mlz_input *in, const struct mlz_cut *cut, mlz_totals_each *each, void *context, struct mlz_scan_start *start) {

@@ -19,6 +19,9 @@ void mlz_begin_read(struct mlz_input *in, struct mlz_begin_points *points);
 bool mlz_begin_before(const struct mlz_totals_head *head, struct mlz_cut_limit limit);
 void mlz_begin_clear(struct mlz_begin_points *points);
 
+/* Where the beginning was left out: hands out each chosen process as it stood then, at its end where that lay in it (`exit`: what came after that, too). */
+void mlz_begin_first(struct mlz_input *in, bool exit, mlz_totals_each *each, void *context);
+
 /* Hands out each chosen process at the last of its points before the cut (NULL: its end), and says in `start` what is left to read of it. Of a process without such
  * a point that is all. Does nothing where the trace has no points. */
 void mlz_begin_at(struct mlz_input *in, const struct mlz_cut *cut, mlz_totals_each *each, void *context, struct mlz_scan_start *start);

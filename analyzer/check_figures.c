@@ -123,7 +123,7 @@ void mlz_figures_measure(struct mlz_input *in, bool include_mmap, const struct m
   find_leaks(out, include_mmap, suppressions);
   for (int i = 0; i < MLZ_FIGURES; i++) out->values[i] = of_tally((enum mlz_figure)i, &out->now.total, &out->now.total_spread);
   out->values[MLZ_FIGURE_PEAK] =
-      (struct mlz_value){!out->peak.unknown, out->peak.bytes, mlz_spread_live_bytes_error(&out->at_peak.total_spread)};
+      (struct mlz_value){!out->peak.unknown, mlz_peak_bytes(&out->peak), mlz_spread_live_bytes_error(&out->at_peak.total_spread)};
   out->values[MLZ_FIGURE_LEAKED] = leaked(out, MLZ_FIGURE_LEAKED, NULL);
   out->values[MLZ_FIGURE_GROWING] = leaked(out, MLZ_FIGURE_GROWING, NULL);
   measure_collections(out);

@@ -2,6 +2,7 @@
  *
  * One pass sums up how much the heap changed in each of SNAPSHOTS intervals; a pass of its own for each instant whose stacks are shown. A process that has
  * ended holds nothing. */
+#include "analyzer/begin.h"
 #include "analyzer/export.h"
 
 #include "analyzer/flame.h"
@@ -82,6 +83,7 @@ static void follow(struct course *c) {
   c->width_ns = mlz_input_duration(e->in) / SNAPSHOTS + 1;
   if (e->window.to && e->window.to->all.mode == MLZ_CUT_TIME && e->window.to->all.value < mlz_input_duration(e->in))
     c->width_ns = e->window.to->all.value / SNAPSHOTS + 1;
+  if (!e->window.from) mlz_begin_first(e->in, false, read_point, c);
   if (e->in->totals_only)
     mlz_totals_until(e->in, e->window.to, read_point, c);
   else

@@ -2,6 +2,7 @@
  * marks and snapshots as instants. Written as it is read; memory: a few words for each process and thread.
  *
  * A counter is written at most twice in each of INTERVALS parts of the trace, at the highest and at the last value in it, so that no peak is left out. */
+#include "analyzer/begin.h"
 #include "analyzer/export.h"
 
 #include "analyzer/text.h"
@@ -151,6 +152,17 @@ static void read_point(void *context, struct mlz_process *process, const struct 
   write_level(v, process, &now, true);
 }
 
+/* Where the beginning was left out, the counter begins with what lived then. */
+static void begin_counter(void *context, struct mlz_process *process, const struct mlz_totals_point *point) {
+  struct events *v = context;
+  struct mlz_tally t = {0};
+  for (uint32_t i = 0; i < point->n; i++)
+    if (mlz_totals_counts(&point->rows[i], v->e->common->include_mmap)) mlz_totals_row_tally(point, &point->rows[i], &t, NULL);
+  struct counter *c = counter_of(v, process->index);
+  c->now = (struct level){t.alloc_bytes - t.free_bytes, t.alloc_count - t.free_count, point->head.ns};
+  write_level(v, process, &c->now, true);
+}
+
 /* A process that ended before the others holds nothing from then on. */
 static void write_ends(struct events *v) {
   for (uint32_t i = 0; i < v->n_counters; i++)
@@ -187,6 +199,7 @@ void mlz_export_perfetto(struct mlz_export *e) {
   fputs("{\"displayTimeUnit\":\"ms\",\"traceEvents\":[", v.out);
   write_names(&v);
   if (e->in->totals_only) mlz_totals_until(e->in, e->window.to, read_point, &v);
+  if (!e->window.from) mlz_begin_first(e->in, false, begin_counter, &v);
   mlz_scan_run(e->in, &(struct mlz_scan){.want = mlz_export_want(e) | MLZ_WANT_THREAD,
                                          .from = e->window.from,
                                          .to = e->window.to,

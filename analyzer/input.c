@@ -1,6 +1,7 @@
 #include "analyzer/input.h"
 
 #include "analyzer/text.h"
+#include "analyzer/units.h"
 
 #include <inttypes.h>
 #include <limits.h>
@@ -186,6 +187,22 @@ bool mlz_input_is_trace(const struct mlz_input *in, const char *given) {
   return same;
 }
 
+/* What the points at the file's begin stand for. */
+static void read_left_out(struct mlz_input *in) {
+  const struct mlz_totals_mark *marks;
+  size_t n;
+  in->left_out = mlz_trace_left_out(in->trace);
+  if (!in->left_out) return;
+  if (mlz_trace_totals_marks(in->trace, &marks, &n) < 0) mlz_input_fail(in, "out of memory while reading");
+  for (size_t i = 0; i < n && marks[i].at <= mlz_trace_first_at(in->trace); i++) {
+    const struct mlz_totals_head *h = &marks[i].head;
+    bool next = i + 1 < n && marks[i + 1].head.process == h->process && h->point == MLZ_POINT_END; /* it is in that one */
+    if (!next) in->left_out_events += h->events;
+    if (h->ns > in->left_out_ns) in->left_out_ns = h->ns;
+    if (h->point == MLZ_POINT_END) mlz_input_process(in, h->process)->ended_before = true;
+  }
+}
+
 struct mlz_input *mlz_input_open(const char *tool, const struct mlz_common_options *common) {
   struct mlz_input *in = mlz_text_calloc(1, sizeof *in);
   in->tool = tool;
@@ -202,6 +219,7 @@ struct mlz_input *mlz_input_open(const char *tool, const struct mlz_common_optio
   read_meta(in);
   read_processes(in);
   choose(in, common->process);
+  read_left_out(in);
   return in;
 }
 
@@ -310,6 +328,15 @@ static void warn_repaired(const struct mlz_input *in) {
                  cut ? " (its recorder had not finished it)" : "", bytes, known ? "" : "at least ", events);
 }
 
+static void warn_left_out(const struct mlz_input *in) {
+  char time[MLZ_UNITS_MAX];
+  if (!in->left_out) return;
+  mlz_input_warn(in,
+                 "the beginning was left out (record --max-size or --flight-recorder): %" PRIu64
+                 " events, until %s; totals and leaks are those of the whole run, single events those since then",
+                 in->left_out_events, mlz_units_time(time, (double)in->left_out_ns));
+}
+
 int mlz_input_finish(struct mlz_input *in) {
   const struct mlz_damage *damage = mlz_trace_damage(in->trace);
   bool damaged = damage->cut || damage->chunks_bad || damage->bytes_bad;
@@ -317,6 +344,7 @@ int mlz_input_finish(struct mlz_input *in) {
   if (in->quiet) return nothing && damaged ? 2 : 0;
   if (damaged) warn_damage(in, damage);
   warn_repaired(in);
+  warn_left_out(in);
   if (nothing && damaged) {
     mlz_input_warn(in, "no event could be read");
     return 2;

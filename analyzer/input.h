@@ -15,6 +15,7 @@ struct mlz_process {
   uint64_t start_ns, end_ns;
   uint64_t finalize_ns; /* its end (docs/architecture.md) is not before it; UINT64_MAX: it has none; 0: not known */
   bool chosen;
+  bool ended_before; /* in the part that was left out */
 };
 
 struct mlz_input {
@@ -30,10 +31,12 @@ struct mlz_input {
   uint64_t gap_ns;            /* no time difference below it means anything */
   double sample_rate;         /* at the start */
   const json_t *rate_changes; /* array of what docs/format.md says; NULL: none */
-  bool totals_only;           /* its points are all that it knows of blocks (totals.h) */
-  unsigned jobs;              /* threads that decode; 0: as many as there are CPUs */
-  bool quiet;                 /* nothing is said that was said when the same trace was opened before */
-  bool estimated;             /* some blocks stand for more than one: the rate was below 1 at some time. Complete after a scan */
+  bool left_out;              /* the beginning is not there (record --max-size): so many events, until then (begin.h) */
+  uint64_t left_out_events, left_out_ns;
+  bool totals_only; /* its points are all that it knows of blocks (totals.h) */
+  unsigned jobs;    /* threads that decode; 0: as many as there are CPUs */
+  bool quiet;       /* nothing is said that was said when the same trace was opened before */
+  bool estimated;   /* some blocks stand for more than one: the rate was below 1 at some time. Complete after a scan */
   /* filled by scans */
   uint64_t events_read;
   uint64_t points_read;             /* of a trace that has totals only */

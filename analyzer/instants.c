@@ -190,5 +190,10 @@ static bool resolve(struct mlz_input *in, const struct mlz_when *when, struct ml
 bool mlz_when_resolve(struct mlz_input *in, const struct mlz_when *when, struct mlz_cut *cut) {
   if (!resolve(in, when, cut)) return false;
   if (in->totals_only) mlz_totals_check(in, when, cut);
+  if (in->left_out && cut->all.mode == MLZ_CUT_TIME && cut->all.value < in->left_out_ns) {
+    char asked[MLZ_UNITS_MAX], begin[MLZ_UNITS_MAX];
+    mlz_input_fail(in, "%s lies in the beginning that was left out (record --max-size or --flight-recorder); name a time from %s on",
+                   mlz_units_time(asked, (double)cut->all.value), mlz_units_time(begin, (double)in->left_out_ns));
+  }
   return true;
 }

@@ -1,5 +1,6 @@
 #include "analyzer/leaks.h"
 
+#include "analyzer/begin.h"
 #include "analyzer/tally.h"
 #include "analyzer/text.h"
 #include "analyzer/units.h"
@@ -23,6 +24,7 @@ struct ledger {
   uint64_t imports, own_since;        /* allocations of the program's imports; its own since the run begins */
   struct window *windows;             /* allocation numbers just before each collection of generation 1 or 2, in order */
   size_t n_windows, windows_room;
+  uint64_t first_alloc;  /* blocks with a smaller number are from the beginning that was left out */
   uint64_t collected_at; /* allocation number of the last of these */
 };
 
@@ -267,6 +269,14 @@ static void free_old(struct leak_pass *pass, struct ledger *l, const struct mlz_
   uint32_t r = pass->record_of[b->classes_of[i]];
   if (!r) return;
   struct mlz_leak *leak = &l->leaks[r - 1];
+  if (b->alloc_no[i] < l->first_alloc) {
+    const struct mlz_class *class = &b->classes[b->classes_of[i]];
+    leak->older--;
+    leak->older_count -= class->weight;
+    leak->older_bytes -= class->weight * (double)class->size;
+    if (class->weight > 1) mlz_spread_add(&leak->spread, class, 0, 1, 0);
+    return;
+  }
   if (mlz_leak_remove(leak, b->alloc_no[i], &b->classes[b->classes_of[i]]) && leak->in_flight &&
       is_in_window(l, window_of(l, b->alloc_no[i]), b->alloc_no[i]))
     leak->in_flight--;
@@ -410,6 +420,28 @@ static void leaks_slice(void *context, const struct mlz_slice *slice) {
   note_losses(l, slice);
 }
 
+/* ---- the beginning that was left out ---- */
+
+static void add_begin(void *context, struct mlz_process *process, const struct mlz_totals_point *point) {
+  struct leak_pass *pass = context;
+  struct ledger *l = ledger_of(pass, process);
+  l->first_alloc = point->head.allocations;
+  l->end = (struct mlz_leak_process){.process = process, .end = point->head.allocations, .end_ns = point->head.ns};
+  for (uint32_t i = 0; i < point->n; i++) {
+    const struct mlz_totals_row *row = &point->rows[i];
+    struct mlz_tally t = {0};
+    if (!mlz_totals_counts(row, pass->include_mmap) || row->key.stack >= pass->n_stacks) continue;
+    uint32_t r = record_for(l, row->key.stack); /* may move the records */
+    struct mlz_leak *leak = &l->leaks[r];
+    mlz_totals_row_tally(point, row, &t, &leak->spread);
+    pass->in->estimated |= row->key.weight > 1;
+    leak->older += (int64_t)(row->is[MLZ_TOTAL_ALLOCS] - row->is[MLZ_TOTAL_FREES]);
+    leak->older_count += t.alloc_count - t.free_count;
+    leak->older_bytes += t.alloc_bytes - t.free_bytes;
+    if (row->is[MLZ_TOTAL_SIZE_MAX] > leak->size_max) leak->size_max = row->is[MLZ_TOTAL_SIZE_MAX];
+  }
+}
+
 /* ---- the end of a process ---- */
 
 static struct mlz_leak_entry *entry_for(struct leak_pass *pass, uint32_t stack) {
@@ -500,6 +532,38 @@ static void judge_lines(struct leak_pass *pass, const struct ledger *l, struct g
   free(members);
 }
 
+/* What is left of a stack from the beginning that was left out. Of it alone nobody can tell whether it grew. */
+static void add_older(struct leak_pass *pass, const struct ledger *l, const struct mlz_leak *leak, enum mlz_stack_kind kind,
+                      struct mlz_leak_entry *e) {
+  if (leak->older <= 0) return;
+  enum mlz_grade grade = kind == MLZ_STACK_NO_PYTHON || kind == MLZ_STACK_IMPORT ? MLZ_GRADE_INTERPRETER
+                         : kind == MLZ_STACK_MODULE_BODY                         ? MLZ_GRADE_STARTUP
+                                                                                 : MLZ_GRADE_CONSTANT;
+  if (grade < e->grade) {
+    e->grade = grade;
+    e->judged_bytes = leak->older_bytes;
+    snprintf(e->reason, sizeof e->reason, "allocated before the part of the run that was kept");
+  }
+  e->program |= kind == MLZ_STACK_PROGRAM;
+  e->processes += !leak->seen;
+  e->seen += (uint64_t)leak->older;
+  e->count += leak->older_count;
+  e->older_count += leak->older_count;
+  e->bytes += leak->older_bytes;
+  if (!leak->seen) mlz_spread_join(&e->spread, &leak->spread);
+  if (!leak->seen) mlz_spread_join(&pass->out->spread, &leak->spread);
+  e->first_ns = 0;
+  if (!leak->seen && e->last_ns < pass->in->left_out_ns) e->last_ns = pass->in->left_out_ns;
+  pass->out->count += leak->older_count;
+  pass->out->bytes += leak->older_bytes;
+  (void)l;
+}
+
+static enum mlz_stack_kind kind_of(const struct leak_pass *pass, const struct ledger *l, uint32_t stack) {
+  enum mlz_stack_kind kind = pass->kinds[stack];
+  return kind == MLZ_STACK_NO_PYTHON && !l->end.process->python[0] ? MLZ_STACK_PROGRAM : kind;
+}
+
 /* `line_reason`: its line grows as a whole; NULL: it does not. */
 static void judge(struct leak_pass *pass, const struct ledger *l, const struct mlz_leak *leak, const char *line_reason) {
   const struct mlz_leak_process *p = &l->end;
@@ -508,8 +572,7 @@ static void judge(struct leak_pass *pass, const struct ledger *l, const struct m
   if (last >= p->end && p->end) last = p->end - 1;
   mlz_trace_alloc_time(pass->in->trace, p->process->id, first, &first_ns);
   mlz_trace_alloc_time(pass->in->trace, p->process->id, last, &last_ns);
-  enum mlz_stack_kind kind = pass->kinds[leak->stack];
-  if (kind == MLZ_STACK_NO_PYTHON && !p->process->python[0]) kind = MLZ_STACK_PROGRAM;
+  enum mlz_stack_kind kind = kind_of(pass, l, leak->stack);
   char reason[120];
   struct mlz_leak_process import = *p; /* a module's body is judged with the imports */
   if (l->run_found) import.run_begin = l->main_begin, import.run_begin_ns = l->main_begin_ns;
@@ -539,6 +602,8 @@ static void judge(struct leak_pass *pass, const struct ledger *l, const struct m
   pass->out->bytes += leak->bytes;
 }
 
+static void end_ledger(struct leak_pass *pass, struct ledger *l);
+
 static void leaks_process_end(void *context, const struct mlz_process_end *end) {
   struct leak_pass *pass = context;
   struct ledger *l = ledger_of(pass, end->process);
@@ -548,11 +613,20 @@ static void leaks_process_end(void *context, const struct mlz_process_end *end) 
   l->end.gap_ns = pass->in->gap_ns;
   l->end.old_collections = l->n_windows;
   if (!l->run_found) l->end.run_begin_ns = end->process->start_ns;
+  end_ledger(pass, l);
+}
+
+static void end_ledger(struct leak_pass *pass, struct ledger *l) {
   for (uint32_t i = 0; i < l->n; i++) mlz_leak_sample(&l->leaks[i], l->end.end, (int32_t)l->leaks[i].seen);
   struct grown_lines grown;
   judge_lines(pass, l, &grown);
   for (uint32_t i = 0; i < l->n; i++)
     if (l->leaks[i].seen) judge(pass, l, &l->leaks[i], grown.of[i] ? grown.reasons[grown.of[i] - 1] : NULL);
+  for (uint32_t i = 0; i < l->n; i++)
+    if (l->leaks[i].older > 0) {
+      enum mlz_stack_kind kind = kind_of(pass, l, l->leaks[i].stack);
+      add_older(pass, l, &l->leaks[i], kind, entry_for(pass, l->leaks[i].stack));
+    }
   free(grown.of);
   free(grown.reasons);
   clear_ledger(l);
@@ -584,6 +658,7 @@ void mlz_leaks_find(struct mlz_input *in, const struct mlz_leak_options *options
   pass.entry_of = mlz_text_calloc(pass.n_stacks, sizeof *pass.entry_of);
   classify_stacks(&pass);
   if (in->totals_only) mlz_leaks_of_totals(in, options, pass.kinds, out);
+  if (!options->since) mlz_begin_first(in, options->to && options->to->all.mode == MLZ_CUT_EXIT, add_begin, &pass);
   mlz_scan_run(in, &(struct mlz_scan){.want = MLZ_WANT_ALLOC_NO,
                                       .from = options->since,
                                       .to = options->to,
@@ -593,6 +668,8 @@ void mlz_leaks_find(struct mlz_input *in, const struct mlz_leak_options *options
                                       .prepare_part = prepare_part,
                                       .clear_part = clear_part,
                                       .context = &pass});
+  for (size_t i = 0; i < pass.n_ledgers; i++)
+    if (pass.ledgers[i].end.process && pass.ledgers[i].n) end_ledger(&pass, &pass.ledgers[i]); /* of which there is no event */
   for (size_t i = 0; i < out->n; i++) {
     merge_brief(&out->entries[i]);
     mlz_spread_floor(&out->entries[i].spread, &pass.sampled);
@@ -632,6 +709,7 @@ void mlz_leaks_merge_lines(struct mlz_input *in, struct mlz_leaks *leaks) {
     into->processes = e.processes > into->processes ? e.processes : into->processes;
     into->seen += e.seen;
     into->count += e.count;
+    into->older_count += e.older_count;
     into->bytes += e.bytes;
     mlz_spread_join(&into->spread, &e.spread);
     if (e.first_ns < into->first_ns) into->first_ns = e.first_ns;

@@ -31,7 +31,9 @@ struct mlz_leak {
   uint64_t seen;        /* survivors, raw */
   uint64_t in_flight;   /* those of them that were allocated just before a collection of generation 1 or 2 */
   uint64_t seen_bytes;
-  double count, bytes;      /* survivors, weighted */
+  double count, bytes; /* survivors, weighted */
+  int64_t older;       /* blocks from the beginning that was left out, raw; they are in none of the above */
+  double older_count, older_bytes;
   struct mlz_spread spread; /* of them: what was removed is in its frees */
 };
 
@@ -72,6 +74,7 @@ struct mlz_leak_entry {
   uint64_t seen;
   double count, bytes;
   struct mlz_spread spread;
+  double older_count; /* of them from the beginning that was left out: allocated before the trace's first event */
   uint64_t first_ns, last_ns;
   double judged_bytes; /* of the process that gave the reason */
   char reason[120];

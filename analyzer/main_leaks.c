@@ -121,6 +121,7 @@ static json_t *entry_json(struct mlz_input *in, const struct mlz_leak_entry *e) 
   json_object_set_new(row, "reason", json_string(e->reason));
   if (e->grade == MLZ_GRADE_GROWING) json_object_set_new(row, "growth_bytes_per_s", json_integer((json_int_t)growth_per_second(e)));
   json_object_set_new(row, "processes", json_integer(e->processes));
+  if (in->left_out) json_object_set_new(row, "before_begin_count", mlz_json_number(e->older_count));
   if (e->spans_loss) json_object_set_new(row, "spans_loss", json_true());
   json_object_set_new(row, "stack", mlz_json_stack(in, e->stack));
   return row;
@@ -195,8 +196,11 @@ static void add_entry(struct mlz_input *in, const struct settings *s, struct mlz
   mlz_table_cell(t, where);
   free(where);
   if (why) {
-    char *reason = e->stacks > 1 ? mlz_text_format("largest of %s: %s", mlz_units_count(text, e->stacks), e->reason)
-                                 : mlz_text_format("%s", e->reason);
+    char older[MLZ_UNITS_MAX + 64] = "", blocks[MLZ_UNITS_MAX];
+    if (e->older_count > 0.5 && e->older_count < e->count - 0.5)
+      snprintf(older, sizeof older, "; %s from before the trace's begin", mlz_units_count(blocks, e->older_count));
+    char *reason = e->stacks > 1 ? mlz_text_format("largest of %s: %s%s", mlz_units_count(text, e->stacks), e->reason, older)
+                                 : mlz_text_format("%s%s", e->reason, older);
     mlz_table_cell(t, reason);
     free(reason);
   }

@@ -192,11 +192,15 @@ static void print_json(struct mlz_input *in, const struct mlz_stats *s, FILE *ou
   set_copy(document, "settings", meta, "settings");
   set_copy(document, "version", meta, "version");
   json_object_set_new(document, "events", events_json(in, s));
-  json_object_set_new(
-      document, "bytes",
-      json_pack("{s:o, s:o, s:o, s:o, s:I}", "allocated", mlz_json_number(s->total.alloc_bytes), "freed",
-                mlz_json_number(s->total.free_bytes), "live_at_end", mlz_json_number(s->total.alloc_bytes - s->total.free_bytes), "peak",
-                s->peak.unknown ? json_null() : mlz_json_number(s->peak.bytes), "peak_time_ns", (json_int_t)s->peak.time_ns));
+  if (in->left_out)
+    json_object_set_new(document, "left_out",
+                        json_pack("{s:I, s:I}", "events", (json_int_t)in->left_out_events, "until_ns", (json_int_t)in->left_out_ns));
+  json_object_set_new(document, "bytes",
+                      json_pack("{s:o, s:o, s:o, s:o, s:I}", "allocated", mlz_json_number(s->total.alloc_bytes), "freed",
+                                mlz_json_number(s->total.free_bytes), "live_at_end",
+                                mlz_json_number(s->total.alloc_bytes - s->total.free_bytes), "peak",
+                                s->peak.unknown ? json_null() : mlz_json_number(mlz_peak_bytes(&s->peak)), "peak_time_ns",
+                                (json_int_t)mlz_peak_ns(&s->peak)));
   json_object_set_new(document, "blocks",
                       json_pack("{s:o, s:o, s:o, s:o, s:o}", "allocated", mlz_json_number(s->total.alloc_count), "freed",
                                 mlz_json_number(s->total.free_count), "live_at_end",
@@ -383,8 +387,8 @@ static void print_head(struct mlz_input *in, const struct mlz_stats *s, bool at,
   if (s->peak.unknown)
     line(out, "peak", "not known: of several processes out of more, or with mmap, a trace of totals does not tell it");
   else
-    line(out, "peak", "%s%s at %s%s", mlz_units_size(a, s->peak.bytes),
-         error_text(c, guess, true, mlz_spread_live_bytes_error(&s->peak_spread)), mlz_units_time(b, (double)s->peak.time_ns),
+    line(out, "peak", "%s%s at %s%s", mlz_units_size(a, mlz_peak_bytes(&s->peak)),
+         error_text(c, guess, true, mlz_spread_live_bytes_error(&s->peak_spread)), mlz_units_time(b, (double)mlz_peak_ns(&s->peak)),
          summed ? ": all processes together" : "");
   line(out, "temporary", "%s%s blocks, freed before their thread's next allocation", mlz_units_count(a, s->total.temp_count),
        error_text(c, guess, false, mlz_spread_temp_count_error(&s->spread)));
@@ -392,6 +396,9 @@ static void print_head(struct mlz_input *in, const struct mlz_stats *s, bool at,
   uint64_t dropped = mlz_input_dropped(in);
   line(out, "events", "%s in the file, %s lost", mlz_units_count(a, (double)(s->allocs + s->frees + s->gc + s->marks + s->snapshots)),
        mlz_units_count(b, (double)dropped));
+  if (in->left_out)
+    line(out, "left out", "%s events, until %s: sizes, lifetimes and collections are of those since",
+         mlz_units_count(a, (double)in->left_out_events), mlz_units_time(b, (double)in->left_out_ns));
 }
 
 static const char *bar(char *out, unsigned width, double part, double whole) {

@@ -159,9 +159,9 @@ static void print_json(struct mlz_input *in, const struct settings *s, const str
   }
   json_object_set_new(document, "total", total);
   json_object_set_new(document, "peak",
-                      r->peak.unknown
-                          ? json_null()
-                          : json_pack("{s:o, s:I}", "bytes", mlz_json_number(r->peak.bytes), "time_ns", (json_int_t)r->peak.time_ns));
+                      r->peak.unknown ? json_null()
+                                      : json_pack("{s:o, s:I}", "bytes", mlz_json_number(mlz_peak_bytes(&r->peak)), "time_ns",
+                                                  (json_int_t)mlz_peak_ns(&r->peak)));
   json_object_set_new(document, "sites_total", json_integer((json_int_t)r->sites.n));
   for (size_t i = 0; i < r->sites.n && (!s->n || s->n == UINT64_MAX || i < s->n); i++) {
     const struct mlz_site *site = &r->sites.sites[i];

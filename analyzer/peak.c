@@ -2,6 +2,7 @@
 
 #include "analyzer/begin.h"
 #include "analyzer/text.h"
+#include "analyzer/units.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -52,11 +53,43 @@ struct mlz_peak_finder {
   struct mlz_cut cut;
 };
 
+/* What is live at the point, as the finder sums it up. false: it cannot be told exactly from the rows. */
+static bool live_of(const struct mlz_totals_point *point, bool include_mmap, int64_t *live) {
+  bool exact = true;
+  *live = 0;
+  for (uint32_t i = 0; i < point->n; i++) {
+    const uint64_t *is = point->rows[i].is;
+    double scale = point->rows[i].key.weight * SCALE, bytes = (double)(int64_t)(is[MLZ_TOTAL_ALLOC_BYTES] - is[MLZ_TOTAL_FREE_BYTES]);
+    if (!mlz_totals_counts(&point->rows[i], include_mmap)) continue;
+    exact &= scale == floor(scale); /* else single blocks were rounded */
+    if (!(fabs(bytes * scale) < VALUE_MAX)) return false;
+    *live += llround(bytes * scale);
+  }
+  return exact;
+}
+
+static struct member *member_of(struct mlz_peak_finder *f, uint32_t index);
+
+/* The finder begins where the events do. */
+static void add_begin(void *context, struct mlz_process *process, const struct mlz_totals_point *point) {
+  struct mlz_peak_finder *f = context;
+  int64_t live;
+  live_of(point, f->include_mmap, &live);
+  bool gone = process->ended_before || (process->end_ns && process->end_ns <= f->in->left_out_ns);
+  if (f->several && gone) return;
+  f->total += live;
+  if (!f->several) return;
+  struct member *m = member_of(f, process->index);
+  m->live = live;
+  m->ordinal = point->head.events;
+}
+
 struct mlz_peak_finder *mlz_peak_new(struct mlz_input *in, bool include_mmap) {
   struct mlz_peak_finder *f = mlz_text_calloc(1, sizeof *f);
   f->in = in;
   f->include_mmap = include_mmap;
   f->several = in->n_chosen != 1;
+  mlz_begin_first(in, false, add_begin, f);
   return f;
 }
 
@@ -274,6 +307,25 @@ void mlz_peak_process_end(void *context, const struct mlz_process_end *end) {
   if (f->several && end->finalized) release(f, end->process->index, end->last_ns);
 }
 
+/* What is known of the highest total before the events that are there. */
+static void note_earlier(struct mlz_input *in, bool include_mmap, struct mlz_peak *out) {
+  const struct mlz_totals_mark *marks;
+  size_t n;
+  double bytes = 0;
+  uint64_t ns = 0;
+  if (!in->left_out || include_mmap || (in->n_chosen > 1 && in->n_chosen < in->n_processes)) return;
+  if (mlz_trace_totals_marks(in->trace, &marks, &n) < 0) mlz_input_fail(in, "out of memory while reading");
+  for (size_t i = 0; i < n && marks[i].at <= mlz_trace_first_at(in->trace); i++) {
+    const struct mlz_totals_head *h = &marks[i].head;
+    if (in->n_chosen > 1 && (double)h->all_peak_bytes > bytes) bytes = (double)h->all_peak_bytes, ns = h->all_peak_ns;
+    if (in->n_chosen == 1 && mlz_input_process(in, h->process)->chosen && (double)h->peak_bytes > bytes)
+      bytes = (double)h->peak_bytes, ns = h->peak_ns;
+  }
+  if (bytes <= out->bytes) return;
+  out->earlier_bytes = bytes;
+  out->earlier_ns = ns;
+}
+
 void mlz_peak_done(struct mlz_peak_finder *f, struct mlz_peak *out) {
   finish_group(f);
   *out = (struct mlz_peak){.bytes = (double)f->best / SCALE, .time_ns = f->best_time, .cut = f->cut};
@@ -282,6 +334,7 @@ void mlz_peak_done(struct mlz_peak_finder *f, struct mlz_peak *out) {
   } else if (!out->cut.limits) {
     out->cut.all = (struct mlz_cut_limit){MLZ_CUT_ORDINAL, 0};
   }
+  note_earlier(f->in, f->include_mmap, out);
   mlz_peak_clear_part(&f->part);
   free(f->members);
   free(f->steps);
@@ -308,37 +361,33 @@ static int compare_stretches(const void *a, const void *b) {
 }
 
 /* Those of the one chosen process up to the limit, the likeliest first. Returns how many; 0: it has no points there. */
-static size_t find_stretches(const struct mlz_begin_points *points, struct mlz_cut_limit limit, struct stretch **out) {
+static size_t find_stretches(const struct mlz_begin_points *points, uint64_t first_at, struct mlz_cut_limit limit, struct stretch **out) {
   struct stretch *list = mlz_text_calloc(points->n + 1, sizeof *list);
   size_t n = 0;
   const struct mlz_totals_mark *last = NULL;
   for (size_t i = 0; i < points->n && mlz_begin_before(&points->points[i].mark->head, limit); i++) {
     const struct mlz_totals_mark *mark = points->points[i].mark;
+    if (mark->at <= first_at) { /* it stands for events that are not there */
+      last = mark;
+      continue;
+    }
     bool next = mark->part_first == (last ? last->part_last + 1 : 0); /* else another one lies between: its peak is lost */
     list[n++] = (struct stretch){last, last ? last->head.events : 0, mark->head.events, next ? mark->head.peak_bytes : UINT64_MAX};
     last = mark;
   }
-  if (n && last->head.point != MLZ_POINT_END) list[n++] = (struct stretch){last, last->head.events, UINT64_MAX, UINT64_MAX};
+  if (last && last->head.point != MLZ_POINT_END) list[n++] = (struct stretch){last, last->head.events, UINT64_MAX, UINT64_MAX};
   if (n) qsort(list, n, sizeof *list, compare_stretches);
   *out = list;
   return n;
 }
 
-/* What is live at the point, as the finder sums it up. false: it cannot be told from the rows. */
 static bool live_at(struct mlz_input *in, const struct mlz_totals_mark *mark, int64_t *live) {
   struct mlz_totals_point point;
   *live = 0;
   if (!mark) return true;
   int rc = mlz_trace_totals_load(in->trace, mark, &point);
   if (rc < 0) mlz_input_fail(in, "out of memory while reading");
-  for (uint32_t i = 0; rc && i < point.n; i++) {
-    const uint64_t *is = point.rows[i].is;
-    double scale = point.rows[i].key.weight * SCALE, bytes = (double)(int64_t)(is[MLZ_TOTAL_ALLOC_BYTES] - is[MLZ_TOTAL_FREE_BYTES]);
-    if (point.rows[i].key.domain == MLZ_BLOCK_MMAP) continue;
-    if (scale != floor(scale) || fabs(bytes * scale) >= VALUE_MAX) return false; /* single blocks were rounded */
-    *live += (int64_t)(bytes * scale);
-  }
-  return rc;
+  return rc && live_of(&point, false, live);
 }
 
 static bool may_hold(const struct stretch *s, const struct best *best) {
@@ -378,17 +427,20 @@ static bool find_by_points(struct mlz_input *in, const struct mlz_cut *to, struc
   struct best best = {0};
   mlz_begin_read(in, &points);
   if (!to) to = &to_the_end;
-  size_t n = points.n ? find_stretches(&points, mlz_cut_limit_of(to, points.points[0].process->index), &list) : 0;
+  size_t n = points.n ? find_stretches(&points, in->left_out ? mlz_trace_first_at(in->trace) : 0,
+                                       mlz_cut_limit_of(to, points.points[0].process->index), &list)
+                      : 0;
   bool good = n > 0;
   for (size_t i = 0; i < n && good; i++)
     if (may_hold(&list[i], &best)) good = read_stretch(in, &list[i], to, &best);
   if (good) *out = (struct mlz_peak){.bytes = (double)best.total / SCALE, .time_ns = best.ns, .cut.all = {MLZ_CUT_ORDINAL, best.ordinal}};
+  if (good) note_earlier(in, false, out);
   if (points.n) free(list);
   mlz_begin_clear(&points);
   return good;
 }
 
-void mlz_peak_find(struct mlz_input *in, bool include_mmap, const struct mlz_cut *to, struct mlz_peak *out) {
+static void find(struct mlz_input *in, bool include_mmap, const struct mlz_cut *to, struct mlz_peak *out) {
   if (in->totals_only) {
     *out = (struct mlz_peak){.cut.all = {MLZ_CUT_PEAK, 0}};
     out->unknown = include_mmap || !mlz_totals_peak(in, to, &out->bytes, &out->time_ns);
@@ -404,4 +456,15 @@ void mlz_peak_find(struct mlz_input *in, bool include_mmap, const struct mlz_cut
                                       .clear_part = mlz_peak_clear_part,
                                       .context = f});
   mlz_peak_done(f, out);
+}
+
+void mlz_peak_find(struct mlz_input *in, bool include_mmap, const struct mlz_cut *to, struct mlz_peak *out) {
+  char bytes[MLZ_UNITS_MAX], time[MLZ_UNITS_MAX], since[MLZ_UNITS_MAX];
+  find(in, include_mmap, to, out);
+  if (out->earlier_bytes > 0)
+    mlz_input_warn(
+        in,
+        "the peak, %s at %s, lies in the beginning that was left out: its stacks are not known, those of the highest since %s are shown",
+        mlz_units_size(bytes, out->earlier_bytes), mlz_units_time(time, (double)out->earlier_ns),
+        mlz_units_time(since, (double)in->left_out_ns));
 }

@@ -12,7 +12,13 @@ struct mlz_peak {
   uint64_t time_ns;
   bool unknown;       /* of a trace that has totals only (totals.h): bytes and time are 0 */
   struct mlz_cut cut; /* the caller clears it */
+  /* Above 0: the highest of all lay in the beginning that was left out; bytes, time and cut are those of the highest since. */
+  double earlier_bytes;
+  uint64_t earlier_ns;
 };
+/* Of the whole run. */
+static inline double mlz_peak_bytes(const struct mlz_peak *p) { return p->earlier_bytes > 0 ? p->earlier_bytes : p->bytes; }
+static inline uint64_t mlz_peak_ns(const struct mlz_peak *p) { return p->earlier_bytes > 0 ? p->earlier_ns : p->time_ns; }
 
 struct mlz_peak_finder;
 /* Feed it every slice and every process end of one scan. */

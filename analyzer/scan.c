@@ -120,7 +120,7 @@ static bool beyond(const struct mlz_ahead *a, struct mlz_cut_limit to) {
 /* Need the chunk ahead not be read? What walk_block would have done is done. */
 static bool pass_over(const struct mlz_scan *scan, const struct mlz_ahead *a, struct mlz_process *p, struct walk *w,
                       struct mlz_cut_limit from, struct mlz_cut_limit to) {
-  if (!p->chosen || w->ended || a->ordinal + a->events <= start_of(scan, p)) return true;
+  if (!p->chosen || w->ended || (p->ended_before && to.mode != MLZ_CUT_EXIT) || a->ordinal + a->events <= start_of(scan, p)) return true;
   if (scan->from && !w->started && before_all(a, p, from, to)) return true;
   if (!beyond(a, to)) return false;
   w->last_ns = a->first_ns;
@@ -211,7 +211,8 @@ static void take_block(void *context, const struct mlz_block *b, void *part) {
   if (!in->estimated) in->estimated = has_weights(b);
   if (scan->on_block) scan->on_block(scan->context, b, p);
   if (p->chosen) count_losses(in, b);
-  if (p->chosen && !w->ended) walk_block(scan, b, part, p, w, lower(run, p), upper(run, p));
+  bool gone = p->ended_before && upper(run, p).mode != MLZ_CUT_EXIT;
+  if (p->chosen && !w->ended && !gone) walk_block(scan, b, part, p, w, lower(run, p), upper(run, p));
 }
 
 void mlz_scan_run(struct mlz_input *in, const struct mlz_scan *scan) {

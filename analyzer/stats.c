@@ -1,5 +1,6 @@
 #include "analyzer/stats.h"
 
+#include "analyzer/begin.h"
 #include "analyzer/text.h"
 #include "analyzer/totals.h"
 
@@ -276,6 +277,7 @@ void mlz_stats_find(struct mlz_input *in, bool include_mmap, const struct mlz_cu
   struct stats_pass pass = {.in = in, .include_mmap = include_mmap, .out = out};
   *out = (struct mlz_stats){0};
   pass.finder = mlz_peak_new(in, include_mmap);
+  mlz_begin_first(in, false, add_totals, &(struct totals_pass){.in = in, .include_mmap = include_mmap, .out = out});
   mlz_scan_run(in, &(struct mlz_scan){.want = MLZ_WANT_ALLOC_NO,
                                       .to = to,
                                       .on_block = stats_block,

@@ -190,6 +190,8 @@ void mlz_tally_scan(struct mlz_tally_run *run, struct mlz_input *in, enum mlz_ta
     return;
   }
   struct mlz_scan_start start = {0};
+  if (!from && key == MLZ_TALLY_THREAD && in->left_out)
+    mlz_input_warn(in, "by thread only what was allocated since the beginning that was left out is known");
   if (!from && key != MLZ_TALLY_THREAD) mlz_begin_at(in, to, mlz_totals_add_point, run, &start);
   mlz_scan_run(in, &(struct mlz_scan){.want = mlz_tally_want(run, from),
                                       .from = from,

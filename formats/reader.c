@@ -346,6 +346,28 @@ static int number_events(struct mlz_trace *t) {
   return 0;
 }
 
+/* The beginning was left out: the points say how many events that were. */
+static int shift_events(struct mlz_trace *t) {
+  const struct mlz_totals_mark *marks;
+  size_t n;
+  int rc = mlz_trace_totals_marks(t, &marks, &n);
+  uint32_t done = 0; /* the process looked at before; each has a few marks at the file's begin */
+  for (size_t i = 0; i < n && rc == 0; i++) {
+    uint32_t process = marks[i].head.process;
+    uint64_t events = 0;
+    bool first = process != done;
+    for (size_t k = 0; k < i && first; k++) first = marks[k].head.process != process || marks[k].head.point == MLZ_POINT_END;
+    done = first && marks[i].head.point == MLZ_POINT_END ? 0 : process;
+    if (!first || marks[i].head.point == MLZ_POINT_END) continue;
+    for (size_t k = 0; k < t->entries_n && t->entries[k].at < marks[i].at; k++)
+      if (t->entries[k].process == process) events += t->entries[k].events;
+    if (marks[i].head.events < events) continue;
+    for (size_t k = 0; k < t->entries_n; k++)
+      if (t->entries[k].process == process) t->entries[k].ordinal += marks[i].head.events - events;
+  }
+  return rc;
+}
+
 static int prepare(struct mlz_trace *t) {
   t->by_alloc = malloc((t->entries_n + 1) * sizeof t->by_alloc[0]);
   if (t->by_alloc == NULL) return -ENOMEM;
@@ -356,6 +378,10 @@ static int prepare(struct mlz_trace *t) {
   if (number_events(t) != 0) return -ENOMEM;
   if (t->entries_n != 0) qsort_r(t->by_alloc, t->entries_n, sizeof t->by_alloc[0], compare_entries, t);
   if (t->meta == NULL) t->meta = json_object();
+  if (mlz_trace_left_out(t)) {
+    int rc = shift_events(t);
+    if (rc != 0) return rc;
+  }
   if (t->summary == NULL) {
     t->summary = t->group_state != NULL ? json_incref(t->group_state) : json_object();
     if (t->group_state != NULL && json_object_get(t->summary, "duration_ns") == NULL)
@@ -489,6 +515,14 @@ struct mlz_ahead mlz_trace_entry_ahead(const struct mlz_trace *t, size_t i) {
                             .first_alloc = e->first_alloc,
                             .first_ns = t->points[e->points].ns,
                             .last_ns = e->last_ns};
+}
+
+uint64_t mlz_trace_first_at(const struct mlz_trace *t) { return t->entries_n == 0 ? UINT64_MAX : t->entries[0].at; }
+
+bool mlz_trace_left_out(const struct mlz_trace *t) {
+  if (mlz_trace_totals_only(t)) return false;
+  if (t->features & MLZ_FEATURE_LEFT_OUT) return true;
+  return t->totals_n != 0 && t->totals[0].at < mlz_trace_first_at(t); /* the header may be damaged */
 }
 
 bool mlz_trace_ahead(const struct mlz_trace *t, struct mlz_ahead *ahead) {

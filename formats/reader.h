@@ -174,6 +174,9 @@ struct mlz_totals_mark {
   uint64_t at;                    /* offset behind the last of them */
 };
 int mlz_trace_totals_marks(struct mlz_trace *t, const struct mlz_totals_mark **marks, size_t *n);
+/* Was the beginning left out (record --max-size)? Then the points that lie before the first EVENTS chunk, whose offset is the other's answer, stand for it. */
+bool mlz_trace_left_out(const struct mlz_trace *t);
+uint64_t mlz_trace_first_at(const struct mlz_trace *t); /* UINT64_MAX: there is none */
 int mlz_trace_totals_load(struct mlz_trace *t, const struct mlz_totals_mark *mark, struct mlz_totals_point *p);
 
 /* ns since the start at which the process's allocation `alloc_no` was recorded, to the precision of one chunk's time steps kept by the index;
