@@ -89,10 +89,10 @@ EXPORTED char *memlyze_read_json(struct memlyze_read *r) {
   bool there;
   uint64_t lost = mlz_read_number(mlz_trace_summary(r->trace), "events_dropped", &there);
   json_t *meta = json_deep_copy(mlz_trace_meta(r->trace)), *summary = json_deep_copy(mlz_trace_summary(r->trace));
-  json_t *all = json_pack("{s:o, s:b, s:b, s:o, s:o, s:{s:b, s:I, s:I, s:I, s:I}}", "uuid", uuid_of(r), "totals_only",
-                          mlz_trace_totals_only(r->trace), "complete", whole, "meta", meta, "summary", summary, "damage", "cut", d.cut,
-                          "chunks", (json_int_t)d.chunks_bad, "bytes", (json_int_t)d.bytes_bad, "events", (json_int_t)d.events_bad, "lost",
-                          (json_int_t)(lost > r->lost ? lost : r->lost));
+  json_t *all = json_pack("{s:o, s:b, s:b, s:b, s:o, s:o, s:{s:b, s:I, s:I, s:I, s:I}}", "uuid", uuid_of(r), "totals_only",
+                          mlz_trace_totals_only(r->trace), "left_out", mlz_trace_left_out(r->trace), "complete", whole, "meta", meta,
+                          "summary", summary, "damage", "cut", d.cut, "chunks", (json_int_t)d.chunks_bad, "bytes", (json_int_t)d.bytes_bad,
+                          "events", (json_int_t)d.events_bad, "lost", (json_int_t)(lost > r->lost ? lost : r->lost));
   char *text = all ? json_dumps(all, JSON_COMPACT) : NULL;
   json_decref(all);
   pthread_mutex_unlock(&r->lock);

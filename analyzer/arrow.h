@@ -31,7 +31,7 @@ int memlyze_read_version(void);
 int memlyze_read_open(struct memlyze_read **out, const char *path, char *err, size_t err_size);
 void memlyze_read_close(struct memlyze_read *r);
 
-/* One JSON object, to be given back to memlyze_read_free: "uuid" (null: the header is damaged), "totals_only", "complete", "meta", "summary", and
+/* One JSON object, to be given back to memlyze_read_free: "uuid" (null: the header is damaged), "totals_only", "left_out" (the events of the beginning: record --max-size), "complete", "meta", "summary", and
  * "damage" {"cut", "chunks", "bytes", "events" (not readable), "lost" (records, by the recorder)}: what is known of it so far, which is all once the events were read (memlyze_read_survey). NULL: no memory. */
 char *memlyze_read_json(struct memlyze_read *r);
 void memlyze_read_free(char *text);

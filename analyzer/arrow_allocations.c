@@ -80,12 +80,16 @@ static int open_window(struct mlz_read_stream *s) {
   if (!sum) return 0;
   int rc = mlz_read_again(r, &trace, s->error, sizeof s->error), more = 0;
   if (rc) return rc;
-  for (uint32_t number = 0; !rc && sum; number++) {
-    bool ahead = number > w->from;
-    more = mlz_trace_next(trace, ahead ? MLZ_WANT_ALLOC_NO | MLZ_WANT_TIME : 0, &b);
+  uint32_t number = 0;
+  while (number <= w->from && more >= 0) { /* the frees are in later chunks than their blocks */
+    more = mlz_read_skip(r, trace, number);
+    number += more > 0;
+  }
+  for (; !rc && sum; number++) {
+    more = mlz_trace_next(trace, MLZ_WANT_ALLOC_NO | MLZ_WANT_TIME, &b);
     if (more < 0) rc = no_memory(s);
     if (more <= 0) break;
-    rc = !mlz_read_same_chunk(r, number, &b) ? changed(s) : ahead ? look_into(s, &b, number, &sum) : 0;
+    rc = !mlz_read_same_chunk(r, number, &b) ? changed(s) : look_into(s, &b, number, &sum);
   }
   mlz_trace_close(trace);
   return rc ? rc : sum ? changed(s) : 0;

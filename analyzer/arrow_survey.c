@@ -54,7 +54,15 @@ uint32_t mlz_read_chunk_of(const struct memlyze_read *r, const struct mlz_read_p
 bool mlz_read_same_chunk(const struct memlyze_read *r, size_t at, const struct mlz_block *b) {
   if (at >= r->n_chunks) return false;
   const struct mlz_read_chunk *c = &r->chunks[at];
-  return r->processes[c->process].id == b->process && c->first_alloc == b->first_alloc && c->events == b->n;
+  return r->processes[c->process].id == b->process && c->first_alloc == b->first_alloc && c->ordinal == b->ordinal && c->events == b->n;
+}
+
+int mlz_read_skip(const struct memlyze_read *r, struct mlz_trace *trace, size_t at) {
+  struct mlz_ahead ahead;
+  if (at >= r->n_chunks || !mlz_trace_ahead(trace, &ahead)) return -1;
+  mlz_trace_skip(trace);
+  const struct mlz_read_chunk *c = &r->chunks[at];
+  return r->processes[c->process].id == ahead.process && c->ordinal == ahead.ordinal && c->events == ahead.events;
 }
 
 static bool add_rare(struct memlyze_read *r, struct mlz_read_process *p, const struct mlz_block *b, uint32_t i) {
@@ -76,7 +84,8 @@ static int add_block(struct memlyze_read *r, const struct mlz_block *b) {
   if (!p || r->n_chunks >= MLZ_NOWHERE - 1) return EIO;
   if (!mlz_read_room(&r->chunks, &r->room_chunks, r->n_chunks + 1, sizeof r->chunks[0])) return ENOMEM;
   uint32_t number = (uint32_t)r->n_chunks++;
-  r->chunks[number] = (struct mlz_read_chunk){.first_alloc = b->first_alloc, .process = (uint32_t)(p - r->processes), .events = b->n};
+  r->chunks[number] = (struct mlz_read_chunk){
+      .first_alloc = b->first_alloc, .ordinal = b->ordinal, .process = (uint32_t)(p - r->processes), .events = b->n};
   uint32_t allocs = 0;
   for (uint32_t i = 0; i < b->n; i++) {
     uint8_t op = b->ops[i];

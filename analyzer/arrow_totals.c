@@ -16,6 +16,7 @@ struct rows { /* of a process */
   size_t n, room;
   uint32_t *table; /* row + 1, by hash of stack and domain; 0: free */
   size_t size;     /* a power of two, or 0 */
+  bool ended;      /* before the first event of the file */
 };
 struct totals {
   struct rows *of; /* by place of the process */
@@ -67,6 +68,48 @@ static void empty_rows(struct rows *p) {
   if (p->size) memset(p->table, 0, p->size * sizeof p->table[0]);
 }
 
+/* ---- from points ---- */
+
+/* `exit`: a point of kind EXIT counts, too. */
+static int add_point(struct memlyze_read *r, struct totals *t, const struct mlz_totals_point *point, bool exit) {
+  const struct mlz_read_process *p = mlz_read_process_of(r, point->head.process);
+  uint32_t stacks = mlz_trace_stacks(r->trace);
+  if (!p || !point->known || (!exit && point->head.point == MLZ_POINT_EXIT)) return 0;
+  struct rows *rows = &t->of[p - r->processes];
+  empty_rows(rows);
+  for (uint32_t i = 0; i < point->n; i++) {
+    const struct mlz_totals_row *from = &point->rows[i];
+    if (from->key.stack >= stacks) return EIO;
+    uint32_t number = row_of(rows, from->key.stack, from->key.domain);
+    if (number == UINT32_MAX) return ENOMEM;
+    struct total *row = &rows->rows[number];
+    double weight = from->key.weight;
+    row->allocs += weight * (double)from->is[MLZ_TOTAL_ALLOCS];
+    row->alloc_bytes += weight * (double)from->is[MLZ_TOTAL_ALLOC_BYTES];
+    row->frees += weight * (double)from->is[MLZ_TOTAL_FREES];
+    row->free_bytes += weight * (double)from->is[MLZ_TOTAL_FREE_BYTES];
+    row->temps += weight * (double)from->is[MLZ_TOTAL_TEMPS];
+    row->temp_bytes += weight * (double)from->is[MLZ_TOTAL_TEMP_BYTES];
+  }
+  return 0;
+}
+
+/* What the points at the file's begin stand for, where the events of then were left out. */
+static int take_left_out(struct memlyze_read *r, struct totals *t, struct mlz_trace *trace) {
+  const struct mlz_totals_mark *marks;
+  struct mlz_totals_point point;
+  size_t n;
+  if (!mlz_trace_left_out(trace)) return 0;
+  int rc = mlz_trace_totals_marks(trace, &marks, &n);
+  for (size_t i = 0; rc >= 0 && i < n && marks[i].at <= mlz_trace_first_at(trace); i++) {
+    const struct mlz_read_process *p = mlz_read_process_of(r, marks[i].head.process);
+    if (!p || t->of[p - r->processes].ended) continue;
+    t->of[p - r->processes].ended = marks[i].head.point == MLZ_POINT_END;
+    if ((rc = mlz_trace_totals_load(trace, &marks[i], &point)) == 1 && (rc = add_point(r, t, &point, true)) != 0) return rc;
+  }
+  return rc < 0 ? ENOMEM : 0;
+}
+
 /* ---- from events ---- */
 
 static void keep_peak(struct rows *p) {
@@ -80,7 +123,7 @@ static int add_block(struct memlyze_read *r, struct totals *t, const struct mlz_
   const struct mlz_read_process *p = &r->processes[r->chunks[number].process];
   struct rows *rows = &t->of[r->chunks[number].process];
   uint32_t stacks = mlz_trace_stacks(r->trace), n = b->n;
-  if (p->end.chunk != MLZ_NOWHERE && number > p->end.chunk) return 0;
+  if (rows->ended || (p->end.chunk != MLZ_NOWHERE && number > p->end.chunk)) return 0;
   if (p->end.chunk == number) n = p->end.event;
   if (!mlz_read_room(&t->row_of, &t->room_row_of, b->n_classes, sizeof t->row_of[0])) return ENOMEM;
   memset(t->row_of, 0xff, b->n_classes * sizeof t->row_of[0]);
@@ -114,6 +157,7 @@ static int take_events(struct mlz_read_stream *s, struct totals *t) {
   struct mlz_block b;
   int rc = mlz_read_again(s->read, &trace, s->error, sizeof s->error), more = 0;
   if (rc) return rc;
+  rc = take_left_out(s->read, t, trace);
   for (uint32_t number = 0; !rc && number < s->read->n_chunks; number++) {
     more = mlz_trace_next(trace, 0, &b);
     if (more <= 0 || !mlz_read_same_chunk(s->read, number, &b))
@@ -125,37 +169,12 @@ static int take_events(struct mlz_read_stream *s, struct totals *t) {
   return rc;
 }
 
-/* ---- from points ---- */
-
-static int add_point(struct memlyze_read *r, struct totals *t, const struct mlz_totals_point *point) {
-  const struct mlz_read_process *p = mlz_read_process_of(r, point->head.process);
-  uint32_t stacks = mlz_trace_stacks(r->trace);
-  if (!p || !point->known || point->head.point == MLZ_POINT_EXIT) return 0;
-  struct rows *rows = &t->of[p - r->processes];
-  empty_rows(rows);
-  for (uint32_t i = 0; i < point->n; i++) {
-    const struct mlz_totals_row *from = &point->rows[i];
-    if (from->key.stack >= stacks) return EIO;
-    uint32_t number = row_of(rows, from->key.stack, from->key.domain);
-    if (number == UINT32_MAX) return ENOMEM;
-    struct total *row = &rows->rows[number];
-    double weight = from->key.weight;
-    row->allocs += weight * (double)from->is[MLZ_TOTAL_ALLOCS];
-    row->alloc_bytes += weight * (double)from->is[MLZ_TOTAL_ALLOC_BYTES];
-    row->frees += weight * (double)from->is[MLZ_TOTAL_FREES];
-    row->free_bytes += weight * (double)from->is[MLZ_TOTAL_FREE_BYTES];
-    row->temps += weight * (double)from->is[MLZ_TOTAL_TEMPS];
-    row->temp_bytes += weight * (double)from->is[MLZ_TOTAL_TEMP_BYTES];
-  }
-  return 0;
-}
-
 static int take_points(struct mlz_read_stream *s, struct totals *t) {
   struct mlz_trace *trace;
   struct mlz_totals_point point;
   int rc = mlz_read_again(s->read, &trace, s->error, sizeof s->error), more = 0;
   if (rc) return rc;
-  while (!rc && (more = mlz_trace_totals_next(trace, &point)) > 0) rc = add_point(s->read, t, &point);
+  while (!rc && (more = mlz_trace_totals_next(trace, &point)) > 0) rc = add_point(s->read, t, &point, false);
   s->read->damage = *mlz_trace_damage(trace); /* the lock is held */
   mlz_trace_close(trace);
   return more < 0 ? ENOMEM : rc;
@@ -222,11 +241,11 @@ int mlz_read_totals_open(struct mlz_read_stream *s) {
     return mlz_read_fail(s->error, sizeof s->error, ENOMEM, "out of memory");
   }
   t->n = r->n_processes;
-  t->has_peak = !mlz_trace_totals_only(r->trace);
+  t->has_peak = !mlz_trace_totals_only(r->trace) && !mlz_trace_left_out(r->trace);
   s->state = t;
   s->fill = fill;
   s->close = close_totals;
-  int rc = t->has_peak ? take_events(s, t) : take_points(s, t);
+  int rc = mlz_trace_totals_only(r->trace) ? take_points(s, t) : take_events(s, t);
   if (!rc) return 0;
   if (!s->error[0])
     mlz_read_fail(s->error, sizeof s->error, rc,

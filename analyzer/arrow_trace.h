@@ -22,6 +22,7 @@ static inline bool mlz_read_after(struct mlz_read_place end, uint32_t chunk, uin
 
 struct mlz_read_chunk {
   uint64_t first_alloc;
+  uint64_t ordinal; /* number of its first event in the process */
   uint32_t process; /* place in the table of processes */
   uint32_t allocs;
   uint32_t events;
@@ -92,6 +93,8 @@ void mlz_read_survey_clear(struct memlyze_read *r);
 struct mlz_read_process *mlz_read_process_of(struct memlyze_read *r, uint32_t id); /* NULL: none */
 /* The chunk with allocation `alloc_no` of the process; MLZ_NOWHERE: it was lost. *hit: where the last answer was. */
 uint32_t mlz_read_chunk_of(const struct memlyze_read *r, const struct mlz_read_process *p, uint64_t alloc_no, size_t *hit);
+/* Passes over the next chunk without reading it. 1: it was the survey's chunk `at`; 0: one that cannot be read; -1: there is none. */
+int mlz_read_skip(const struct memlyze_read *r, struct mlz_trace *trace, size_t at);
 /* Is this block the survey's chunk `at`? */
 bool mlz_read_same_chunk(const struct memlyze_read *r, size_t at, const struct mlz_block *b);
 

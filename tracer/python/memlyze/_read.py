@@ -24,7 +24,7 @@ _OF_EVENTS = ("allocations", "marks", "collections", "totals")
 
 
 class DamageWarning(UserWarning):
-    """A trace is not whole: damaged, cut, or records were lost while it was made. What can be read is given."""
+    """A trace is not whole: damaged, cut, its beginning was left out, or records were lost while it was made. What can be read is given."""
 
 
 # ---- the structs of the Arrow C data interface ----
@@ -306,7 +306,8 @@ class Trace:
     """A trace that was opened for reading. Times are nanoseconds since its start, sizes bytes.
 
     `settings`, `summary` and `meta` are what the recorder wrote down of itself, as mappings whose keys are attributes, too; `uuid` names the file's content,
-    `start` is the time of day at which it began, `host` where. `complete` is False where records may be missing at the end.
+    `start` is the time of day at which it began, `host` where. `complete` is False where records may be missing at the end,
+    `left_out` True where the recorder kept the newest part only.
     """
 
     def __init__(self, path: Union[str, "os.PathLike[str]"]) -> None:
@@ -317,6 +318,7 @@ class Trace:
         self._known = known = self._handle.json()
         self.uuid: Optional[str] = known["uuid"]
         self.totals_only: bool = known["totals_only"]
+        self.left_out: bool = known["left_out"]
         self.complete: bool = known["complete"]
         self.meta = Stats(known["meta"])
         self.summary = Stats(known["summary"])
@@ -430,6 +432,8 @@ class Trace:
             said.append("cut: its recorder did not finish, or still runs")
         if damage["lost"]:
             said.append("%d records were lost when it was made" % damage["lost"])
+        if known["left_out"]:
+            said.append("the beginning was left out (record --max-size or --flight-recorder): totals are those of the whole run, single events those since then")
         text = "; ".join(said)
         with self._warning:
             new, self._warned = text != self._warned, text
