@@ -30,6 +30,7 @@ enum frame_flag {
   FRAME_LIMIT = 16,  /* because the walk had gone far enough */
   FRAME_EVAL = 32,   /* a loop of the interpreter */
   FRAME_HIDDEN = 64, /* of this library */
+  FRAME_START = 512, /* its word is that of a function's beginning */
   FRAME_SUM = 256,   /* the CFA is not a word of the stack but what was added to one: such a frame is walked each time */
   FRAME_FREE = 128,  /* the code is in no module: nothing of this may be remembered */
 };
@@ -198,7 +199,7 @@ static inline __attribute__((always_inline)) bool step(struct mlz_native *n, str
   f->rbp_off = f->cfa_off = NOWHERE;
   f->word = r->word - w->exact;
   f->flags = (w->exact ? FRAME_EXACT : 0) | (r->flags & MLZ_RULE_RBP ? FRAME_NEEDS : 0) | (r->flags & MLZ_RULE_EVAL ? FRAME_EVAL : 0) |
-             (r->flags & MLZ_RULE_OURS ? FRAME_HIDDEN : 0);
+             (r->flags & MLZ_RULE_OURS ? FRAME_HIDDEN : 0) | (r->flags & MLZ_RULE_START ? FRAME_START : 0);
   uintptr_t cfa = (r->flags & MLZ_RULE_RBP ? w->rbp : w->sp) + (uintptr_t)(intptr_t)r->cfa, ra, rbp = w->rbp;
   uintptr_t ra_at = cfa - 8, rbp_at = 0;
   bool rises = cfa > w->sp;
@@ -370,7 +371,8 @@ static MLZ_COLD bool announce(struct mlz_tls *t, struct mlz_native *n, uintptr_t
 }
 
 static inline uint32_t node_flags(const struct frame *f) {
-  return (f->flags & FRAME_EXACT ? MLZ_N_EXACT : 0) | (f->flags & FRAME_CUT ? MLZ_N_CUT : 0) | (f->flags & FRAME_EVAL ? MLZ_N_EVAL : 0);
+  return (f->flags & (FRAME_EXACT | FRAME_START) ? MLZ_N_EXACT : 0) | (f->flags & FRAME_CUT ? MLZ_N_CUT : 0) |
+         (f->flags & FRAME_EVAL ? MLZ_N_EVAL : 0);
 }
 
 /* A node that is new: told of first, remembered then, so that the ring's trie and ours stay the same. */
@@ -491,7 +493,7 @@ static MLZ_COLD void check(struct mlz_native *n, struct walk w, uint32_t node) {
     goes_on = step(n, &w, &f, &r);
     if (f.flags & FRAME_HIDDEN) continue;
     const struct node *x = &n->node[node];
-    uint32_t flags = (f.flags & FRAME_EXACT ? MLZ_N_EXACT : 0) | (f.flags & FRAME_EVAL ? MLZ_N_EVAL : 0);
+    uint32_t flags = node_flags(&f) & ~(uint32_t)MLZ_N_CUT;
     uint32_t cut = goes_on ? x->flags & MLZ_N_CUT : f.flags & FRAME_CUT ? MLZ_N_CUT : 0;
     same = node != 0 && x->word == f.word && x->flags == (flags | cut) && (goes_on || x->caller == 0);
     node = x->caller;

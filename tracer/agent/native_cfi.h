@@ -21,7 +21,9 @@ enum mlz_rule_flag {
   MLZ_RULE_SIGNAL = 32, /* a signal interrupted the caller: its address is that of an instruction, not a return address */
   MLZ_RULE_EVAL = 64,   /* a loop of the interpreter (native_module.c) */
   MLZ_RULE_OURS = 128,  /* of this library: never shown */
-  MLZ_RULE_FREE = 256,  /* in no module: must not be remembered, something may be loaded there */
+  MLZ_RULE_START =
+      512, /* what is returned to is the beginning of a function that was never called: its name is that of the address itself */
+  MLZ_RULE_FREE = 256, /* in no module: must not be remembered, something may be loaded there */
 };
 #define MLZ_RULE_ODD (MLZ_RULE_NONE | MLZ_RULE_END | MLZ_RULE_LOAD | MLZ_RULE_RA_RSP | MLZ_RULE_SIGNAL)
 

@@ -155,6 +155,16 @@ void mlz_native_rule(uintptr_t ra, struct mlz_rule *out) {
   unsigned number = mlz_native_module_number(&m);
   if (number) out->word = mlz_native_word(number, ra - m.bias);
   mlz_cfi_rule(m.hdr, pc, out);
+  if (out->flags & MLZ_RULE_NONE) { /* where a coroutine begins, the C library has put the address of a function */
+    struct mlz_rule at;
+    mlz_cfi_rule(m.hdr, ra, &at);
+    if (at.flags & (MLZ_RULE_END | MLZ_RULE_SIGNAL)) {
+      at.word = out->word;
+      *out = at;
+      out->flags |= MLZ_RULE_START;
+    }
+  }
+  if (out->flags & MLZ_RULE_SIGNAL) out->flags |= MLZ_RULE_START;
   if (within(&ours, pc)) out->flags |= MLZ_RULE_OURS;
   for (uint32_t i = 0, n = atomic_load_explicit(&n_loops, memory_order_acquire); i < n; i++)
     if (within(&loops[i], pc)) out->flags |= MLZ_RULE_EVAL;
@@ -232,7 +242,8 @@ static int (*real_dlclose)(void *);
 void mlz_native_start(void) {
   *(void **)&find_object = dlsym(RTLD_DEFAULT, "_dl_find_object");
   struct mlz_native_module m;
-  if (mlz_native_module_of((uintptr_t)&mlz_agent, &m)) ours = (struct range){m.low, m.high};
+  bool library = mlz_native_module_of((uintptr_t)&mlz_agent, &m) && m.name[0]; /* else a unit test */
+  if (library) ours = (struct range){m.low, m.high};
   mlz_agent.native = true;
 }
 
