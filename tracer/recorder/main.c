@@ -286,7 +286,7 @@ static int begin(struct recording *r) {
   int e = mlz_emit_new(&r->emit, r->writer);
   if (e == 0) e = mlz_drain_init(&r->drain, r->arena.control, r->writer, r->emit, r->options.sample_rate);
   if (e < 0) return fail(serving ? "out of memory" : "out of memory; COMMAND runs on untraced");
-  if (r->options.native && !(r->drain.native = mlz_native_new()))
+  if (r->options.native && !(r->drain.native = mlz_native_new(&r->drain.symbols)))
     return fail(serving ? "out of memory" : "out of memory; COMMAND runs on untraced");
   r->drain.every_ns = r->options.snapshot_every_ns;
   r->drain.totals_only = r->options.snapshots_only;

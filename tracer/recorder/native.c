@@ -15,9 +15,10 @@
 #define PATH_BYTES_MAX 4096u
 #define BUILD_ID_MAX 64u
 
-struct mlz_native *mlz_native_new(void) {
+struct mlz_native *mlz_native_new(struct mlz_symbols *s) {
   struct mlz_native *n = calloc(1, sizeof *n);
   if (!n) return NULL;
+  s->marked = true;
   n->modules_room = 64;
   n->nodes_room = 4096;
   n->node_mask = 2 * n->nodes_room - 1;

@@ -51,7 +51,7 @@ struct mlz_native {
   uint32_t pairs_mask, pairs_n;
 };
 
-struct mlz_native *mlz_native_new(void); /* NULL: out of memory */
+struct mlz_native *mlz_native_new(struct mlz_symbols *s); /* NULL: out of memory */
 struct mlz_native *mlz_native_free(struct mlz_native *n);
 
 /* What MODULE carries in the side buffer. Returns the module's number; 0: it makes no sense, or memory is out. */

@@ -38,6 +38,7 @@ struct mlz_recent_frame { /* of `places`; frame 0: empty */
 struct mlz_symbols {
   struct mlz_writer *writer;       /* NULL in tests: ids are counted all the same */
   const struct mlz_filter *filter; /* NULL: every stack is kept but for those of our own package */
+  bool marked;                     /* frame words may carry MLZ_FRAME_INLINED: --native */
   uint32_t no_stack;               /* what an event without a stack has: 0, or MLZ_STACK_FILTERED */
   uint32_t strings_used, frames_used, stacks_used;
   struct mlz_intern strings; /* bytes -> string id */

@@ -60,7 +60,7 @@ static const char *merged_text(const struct mlz_native *n, uint32_t node, const 
 }
 
 Test(native, merging) {
-  struct mlz_native *n = mlz_native_new();
+  struct mlz_native *n = mlz_native_new(&(struct mlz_symbols){0});
   for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
     const struct row *r = &table[i];
     uint64_t words[16];
@@ -79,7 +79,7 @@ Test(native, merging) {
 
 /* Without Python a loop is a frame; a frame that has not begun is no inlined one. */
 Test(native, merging_without_python) {
-  struct mlz_native *n = mlz_native_new();
+  struct mlz_native *n = mlz_native_new(&(struct mlz_symbols){0});
   struct row r = {.depth = 32};
   cr_assert_str_eq(merged_text(n, chain(n, "m(d", false), &r, (struct mlz_python_frames){0}), "d(m");
   uint64_t words[] = {MLZ_FRAME('A', 0), MLZ_FRAME('B', UINT32_MAX)};
@@ -90,7 +90,7 @@ Test(native, merging_without_python) {
 }
 
 Test(native, equal_nodes_are_one) {
-  struct mlz_native *n = mlz_native_new();
+  struct mlz_native *n = mlz_native_new(&(struct mlz_symbols){0});
   uint32_t a = mlz_native_node_of(n, 0, 0, 1, 0);
   cr_assert_eq(mlz_native_node_of(n, 0, 0, 1, 0), a);
   cr_assert_neq(mlz_native_node_of(n, 0, 0, 1, MLZ_N_CUT), a);
@@ -110,7 +110,7 @@ Test(native, equal_nodes_are_one) {
 static void begin(void) {
   fake_begin(&f);
   fake_domain = MLZ_D_OBJ;
-  f.d.native = mlz_native_new();
+  f.d.native = mlz_native_new(&f.d.symbols);
 }
 static void module(struct fake_ring *x, uint64_t number, const char *path, const char *build_id) {
   uint8_t data[256];
@@ -247,7 +247,7 @@ Test(native, hostile_messages) {
 
 /* A module that makes no sense is none; the nodes in it are of no module. */
 Test(native, modules_that_make_no_sense) {
-  struct mlz_native *n = mlz_native_new();
+  struct mlz_native *n = mlz_native_new(&(struct mlz_symbols){0});
   struct mlz_symbols s;
   cr_assert_eq(mlz_symbols_init(&s, NULL), 0);
   uint8_t data[8192] = {0};
