@@ -1,4 +1,5 @@
-/* Code objects: an id for each, kept in its co_extra; names and line table travel once. */
+/* Code objects: an id for each, kept in its co_extra or in a table of ours; names and line table travel once. */
+#include "code_ids.h"
 #include "event.h"
 #include "python.h"
 
@@ -22,18 +23,44 @@ static void code_died(void *extra) {
   if (extra) mlz_agent_code_died();
 }
 
-long mlz_code_place(void) { return mlz_python.extra_request(code_died); }
+/* The same told by the interpreter (CPython Include/cpython/code.h, PyCodeEvent). */
+static int code_event(int event, void *code) {
+  enum { DESTROY = 1 };
+  if (event == DESTROY && mlz_code_ids_remove(code)) mlz_agent_code_died();
+  return 0;
+}
+
+static bool watch(void) {
+  enum { ALL_BY_NAME = 14 }; /* from this one on a function is told by whether its code has a co_extra */
+  if (!mlz_python.watch || mlz_python.layout->minor < ALL_BY_NAME) return false;
+  bool watched = mlz_python.watch(code_event) >= 0;
+  if (!watched) mlz_python.err_clear();
+  return watched;
+}
+
+bool mlz_code_place(void) {
+  void *type = NULL, *value = NULL, *traceback = NULL;
+  uint32_t busy = mlz_tls.busy;
+  mlz_tls.busy = MLZ_BUSY_OWN;
+  mlz_python.err_fetch(&type, &value, &traceback);
+  bool ours = mlz_python.watched ? watch() : mlz_python.extra_request(code_died) == mlz_python.extra_index;
+  mlz_python.err_restore(type, value, traceback);
+  mlz_tls.busy = busy;
+  return ours;
+}
 
 bool mlz_code_prepare(void) {
   if (!mlz_python.extra_ready) {
-    mlz_python.extra_index = mlz_code_place();
-    mlz_python.extra_ready = mlz_python.extra_index >= 0;
     void *type = NULL, *value = NULL, *traceback = NULL;
-    mlz_python.err_fetch(&type, &value, &traceback);
     mlz_tls.busy = MLZ_BUSY_OWN;
+    mlz_python.err_fetch(&type, &value, &traceback);
+    mlz_python.watched = watch();
+    if (!mlz_python.watched)
+      mlz_python.extra_index = mlz_python.extra_request(code_died); /* all eight watchers are taken, or it is older */
+    mlz_python.extra_ready = mlz_python.watched || mlz_python.extra_index >= 0;
     mlz_python.name_key = mlz_python.intern("__name__");
-    mlz_tls.busy = MLZ_BUSY_EVENT;
     mlz_python.err_restore(type, value, traceback);
+    mlz_tls.busy = MLZ_BUSY_EVENT;
   }
   return mlz_python.extra_ready;
 }
@@ -193,39 +220,33 @@ static bool send_code(struct mlz_thread *th, uint32_t id, const char *frame, con
 
 /* Stores the id in the code object's co_extra: {int64_t size; void *extras[size]}, CPython Objects/codeobject.c, the same in 3.8-3.14.
  * The interpreter's own setter would make room for every user of co_extra, and so have the free functions of others called
- * for code objects that they never saw; ours makes room for ours alone. */
-static bool store_id(const char *code, uint32_t id) {
+ * for code objects that they never saw; ours makes room for ours alone. And it would call whoever sits on top of the allocators: tracemalloc may have
+ * called us with its lock held. */
+static bool store_extra(const char *code, uint64_t value) {
   long index = mlz_python.extra_index;
   char *place = (char *)(uintptr_t)code + mlz_python.layout->code_extra, *entry;
   memcpy(&entry, place, sizeof(entry));
   int64_t size = entry ? (int64_t)word_at(entry, 0) : 0;
-  uint64_t value = (uint64_t)mlz_python.id_session << 32 | id;
-  if (!entry) {
-    size_t bytes = 8 + 8 * ((size_t)index + 1);
-    entry = mlz_running_mem_alloc(bytes);
-    if (!entry) return false;
-    memset(entry, 0, bytes);
-    size = index + 1;
-    memcpy(entry, &size, sizeof(size));
-    memcpy(entry + 8 + 8 * index, &value, sizeof(value));
-    __atomic_store_n((char **)(void *)place, entry, __ATOMIC_RELEASE); /* another thread may walk without the GIL */
-    return true;
-  }
   if (size > index) {
     memcpy(entry + 8 + 8 * index, &value, sizeof(value));
     return true;
   }
-  /* Another user's smaller entry. Its memory must come from under our hook, whoever sits on top: tracemalloc may have called us
-   * with its lock held. */
-  void *type = NULL, *error = NULL, *traceback = NULL;
-  struct mlz_py_allocator top;
-  mlz_python.err_fetch(&type, &error, &traceback);
-  bool covered = mlz_running_uncover(&top);
-  int failed = mlz_python.extra_set((void *)(uintptr_t)code, index, (void *)(uintptr_t)value);
-  if (covered) mlz_python.mem_set(MLZ_D_MEM, &top);
-  if (failed) mlz_python.err_clear();
-  mlz_python.err_restore(type, error, traceback);
-  return !failed;
+  size_t bytes = 8 + 8 * ((size_t)index + 1);
+  char *made = mlz_running_mem_alloc(bytes);
+  if (!made) return false;
+  memset(made, 0, bytes);
+  if (entry) memcpy(made, entry, 8 + 8 * (size_t)size); /* another user's, which is too short */
+  size = index + 1;
+  memcpy(made, &size, sizeof(size));
+  memcpy(made + 8 + 8 * index, &value, sizeof(value));
+  __atomic_store_n((char **)(void *)place, made, __ATOMIC_RELEASE); /* another thread may walk without the GIL */
+  if (entry) mlz_running_mem_free(entry);
+  return true;
+}
+
+static bool store_id(const struct mlz_thread *th, const char *code, uint32_t id) {
+  uint64_t value = (uint64_t)mlz_python.id_session << 32 | id;
+  return mlz_python.watched ? mlz_code_ids_put(code, th->interp_number, value) : store_extra(code, value);
 }
 
 /* 3.12 builds some code into the program, for all interpreters; the main one frees its co_extra, which must not be of another's memory. */
@@ -244,7 +265,7 @@ uint32_t mlz_code_register(struct mlz_thread *th, const char *frame, const char 
   uint32_t id = atomic_fetch_add_explicit(&mlz_agent_control()->code_next, 1, memory_order_relaxed);
   if (!send_code(th, id, frame, code)) return 0;
   mlz_tls.busy = MLZ_BUSY_OWN;
-  bool stored = store_id(code, id);
+  bool stored = store_id(th, code, id);
   mlz_tls.busy = MLZ_BUSY_EVENT;
   return stored ? id : 0;
 }

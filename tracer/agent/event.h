@@ -85,8 +85,8 @@ MLZ_INLINE bool mlz_event_free(struct mlz_tls *t, unsigned kind, unsigned domain
  * there, no fork came, nobody else wrote, the clock word is the one last seen. Else mlz_agent_enter and mlz_event_open find out. */
 MLZ_INLINE bool mlz_event_quick(const struct mlz_thread *th) {
   return MLZ_LIKELY(mlz_producer_quick(&th->out)) &&
-         MLZ_LIKELY(atomic_load_explicit(&mlz_agent_control()->clock, memory_order_relaxed) == th->clock_seen) &&
-         MLZ_LIKELY(atomic_load_explicit(&mlz_agent.last_gil, memory_order_relaxed) == th);
+         MLZ_LIKELY(atomic_load_explicit(&mlz_agent.last_gil, memory_order_relaxed) == th) && /* before the arena is looked at: leave.c */
+         MLZ_LIKELY(atomic_load_explicit(&mlz_agent_control()->clock, memory_order_relaxed) == th->clock_seen);
 }
 
 /* Rare events: a head, an optional payload slot, optional text for the side buffer (borrowed). They read the clock. */

@@ -81,11 +81,19 @@ void *mlz_python_realloc_whole(struct mlz_py_allocator *in, void *old, size_t si
 /* ---- where some allocations are passed over ---- */
 
 enum choice { PASSED, CHOSEN, ODD };
+/* The thread says that it is busy before it looks at the session, which another one may be ending without a GIL in common (leave.c); it says so no more
+ * where the answer is ODD. */
 MLZ_INLINE enum choice choose(struct mlz_tls *t, size_t size) {
-  if (MLZ_UNLIKELY(size >= t->over) ||
+  t->busy = MLZ_BUSY_EVENT;
+  atomic_signal_fence(memory_order_seq_cst);
+  if (MLZ_UNLIKELY(t->image == 0) || MLZ_UNLIKELY(t->image != atomic_load_explicit(&mlz_wiped_get()->image, memory_order_relaxed)) ||
+      MLZ_UNLIKELY(size >= t->over) ||
       MLZ_UNLIKELY(t->thread->settings != atomic_load_explicit(&mlz_agent_control()->settings, memory_order_relaxed)) || /* or a fork */
-      MLZ_UNLIKELY(*mlz_python.collecting))
+      MLZ_UNLIKELY(*mlz_python.collecting)) {
+    atomic_signal_fence(memory_order_seq_cst);
+    t->busy = MLZ_BUSY_NOT;
     return ODD;
+  }
   enum mlz_gate_answer answer = mlz_gate(t, size);
   t->chosen = answer;
   return answer == MLZ_GATE_PASS ? PASSED : CHOSEN;
@@ -250,17 +258,10 @@ void mlz_python_arenas(void) {
   mlz_python.arena_set(&(struct mlz_py_arenas){NULL, arena_alloc, arena_free});
 }
 
-bool mlz_python_uncover(struct mlz_py_allocator *top) {
-  mlz_python.mem_get(MLZ_D_MEM, top);
-  if (top->free == mem_free || !inner[generation_now][MLZ_D_MEM].malloc) return false;
-  mlz_python.mem_set(MLZ_D_MEM, &inner[generation_now][MLZ_D_MEM]);
-  return true;
-}
-
-void *mlz_python_mem_alloc(size_t size) {
+struct mlz_py_allocator mlz_python_under(void) {
   struct mlz_py_allocator under = inner[generation_now][MLZ_D_MEM];
   if (!under.malloc) mlz_python.mem_get(MLZ_D_MEM, &under); /* --no-python: no hook of ours is there */
-  return under.malloc(under.ctx, size);
+  return under;
 }
 
 bool mlz_python_install(void) {

@@ -5,6 +5,7 @@
  * hook would call itself. So whether our hooks are in the chain is looked for first: the hooks of CPython itself keep what they call behind their
  * ctx. */
 #include "python.h"
+#include "record.h"
 #include "sys.h"
 
 #include <string.h>
@@ -157,20 +158,23 @@ void mlz_running_arenas(void) {
   running.arenas_on = running.arenas.alloc != running.arenas_under.alloc;
 }
 
-bool mlz_running_uncover(struct mlz_py_allocator *top) {
+/* Where blocks come from that no hook sees: not through tracemalloc, even where ours call it: it may be at work, with its lock held, and this be the
+ * event of a malloc of its own. */
+static struct mlz_py_allocator unseen(void) {
   struct mlz_py_allocator under;
-  if (!mlz_agent.started) return mlz_python_uncover(top);
-  mlz_python.mem_get(MLZ_D_MEM, top);
-  if (ours(top, MLZ_D_MEM) || chain_of(MLZ_D_MEM, &under) != CHAIN_HAS_US) return false;
-  mlz_python.mem_set(MLZ_D_MEM, &under);
-  return true;
+  if (!mlz_agent.started) return mlz_python_under();
+  chain_of(MLZ_D_MEM, &under);
+  for (struct mlz_py_allocator below = under; look_into(&below) == LAYER_TRACEMALLOC;) under = below;
+  return under;
 }
 
 void *mlz_running_mem_alloc(size_t size) {
-  struct mlz_py_allocator under;
-  if (!mlz_agent.started) return mlz_python_mem_alloc(size);
-  chain_of(MLZ_D_MEM, &under);
-  /* Not through tracemalloc, even where ours call it: it may be at work, with its lock held, and this be the event of a malloc of its own. */
-  for (struct mlz_py_allocator below = under; look_into(&below) == LAYER_TRACEMALLOC;) under = below;
-  return under.malloc(under.ctx, size);
+  struct mlz_py_allocator a = unseen();
+  return a.malloc(a.ctx, size);
+}
+
+void mlz_running_mem_free(void *block) {
+  struct mlz_py_allocator a = unseen();
+  mlz_record_free_inside(&mlz_tls, MLZ_D_MEM, block);
+  a.free(a.ctx, block);
 }

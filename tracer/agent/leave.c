@@ -3,8 +3,9 @@
  * 1. The hooks are taken out, `attach` becomes OFF and the wiped page's image 0; a barrier on every thread of the process (membarrier). From then on
  *    a hook that begins finds no session (mlz_agent_enter); one that began before shows itself by `busy`, or is counted `inside`.
  * 2. Each thread is waited for. One that is not busy is held (it could end, and its TLS with it), and loses its ring; one that has ended is waited
- *    for until it is gone. The GIL is let go of meanwhile: a hook may need it (tracemalloc below us, a property named by names.c). The sampling of
- *    mem and obj looks at the control block before it is busy: under the GIL, which we hold. Where there is none, or another, some time is left.
+ *    for until it is gone. The GIL is let go of meanwhile: a hook may need it (tracemalloc below us, a property named by names.c). The quick ways of
+ *    mem and obj look at `last_gil`, which is NULL now, before they look at the arena, and not at the image: under the GIL, which we hold; where there
+ *    is none, or another, `last_gil` was never theirs.
  * 3. Nobody uses the arena now. The end is published, every ring says that nothing follows, the arena is unmapped, marks and threads are emptied.
  * No mapping that a stray look could still reach (marks, threads) is unmapped: it is emptied and used again by the next session. */
 #include "event.h"
@@ -154,8 +155,6 @@ bool mlz_agent_leave(struct mlz_tls *t) {
   barrier();
   if (mlz_agent.started) mlz_modules_restore(); /* now: a thread that loads a module looks at `attach` before it redirects */
   bool quiet = wait_settled(own);
-  const struct timespec apart = {.tv_nsec = 5000000};
-  if (mlz_marks_atomic[MLZ_MARKS_PLAIN]) mlz_sys3(SYS_nanosleep, (long)&apart, 0, 0); /* threads under no GIL or another one: step 2 */
   if (!mlz_recorder_died(mlz_agent_control())) {
     if (own) say_end(t, own);
     detach_rings();

@@ -1,5 +1,6 @@
 #include "python.h"
 
+#include "code_ids.h"
 #include "event.h"
 #include "native.h"
 #include "sys.h"
@@ -73,8 +74,7 @@ void mlz_python_start(void) {
   *(void **)&py->add_pending = symbol("Py_AddPendingCall");
   *(void **)&py->extra_request = symbol("_PyEval_RequestCodeExtraIndex");
   if (!py->extra_request) *(void **)&py->extra_request = symbol("PyUnstable_Eval_RequestCodeExtraIndex");
-  *(void **)&py->extra_set = symbol("_PyCode_SetExtra");
-  if (!py->extra_set) *(void **)&py->extra_set = symbol("PyUnstable_Code_SetExtra");
+  *(void **)&py->watch = symbol("PyCode_AddWatcher");
   *(void **)&py->interp_number = symbol("PyInterpreterState_GetID");
   *(void **)&py->dict_get = symbol("PyDict_GetItem");
   *(void **)&py->intern = symbol("PyUnicode_InternFromString");
@@ -87,8 +87,8 @@ void mlz_python_start(void) {
   py->type_list = symbol("PyList_Type");
   if (!py->mem_get || !py->mem_set || !py->tstate_get || !py->tstate_own) return;
   find_runtime();
-  bool walkable = py->layout && mlz_python_layout_published(py->layout, py->runtime) && py->extra_request && py->extra_set &&
-                  py->dict_get && py->intern && py->err_fetch && py->err_restore && py->type_code && py->type_unicode && py->type_bytes &&
+  bool walkable = py->layout && mlz_python_layout_published(py->layout, py->runtime) && py->extra_request && py->dict_get && py->intern &&
+                  py->err_fetch && py->err_restore && py->type_code && py->type_unicode && py->type_bytes &&
                   (py->layout->minor > 11 || py->tstate_global);
   py->reader = walkable ? mlz_stack_reader_for(py->layout->minor, mlz_agent.native) : NULL;
   if (mlz_agent.native) mlz_native_python();
@@ -202,7 +202,7 @@ static int64_t number_of(const void *interp) { return mlz_python.interp_number ?
 
 static bool same_place(int64_t number) {
   if (number < 0 || number >= OTHERS) return false;
-  if (!others[number]) others[number] = mlz_code_place() == mlz_python.extra_index ? ASKED | SAME : ASKED;
+  if (!others[number]) others[number] = mlz_code_place() ? ASKED | SAME : ASKED;
   return others[number] & SAME;
 }
 
@@ -214,6 +214,7 @@ bool mlz_python_again(struct mlz_thread *th) {
   if (mlz_agent.trace_python) mlz_python_on_top(); /* 3.12 and later begin with a fresh table of allocators */
   mlz_python.extra_ready = false;
   memset(others, 0, sizeof(others));
+  mlz_code_ids_clear();
   mlz_agent_code_died();
   if (!mlz_code_prepare()) {
     atomic_store(&mlz_python.state, MLZ_PY_UNKNOWN);

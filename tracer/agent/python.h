@@ -75,6 +75,7 @@ struct mlz_python {
   bool ended;                    /* it has begun to finalise; true until it is begun again */
   long extra_index;
   bool extra_ready;
+  bool watched;        /* instead of co_extra: code_ids.h; decided once */
   uint32_t id_session; /* upper half of what co_extra holds: an id of another session of this process is none */
   char version[32];
 
@@ -85,7 +86,7 @@ struct mlz_python {
   void (*arena_set)(struct mlz_py_arenas *a);
   int (*add_pending)(int (*f)(void *), void *arg);
   long (*extra_request)(void (*free_function)(void *));
-  int (*extra_set)(void *code, long index, void *extra);
+  int (*watch)(int (*callback)(int event, void *code)); /* PyCode_AddWatcher */
   int64_t (*interp_number)(const void *interp);
   void *(*dict_get)(void *dict, void *key);
   void *(*intern)(const char *);
@@ -104,18 +105,17 @@ bool mlz_python_install(void);
 void mlz_python_rewrap(void); /* from malloc, while wrap_pending */
 void mlz_python_arenas(void); /* takes pymalloc's arenas out of the mmap hooks' sight: they are what obj and mem blocks are made of */
 void mlz_python_on_top(void); /* puts our hooks back where the interpreter has thrown them out */
-/* Where another hook lies on top of ours in the mem domain: puts what lies under ours there, and the other into *top for putting it
- * back. False: ours is the top one, nothing was changed. The GIL is held. */
-bool mlz_python_uncover(struct mlz_py_allocator *top);
-void *mlz_python_mem_alloc(size_t size); /* a block that PyMem_Free may free, unseen by every hook; the GIL is held */
+struct mlz_py_allocator mlz_python_under(void); /* what our hooks call in the mem domain; the GIL is held */
 
 /* hooks_running.c: the same for a session that is started in an interpreter that runs, and that ends before it. The GIL is held. */
 bool mlz_running_hook(void);   /* puts our hooks on top, unless they are there; false: the interpreter has no allocators */
 void mlz_running_arenas(void); /* mlz_python_arenas, in every session */
 void mlz_running_look(void);   /* whether somebody who came before us and has gone has thrown our hooks out: puts them back */
 void mlz_running_unhook(void); /* gives back what was hooked, as far as nobody hooked it after us */
-bool mlz_running_uncover(struct mlz_py_allocator *top); /* mlz_python_uncover and mlz_python_mem_alloc, in every session */
+/* A block that PyMem_Free may free, unseen by every hook; and the end of such a block, or of one that is reported where it was recorded. For whoever is
+ * busy with OWN. */
 void *mlz_running_mem_alloc(size_t size);
+void mlz_running_mem_free(void *block);
 
 /* The first event with a frame: checks the layout, sends PYTHON, prepares GC and code ids. The GIL is held. */
 MLZ_COLD void mlz_python_check(struct mlz_tls *t, const char *tstate);
@@ -129,7 +129,7 @@ bool mlz_python_interp_holds(struct mlz_thread *th);
 /* code.c: the id of a code object seen for the first time; 0: none could be had. */
 MLZ_COLD uint32_t mlz_code_register(struct mlz_thread *th, const char *frame, const char *code);
 bool mlz_code_prepare(void);
-long mlz_code_place(void);                                               /* a place in co_extra for us, in the current interpreter */
+bool mlz_code_place(void); /* a place for us in the current interpreter: the one in co_extra that we have in the main one, or a watcher */
 uint32_t mlz_code_utf8(const char *string, uint8_t *out, uint32_t size); /* of a str object; 0: none, or too long */
 
 /* names.c */

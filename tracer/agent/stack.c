@@ -1,4 +1,5 @@
 /* The stack walk, once for each frame layout. Offsets: python.h; checked by mlz_python_check before the first use. */
+#include "code_ids.h"
 #include "record.h"
 
 #include <string.h>
@@ -82,6 +83,7 @@
 #define TRACEABLE 192
 #define EXTRA 200
 #define CODE_MASK(p) ((const char *)((uintptr_t)(p) & ~(uintptr_t)3))
+#define CODE_WATCHED
 #include "stack_walk.h"
 
 const struct mlz_stack_reader *mlz_stack_reader_for(unsigned minor, bool native) {

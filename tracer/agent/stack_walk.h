@@ -5,6 +5,7 @@
  *   OWNER            owner field (3.11 and later), SHIM_OWNER: owner >= that is a shim (3.12 and later)
  *   CODE_START, TRACEABLE, EXTRA   of the code object
  *   CODE_MASK        tag bits to clear (3.14), default none
+ *   CODE_WATCHED     ids may be in a table of ours (code_ids.h)
  *   ENTRY            3.11: field that says that the frame has a loop of the interpreter of its own
  * With OWNER it includes itself once more, with NATIVE_FRAMES: the same walk for native stacks (docs/native.md), where frames say whether they run
  * in their caller's loop. The quick hooks are not in that one.
@@ -112,13 +113,19 @@ static inline uint32_t FN(_offset)(const char *code, uint64_t instr) {
 #endif
 }
 
-/* The code object's id: our entry of co_extra ({ssize_t size; void *extras[]}, CPython Objects/codeobject.c); 0: it has none. */
+/* The code object's id: our entry of co_extra ({ssize_t size; void *extras[]}, CPython Objects/codeobject.c), or of our own table; 0: it has none. */
 static __attribute__((noinline)) uint32_t FN(_id_read)(const struct mlz_thread *th, const char *code) {
+  uint64_t id;
+#ifdef CODE_WATCHED
+  if (MLZ_LIKELY(mlz_python.watched)) {
+    id = mlz_code_ids_get(code, th->interp_number);
+    return th->interp_known && (uint32_t)(id >> 32) == mlz_python.id_session ? (uint32_t)id : 0;
+  }
+#endif
   const char *e = FN(_ptr)(code, EXTRA);
   long index = mlz_python.extra_index, size;
   if (MLZ_UNLIKELY(e == NULL || !th->interp_known)) return 0;
   memcpy(&size, e, sizeof(size));
-  uint64_t id;
   if (MLZ_UNLIKELY(size <= index)) return 0;
   memcpy(&id, e + 8 + 8 * index, sizeof(id));
   return (uint32_t)(id >> 32) == mlz_python.id_session ? (uint32_t)id : 0; /* else of a session that was stopped */
@@ -415,5 +422,6 @@ static bool FN(_bare)(const char *tstate) {
 #undef EXTRA
 #undef ENTRY
 #undef CODE_MASK
+#undef CODE_WATCHED
 
 #endif
