@@ -1,10 +1,11 @@
-/* The trace event format of Chrome's about:tracing, which Perfetto opens too: the heap of each process as counters, collections as slices of their threads,
- * marks and snapshots as instants. Written as it is read; memory: a few words for each process and thread.
+/* The trace event format of Chrome's about:tracing, which Perfetto opens too: the heap of each process and its resident memory as counters, collections as
+ * slices of their threads, marks and snapshots as instants. Written as it is read; memory: a few words for each process and thread.
  *
  * A counter is written at most twice in each of INTERVALS parts of the trace, at the highest and at the last value in it, so that no peak is left out. */
 #include "analyzer/begin.h"
 #include "analyzer/export.h"
 
+#include "analyzer/resident.h"
 #include "analyzer/text.h"
 #include "analyzer/totals.h"
 
@@ -169,6 +170,19 @@ static void write_ends(struct events *v) {
     if (v->counters[i].ended_ns < v->end_ns) write_level(v, v->e->in->processes[i], &(struct level){0, 0, v->counters[i].ended_ns}, true);
 }
 
+/* Beside the heap: what the system counts. */
+static void write_resident(struct events *v) {
+  struct mlz_input *in = v->e->in;
+  size_t n;
+  const struct mlz_rss *seen = mlz_trace_rss(in->trace, &n);
+  for (size_t i = 0; i < n; i++) {
+    const struct mlz_process *p = mlz_resident_process(in, &seen[i]);
+    if (!p || !p->chosen) continue;
+    begin(v, "resident", 'C', p, 0, seen[i].ns);
+    fprintf(v->out, ",\"args\":{\"bytes\":%" PRIu64 "}}", seen[i].bytes);
+  }
+}
+
 static void write_name(struct events *v, const char *what, const struct mlz_process *p, uint64_t tid, const char *name) {
   begin(v, what, 'M', p, tid, 0);
   fputs(",\"args\":{\"name\":", v->out);
@@ -198,6 +212,7 @@ void mlz_export_perfetto(struct mlz_export *e) {
   v.out = mlz_export_open(e, false);
   fputs("{\"displayTimeUnit\":\"ms\",\"traceEvents\":[", v.out);
   write_names(&v);
+  write_resident(&v);
   if (e->in->totals_only) mlz_totals_until(e->in, e->window.to, read_point, &v);
   if (!e->window.from) mlz_begin_first(e->in, false, begin_counter, &v);
   mlz_scan_run(e->in, &(struct mlz_scan){.want = mlz_export_want(e) | MLZ_WANT_THREAD,

@@ -1,5 +1,6 @@
 /* memlyze-stats: what is in this trace. */
 #include "analyzer/report.h"
+#include "analyzer/resident.h"
 #include "analyzer/stats.h"
 #include "analyzer/table.h"
 #include "analyzer/text.h"
@@ -201,6 +202,11 @@ static void print_json(struct mlz_input *in, const struct mlz_stats *s, FILE *ou
                                 mlz_json_number(s->total.alloc_bytes - s->total.free_bytes), "peak",
                                 s->peak.unknown ? json_null() : mlz_json_number(mlz_peak_bytes(&s->peak)), "peak_time_ns",
                                 (json_int_t)mlz_peak_ns(&s->peak)));
+  uint64_t resident, resident_ns;
+  json_object_set_new(document, "resident",
+                      mlz_resident_peak(in, &resident, &resident_ns)
+                          ? json_pack("{s:I, s:I}", "peak", (json_int_t)resident, "peak_time_ns", (json_int_t)resident_ns)
+                          : json_null());
   json_object_set_new(document, "blocks",
                       json_pack("{s:o, s:o, s:o, s:o, s:o}", "allocated", mlz_json_number(s->total.alloc_count), "freed",
                                 mlz_json_number(s->total.free_count), "live_at_end",
@@ -390,6 +396,10 @@ static void print_head(struct mlz_input *in, const struct mlz_stats *s, bool at,
     line(out, "peak", "%s%s at %s%s", mlz_units_size(a, mlz_peak_bytes(&s->peak)),
          error_text(c, guess, true, mlz_spread_live_bytes_error(&s->peak_spread)), mlz_units_time(b, (double)mlz_peak_ns(&s->peak)),
          summed ? ": all processes together" : "");
+  uint64_t resident, resident_ns;
+  if (!at && mlz_resident_peak(in, &resident, &resident_ns))
+    line(out, "resident", "up to %s at %s: what the system counts, looked at some ten times a second", mlz_units_size(a, (double)resident),
+         mlz_units_time(b, (double)resident_ns));
   line(out, "temporary", "%s%s blocks, freed before their thread's next allocation", mlz_units_count(a, s->total.temp_count),
        error_text(c, guess, false, mlz_spread_temp_count_error(&s->spread)));
   if (s->foreign > 0) line(out, "inherited", "%s frees of blocks from before a fork", mlz_units_count(a, s->foreign));

@@ -91,6 +91,20 @@ int mlz_trace_object(json_t **slot, const uint8_t *p, size_t n) {
   return 0;
 }
 
+/* Rows of [ns, process, bytes]; what is no such row tells nothing. */
+static int add_rss(struct mlz_trace *t) {
+  size_t i;
+  json_t *row;
+  json_array_foreach(json_object_get(t->group_state, "rss"), i, row) {
+    json_int_t ns = json_integer_value(json_array_get(row, 0)), process = json_integer_value(json_array_get(row, 1)),
+               bytes = json_integer_value(json_array_get(row, 2));
+    if (ns < 0 || process < 1 || process >= UINT32_MAX || bytes < 1) continue;
+    if (!mlz_grow(&t->rss, &t->rss_room, t->rss_n + 1, sizeof t->rss[0])) return -ENOMEM;
+    t->rss[t->rss_n++] = (struct mlz_rss){.ns = (uint64_t)ns, .bytes = (uint64_t)bytes, .process = (uint32_t)process};
+  }
+  return 0;
+}
+
 /* A chunk other than EVENTS, whose checksum holds. 0, -EBADMSG, -ENOMEM. */
 static int load_chunk(struct mlz_trace *t, const struct mlz_chunk_header *h, const uint8_t *payload) {
   int rc = 0;
@@ -108,7 +122,8 @@ static int load_chunk(struct mlz_trace *t, const struct mlz_chunk_header *h, con
   case MLZ_C_GROUP:
     t->groups++;
     t->group_ns = h->count;
-    return mlz_trace_object(&t->group_state, payload, h->raw);
+    rc = mlz_trace_object(&t->group_state, payload, h->raw);
+    return rc != 0 ? rc : add_rss(t);
   default:
     return mlz_tables_load(t, h->kind, h->count, payload, h->raw);
   }
@@ -456,6 +471,7 @@ struct mlz_trace *mlz_trace_close(struct mlz_trace *t) {
   json_decref(t->group_state);
   ZSTD_freeDCtx(t->zstd);
   free(t->payload);
+  free(t->rss);
   free(t->entries);
   free(t->points);
   free(t->by_alloc);
@@ -468,6 +484,11 @@ struct mlz_trace *mlz_trace_close(struct mlz_trace *t) {
 const json_t *mlz_trace_meta(const struct mlz_trace *t) { return t->meta; }
 const json_t *mlz_trace_summary(const struct mlz_trace *t) { return t->summary; }
 const struct mlz_damage *mlz_trace_damage(const struct mlz_trace *t) { return &t->damage; }
+
+const struct mlz_rss *mlz_trace_rss(const struct mlz_trace *t, size_t *n) {
+  *n = t->rss_n;
+  return t->rss;
+}
 
 bool mlz_trace_complete(const struct mlz_trace *t) {
   return !t->damage.cut && t->damage.chunks_bad == 0 && t->damage.bytes_bad == 0 && json_is_true(json_object_get(t->summary, "complete"));

@@ -174,6 +174,12 @@ struct mlz_totals_mark {
   uint64_t at;                    /* offset behind the last of them */
 };
 int mlz_trace_totals_marks(struct mlz_trace *t, const struct mlz_totals_mark **marks, size_t *n);
+/* What the recorder saw of the processes' resident memory, in the order of time; owned by the trace. n 0: nothing. */
+struct mlz_rss {
+  uint64_t ns, bytes;
+  uint32_t process;
+};
+const struct mlz_rss *mlz_trace_rss(const struct mlz_trace *t, size_t *n);
 /* Was the beginning left out (record --max-size)? Then the points that lie before the first EVENTS chunk, whose offset is the other's answer, stand for it. */
 bool mlz_trace_left_out(const struct mlz_trace *t);
 uint64_t mlz_trace_first_at(const struct mlz_trace *t); /* UINT64_MAX: there is none */

@@ -85,6 +85,8 @@ struct mlz_trace {
   uint64_t groups;
   json_t *meta, *summary, *group_state;
   uint64_t group_ns;
+  struct mlz_rss *rss;
+  size_t rss_n, rss_room;
 
   struct mlz_entry *entries;
   size_t entries_n, entries_room, next;

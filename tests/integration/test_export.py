@@ -514,6 +514,22 @@ def memory_does_not_grow_with_events():
         assert large - small < 6000, '%s: %d KB for 100,000 events, %d for 1,500,000' % (to, small, large)
 
 
+@case
+def resident_memory_beside_the_heap():
+    with open('app.py', 'w') as file:
+        file.write('import time\nkept = []\nfor n in range(8):\n    kept.append(bytearray(b"x" * 4000000))\n    time.sleep(0.15)\n')
+    record([PYTHON, 'app.py'])
+    events = json.loads(text_of('perfetto'))['traceEvents']
+    seen = [(e['ts'], e['args']['bytes']) for e in events if e['ph'] == 'C' and e['name'] == 'resident']
+    stats = tool('stats')
+    assert len(seen) >= 3 and seen == sorted(seen, key=lambda s: s[0]), seen
+    assert seen[-1][1] - seen[0][1] >= 8000000 and max(b for _, b in seen) >= 20000000, seen
+    same('peak', stats['resident']['peak'], max(b for _, b in seen))
+    assert re.search(r'^  resident +up to [\d.]+ MiB at ', execute([MEMLYZE, 'stats', 'trace.mlyze']).stdout, re.M)
+    make('service')
+    same('not known', tool('stats')['resident'], None)
+
+
 # ---- the viewers themselves ----
 
 @case

@@ -2,6 +2,7 @@
 #include "tracer/recorder/arena.h"
 #include "tracer/recorder/marking.h"
 #include "tracer/recorder/native.h"
+#include "tracer/recorder/rss.h"
 
 #include <errno.h>
 #include <linux/futex.h>
@@ -128,6 +129,7 @@ uint64_t mlz_drain_round(struct mlz_drain *d) {
     d->polled_ns = d->now_ns;
     mlz_image_poll(d);
   }
+  mlz_rss_look(d);
   mlz_changes_look(&d->changes, atomic_load_explicit(&d->control->settings, memory_order_relaxed), d->now_ns);
   mlz_feed_look(d);
   read_heads(d);

@@ -167,14 +167,16 @@ struct mlz_drain {
   uint64_t round, now_ns, clock_ns; /* published time; the clock after h2: no event of the round is later */
   uint64_t gap_ns;                  /* largest gap between two published times while events flowed */
   uint64_t live_bytes, peak_bytes, peak_ns;
-  uint64_t first_ring;      /* rings ever seen */
-  uint64_t slots_total;     /* ever taken */
-  uint64_t slots_taken;     /* in this round */
-  uint32_t fill;            /* highest fill of a ring or its side buffer seen in this round, in 1/256 */
-  uint64_t polled_ns;       /* when processes were last looked at */
-  uint32_t watched;         /* pid of a process whose recording may end while it lives; 0: none */
-  bool watched_left;        /* and so it did: all of its events were taken */
-  const uint32_t *left_out; /* threads of the watched process whose allocations are not wanted; borrowed, `left_out_n` of them */
+  uint64_t first_ring;        /* rings ever seen */
+  uint64_t slots_total;       /* ever taken */
+  uint64_t slots_taken;       /* in this round */
+  uint32_t fill;              /* highest fill of a ring or its side buffer seen in this round, in 1/256 */
+  uint64_t polled_ns;         /* when processes were last looked at */
+  uint64_t rss_ns, rss_slots; /* when their memory was, and after how many slots */
+  json_t *rss;                /* what was seen since the last group; NULL: nothing */
+  uint32_t watched;           /* pid of a process whose recording may end while it lives; 0: none */
+  bool watched_left;          /* and so it did: all of its events were taken */
+  const uint32_t *left_out;   /* threads of the watched process whose allocations are not wanted; borrowed, `left_out_n` of them */
   unsigned left_out_n;
   long nap_ns;
   bool totals_only;    /* --snapshots-only */

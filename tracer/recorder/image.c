@@ -1,5 +1,6 @@
 #include "tracer/recorder/account.h"
 #include "tracer/recorder/report.h"
+#include "tracer/recorder/rss.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -265,7 +266,9 @@ void mlz_image_seal(struct mlz_drain *d) {
     m->builder = NULL;
     m->room = 0;
   }
-  mlz_emit_group(d->emit, builders, n, d->now_ns, mlz_report_state(d));
+  json_t *state = mlz_report_state(d);
+  mlz_rss_tell(d, state);
+  mlz_emit_group(d->emit, builders, n, d->now_ns, state);
   free(builders);
   forget_closed(d);
 }
