@@ -14,9 +14,9 @@
 #define NODES_MAX (1u << 20)
 #define NODES_MAX_SMALL (1u << 16) /* where address space is scarce */
 #define NODE_HASH_FIRST 10u        /* bits */
-#define MEMO_SLOTS 48u
+#define MEMO_SLOTS 83u             /* code with frame pointers has two words a frame */
 #define MEMO_WAYS 4u
-#define MEMO_FIRST 7u /* bits of the sets: 64 KB of entries, then 256 KB, 1 MB */
+#define MEMO_FIRST 7u /* bits of the sets: 102 KB of entries, then 410 KB, 1.6 MB */
 #define MEMO_LAST 11u
 #define MEMO_WINDOW 4096u /* lookups after which its size is thought over */
 #define SCRATCH 8192u
@@ -71,7 +71,6 @@ struct memo {
   uint16_t needs_rbp;
   uint16_t at[MEMO_SLOTS]; /* words above sp */
 };
-_Static_assert(sizeof(struct memo) == 128, "two cache lines");
 
 struct mlz_native {
   uint32_t epoch; /* of modules: what is remembered is true in it */
@@ -102,8 +101,9 @@ struct mlz_native {
 #define FACTOR_2(x) (((x) ^ (x) >> 27) * UINT64_C(0x94d049bb133111eb))
 #define FACTOR(i) (FACTOR_2(FACTOR_1((i)*UINT64_C(0x9e3779b97f4a7c15))) | 1)
 #define FACTORS(i) FACTOR(i), FACTOR((i) + 1), FACTOR((i) + 2), FACTOR((i) + 3), FACTOR((i) + 4), FACTOR((i) + 5), FACTOR((i) + 6)
-static const uint64_t factors[MEMO_SLOTS + 1] = {FACTORS(1), FACTORS(8), FACTORS(15), FACTORS(22), FACTORS(29), FACTORS(36), FACTORS(43)};
-_Static_assert(MEMO_SLOTS + 1 == 7 * 7, "all of them are given");
+static const uint64_t factors[MEMO_SLOTS + 1] = {FACTORS(1),  FACTORS(8),  FACTORS(15), FACTORS(22), FACTORS(29), FACTORS(36),
+                                                 FACTORS(43), FACTORS(50), FACTORS(57), FACTORS(64), FACTORS(71), FACTORS(78)};
+_Static_assert(MEMO_SLOTS + 1 == 12 * 7, "all of them are given");
 
 /* ---- a thread's memory ---- */
 
@@ -166,11 +166,18 @@ struct walk {
   bool away; /* left the thread's own stack: what was found must not be remembered */
 };
 
-static void rule_of(const struct mlz_native *n, uintptr_t pc, struct mlz_rule *r) {
-  bool kept = MLZ_LIKELY(n->epoch < MLZ_RULES_EPOCHS);
-  if (kept && MLZ_LIKELY(mlz_rules_get(pc, n->epoch, r))) return;
-  mlz_native_rule(pc, r);
-  if (kept && !(r->flags & MLZ_RULE_FREE)) mlz_rules_put(pc, n->epoch, r);
+static MLZ_COLD struct mlz_rule_words read_rule(const struct mlz_native *n, uintptr_t pc) {
+  struct mlz_rule r;
+  struct mlz_rule_words w;
+  mlz_native_rule(pc, &r);
+  if (n->epoch < MLZ_RULES_EPOCHS && !(r.flags & MLZ_RULE_FREE)) mlz_rules_put(pc, n->epoch, &r);
+  memcpy(&w, &r, sizeof(w));
+  return w;
+}
+static inline __attribute__((always_inline)) struct mlz_rule_words rule_of(const struct mlz_native *n, uintptr_t pc) {
+  struct mlz_rule_words w;
+  if (MLZ_LIKELY(n->epoch < MLZ_RULES_EPOCHS) && MLZ_LIKELY(mlz_rules_get(pc, n->epoch, &w))) return w;
+  return read_rule(n, pc);
 }
 
 static MLZ_COLD bool change_view(struct mlz_native *n, struct walk *w, uintptr_t at) {
@@ -191,47 +198,52 @@ static inline bool offset_of(const struct frame *f, uintptr_t at, int32_t *out) 
 }
 
 /* Fills `f` and takes `w` to the caller. False: it was the last frame. */
-static inline __attribute__((always_inline)) bool step(struct mlz_native *n, struct walk *w, struct frame *f, const struct mlz_rule *r) {
+static inline __attribute__((always_inline)) bool step(struct mlz_native *n, struct walk *w, struct frame *f, struct mlz_rule_words r) {
+  unsigned flags = mlz_rule_flags(r);
   f->sp = w->sp;
   f->pc = w->pc;
   f->rbp = w->rbp;
   f->ra_at = 0;
   f->rbp_off = f->cfa_off = NOWHERE;
-  f->word = r->word - w->exact;
-  f->flags = (w->exact ? FRAME_EXACT : 0) | (r->flags & MLZ_RULE_RBP ? FRAME_NEEDS : 0) | (r->flags & MLZ_RULE_EVAL ? FRAME_EVAL : 0) |
-             (r->flags & MLZ_RULE_OURS ? FRAME_HIDDEN : 0) | (r->flags & MLZ_RULE_START ? FRAME_START : 0);
-  uintptr_t cfa = (r->flags & MLZ_RULE_RBP ? w->rbp : w->sp) + (uintptr_t)(intptr_t)r->cfa, ra, rbp = w->rbp;
+  f->word = r.word - w->exact;
+  uint32_t marks = w->exact ? FRAME_EXACT : 0;
+  if (flags & MLZ_RULE_RBP) marks |= FRAME_NEEDS;
+  if (MLZ_UNLIKELY(flags & (MLZ_RULE_EVAL | MLZ_RULE_OURS | MLZ_RULE_START)))
+    marks |=
+        (flags & MLZ_RULE_EVAL ? FRAME_EVAL : 0) | (flags & MLZ_RULE_OURS ? FRAME_HIDDEN : 0) | (flags & MLZ_RULE_START ? FRAME_START : 0);
+  f->flags = marks;
+  uintptr_t cfa = (flags & MLZ_RULE_RBP ? w->rbp : w->sp) + (uintptr_t)mlz_rule_cfa(r), ra, rbp = w->rbp;
   uintptr_t ra_at = cfa - 8, rbp_at = 0;
   bool rises = cfa > w->sp;
-  if (MLZ_UNLIKELY(r->flags & MLZ_RULE_ODD)) {
-    if (r->flags & MLZ_RULE_END) {
+  if (MLZ_UNLIKELY(flags & MLZ_RULE_ODD)) {
+    if (flags & MLZ_RULE_END) {
       f->flags |= FRAME_LAST;
       return false;
     }
-    if (r->flags & MLZ_RULE_NONE) goto cut;
-    if (r->flags & MLZ_RULE_LOAD) {
+    if (flags & MLZ_RULE_NONE) goto cut;
+    if (flags & MLZ_RULE_LOAD) {
       if (!offset_of(f, cfa, &f->cfa_off) || !load(n, w, cfa, &cfa)) goto cut;
-      if (!(r->flags & MLZ_RULE_RA_RSP) && r->add) {
-        cfa += (uintptr_t)(intptr_t)r->add;
+      if (!(flags & MLZ_RULE_RA_RSP) && mlz_rule_add(r)) {
+        cfa += (uintptr_t)mlz_rule_add(r);
         f->flags |= FRAME_SUM;
       }
     }
-    ra_at = r->flags & MLZ_RULE_RA_RSP ? w->sp + (uintptr_t)(intptr_t)r->add : cfa - 8;
-    rises = cfa > w->sp || r->flags & MLZ_RULE_SIGNAL; /* a signal's handler may have a stack of its own */
+    ra_at = flags & MLZ_RULE_RA_RSP ? w->sp + (uintptr_t)mlz_rule_add(r) : cfa - 8;
+    rises = cfa > w->sp || flags & MLZ_RULE_SIGNAL; /* a signal's handler may have a stack of its own */
   }
   if (MLZ_UNLIKELY(!rises || (cfa & 7)) || MLZ_UNLIKELY(!load(n, w, ra_at, &ra))) goto cut;
-  switch (r->rbp_kind) {
+  switch (mlz_rule_rbp_kind(r)) {
   case MLZ_RBP_SAME:
     break;
   case MLZ_RBP_CFA:
-    rbp_at = cfa + (uintptr_t)(intptr_t)r->rbp;
+    rbp_at = cfa + (uintptr_t)mlz_rule_rbp(r);
     break;
   case MLZ_RBP_RBP:
-    rbp_at = w->rbp + (uintptr_t)(intptr_t)r->rbp;
+    rbp_at = w->rbp + (uintptr_t)mlz_rule_rbp(r);
     f->flags |= FRAME_NEEDS;
     break;
   case MLZ_RBP_RSP:
-    rbp_at = w->sp + (uintptr_t)(intptr_t)r->rbp;
+    rbp_at = w->sp + (uintptr_t)mlz_rule_rbp(r);
     break;
   default:
     rbp = 0;
@@ -239,15 +251,18 @@ static inline __attribute__((always_inline)) bool step(struct mlz_native *n, str
   }
   if (rbp_at && MLZ_UNLIKELY(!offset_of(f, rbp_at, &f->rbp_off) || !load(n, w, rbp_at, &rbp))) goto cut;
   f->ra_at = ra_at;
-  bool exact = r->flags & MLZ_RULE_SIGNAL;
   if (MLZ_UNLIKELY(ra == 0)) { /* where a thread or a coroutine begins */
     f->flags |= FRAME_LAST;
     return false;
   }
-  *w = (struct walk){cfa, ra + exact, rbp, exact, w->away};
+  bool exact = flags & MLZ_RULE_SIGNAL;
+  w->sp = cfa;
+  w->pc = ra + exact;
+  w->rbp = rbp;
+  w->exact = exact;
   return true;
 cut:
-  f->flags |= FRAME_LAST | FRAME_CUT | (r->flags & MLZ_RULE_FREE ? FRAME_FREE : 0);
+  f->flags |= FRAME_LAST | FRAME_CUT | (flags & MLZ_RULE_FREE ? FRAME_FREE : 0);
   f->rbp_off = f->cfa_off = NOWHERE;
   return false;
 }
@@ -275,7 +290,6 @@ static inline uint32_t verify(const struct mlz_native *n, uint32_t at, uint32_t 
 /* Walks from `w` until a remembered frame is met that still leads to enough others. Returns the new frames; *met: the remembered one, or CHAIN. */
 static uint32_t walk_out(struct mlz_native *n, struct walk *w, uint32_t *met) {
   uint32_t count = 0, at = n->top;
-  struct mlz_rule r;
   for (;;) {
     while (at < CHAIN && n->chain[at].sp < w->sp) at++;
     const struct frame *known = &n->chain[at];
@@ -291,8 +305,7 @@ static uint32_t walk_out(struct mlz_native *n, struct walk *w, uint32_t *met) {
     }
     *met = CHAIN;
     struct frame *f = &n->fresh[count++];
-    rule_of(n, w->pc, &r);
-    if (!step(n, w, f, &r)) return count;
+    if (!step(n, w, f, rule_of(n, w->pc))) return count;
     if (count == n->limit) {
       f->flags |= FRAME_LAST | FRAME_CUT | FRAME_LIMIT;
       return count;
@@ -483,14 +496,16 @@ static void memo_keep(struct mlz_native *n) {
 /* ---- debug mode: once more, with nothing remembered ---- */
 
 static MLZ_COLD void check(struct mlz_native *n, struct walk w, uint32_t node) {
-  struct mlz_rule r;
+  struct mlz_rule rule;
+  struct mlz_rule_words words;
   struct frame f;
   bool same = true;
   uint32_t count = 0;
   n->view = (struct mlz_native_view){0};
   for (bool goes_on = true; goes_on && same && count < n->reach; count++) {
-    mlz_native_rule(w.pc, &r);
-    goes_on = step(n, &w, &f, &r);
+    mlz_native_rule(w.pc, &rule);
+    memcpy(&words, &rule, sizeof(words));
+    goes_on = step(n, &w, &f, words);
     if (f.flags & FRAME_HIDDEN) continue;
     const struct node *x = &n->node[node];
     uint32_t flags = node_flags(&f) & ~(uint32_t)MLZ_N_CUT;

@@ -59,8 +59,43 @@ extern struct mlz_native_epoch mlz_native_epoch;
 /* ---- native_rules.c: insert-only, any thread ---- */
 
 #define MLZ_RULES_EPOCHS 0x7fffu /* later epochs are not remembered */
-/* False: not there. */
-bool mlz_rules_get(uintptr_t ra, uint32_t epoch, struct mlz_rule *out);
+#define MLZ_RULES_PROBES 8u
+/* key: | 63 being filled | 62..48 epoch | 47..0 address |, 0: free. A slot whose epoch has passed may be filled anew. */
+struct mlz_rules_slot {
+  _Atomic uint64_t key;
+  _Atomic uint64_t words[3];
+};
+struct mlz_rules_table {
+  uint32_t bits;
+  _Atomic uint32_t used;
+  uint64_t unused[3];
+  struct mlz_rules_slot slots[];
+};
+extern struct mlz_rules_table *_Atomic mlz_rules; /* NULL: nothing yet */
+
+static inline uint64_t mlz_rules_key(uintptr_t ra, uint32_t epoch) { return (ra & ((UINT64_C(1) << 48) - 1)) | (uint64_t)epoch << 48; }
+static inline struct mlz_rules_slot *mlz_rules_slot(struct mlz_rules_table *t, uintptr_t ra, unsigned probe) {
+  uint64_t place = ((ra * UINT64_C(0x9e3779b97f4a7c15)) >> (64 - t->bits)) + probe;
+  return &t->slots[place & ((UINT64_C(1) << t->bits) - 1)];
+}
+/* False: not there. `epoch` below MLZ_RULES_EPOCHS. */
+static inline __attribute__((always_inline)) bool mlz_rules_get(uintptr_t ra, uint32_t epoch, struct mlz_rule_words *out) {
+  struct mlz_rules_table *t = atomic_load_explicit(&mlz_rules, memory_order_acquire);
+  if (MLZ_UNLIKELY(!t)) return false;
+  uint64_t key = mlz_rules_key(ra, epoch);
+  for (unsigned i = 0; i < MLZ_RULES_PROBES; i++) {
+    struct mlz_rules_slot *s = mlz_rules_slot(t, ra, i);
+    uint64_t k = atomic_load_explicit(&s->key, memory_order_acquire);
+    if (MLZ_UNLIKELY(k == 0)) return false;
+    if (MLZ_UNLIKELY(k != key)) continue;
+    out->word = atomic_load_explicit(&s->words[0], memory_order_relaxed);
+    out->cfa_rbp = atomic_load_explicit(&s->words[1], memory_order_relaxed);
+    out->rest = atomic_load_explicit(&s->words[2], memory_order_relaxed);
+    atomic_thread_fence(memory_order_acquire);
+    return MLZ_LIKELY(atomic_load_explicit(&s->key, memory_order_relaxed) == key); /* else it is being filled anew */
+  }
+  return false;
+}
 void mlz_rules_put(uintptr_t ra, uint32_t epoch, const struct mlz_rule *rule);
 
 /* ---- native_stack.c ---- */

@@ -44,7 +44,19 @@ struct mlz_rule {
   uint8_t spare;
   uint16_t flags; /* enum mlz_rule_flag */
 };
-_Static_assert(sizeof(struct mlz_rule) == 24, "three words of the table (native_rules.c)");
+/* The same as three words, so that who looks a rule up has it in registers. */
+struct mlz_rule_words {
+  uint64_t word, cfa_rbp, rest;
+};
+_Static_assert(sizeof(struct mlz_rule) == 24 && offsetof(struct mlz_rule, cfa) == 8 && offsetof(struct mlz_rule, rbp) == 12 &&
+                   offsetof(struct mlz_rule, add) == 16 && offsetof(struct mlz_rule, rbp_kind) == 20 &&
+                   offsetof(struct mlz_rule, flags) == 22,
+               "as the functions below take it apart");
+static inline intptr_t mlz_rule_cfa(struct mlz_rule_words w) { return (int32_t)w.cfa_rbp; }
+static inline intptr_t mlz_rule_rbp(struct mlz_rule_words w) { return (int32_t)(w.cfa_rbp >> 32); }
+static inline intptr_t mlz_rule_add(struct mlz_rule_words w) { return (int32_t)w.rest; }
+static inline unsigned mlz_rule_rbp_kind(struct mlz_rule_words w) { return (uint8_t)(w.rest >> 32); }
+static inline unsigned mlz_rule_flags(struct mlz_rule_words w) { return (unsigned)(w.rest >> 48); }
 
 /* The rule of the instruction at `pc`, from the table `hdr` (PT_GNU_EH_FRAME, mapped). Sets all but `word`; flags NONE where there is none. */
 void mlz_cfi_rule(const uint8_t *hdr, uintptr_t pc, struct mlz_rule *out);
