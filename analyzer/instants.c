@@ -47,7 +47,7 @@ static int compare_marks(const void *a, const void *b) {
 void mlz_marks_read(struct mlz_input *in, struct mlz_marks *marks) {
   *marks = (struct mlz_marks){0};
   struct reading r = {in, marks};
-  mlz_scan_run(in, &(struct mlz_scan){.want = MLZ_WANT_RARES_ONLY, .on_block = read_block, .context = &r});
+  mlz_scan_run(in, &(struct mlz_scan){.want = MLZ_WANT_MARKS_ONLY, .on_block = read_block, .context = &r});
   if (marks->n) qsort(marks->marks, marks->n, sizeof *marks->marks, compare_marks);
 }
 

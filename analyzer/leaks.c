@@ -37,6 +37,11 @@ struct leak_part {
   uint32_t n_survivors, n_olds, room;
 };
 
+struct class_change {
+  int32_t by;
+  bool listed;
+};
+
 struct leak_pass {
   struct mlz_input *in;
   bool include_mmap;
@@ -46,10 +51,11 @@ struct leak_pass {
   uint8_t *in_main;   /* by stack: has a frame of __main__ */
   uint32_t *entry_of; /* by stack: entry + 1 */
   uint32_t n_stacks;
-  struct mlz_counter counter; /* of parts of the chunk */
-  struct leak_part part;      /* of slices that have none */
+  struct leak_part part; /* of slices that have none */
   /* of the current chunk */
-  uint32_t *record_of; /* by class: record + 1; 0: not looked up, or not counted */
+  uint32_t *record_of;            /* by class: record + 1; 0: not looked up, or not counted */
+  struct class_change *change_of; /* by class, in a part of the chunk: zero but for those in `changed` */
+  uint32_t *changed, n_changed;
   uint32_t record_room;
   struct mlz_leaks *out;
   uint32_t room_entries;
@@ -151,6 +157,9 @@ static unsigned add_classes(struct leak_pass *pass, struct ledger *l, const stru
   if (b->n_classes > pass->record_room) {
     pass->record_room = b->n_classes * 2;
     pass->record_of = mlz_text_realloc(pass->record_of, pass->record_room, sizeof *pass->record_of);
+    pass->changed = mlz_text_realloc(pass->changed, pass->record_room, sizeof *pass->changed);
+    free(pass->change_of);
+    pass->change_of = mlz_text_calloc(pass->record_room, sizeof *pass->change_of);
   }
   unsigned fresh = 0;
   for (uint32_t c = 0; c < b->n_classes; c++) {
@@ -360,6 +369,21 @@ static uint32_t event_of(const struct mlz_slice *slice, uint64_t first, uint64_t
   return i;
 }
 
+/* What the events of the part do to the number of live blocks, by class: only those that have any are looked at. */
+static void count_part(struct leak_pass *pass, const struct mlz_slice *part) {
+  const struct mlz_block *b = part->block;
+  pass->n_changed = 0;
+  for (uint32_t i = part->from; i < part->to; i++) {
+    if (b->ops[i] >= MLZ_OP_FREE_FOREIGN) continue;
+    uint32_t class = b->classes_of[i];
+    if (!pass->record_of[class] || (part->from_alloc && b->alloc_no[i] < part->from_alloc)) continue;
+    struct class_change *change = &pass->change_of[class];
+    if (!change->listed) pass->changed[pass->n_changed++] = class;
+    change->listed = true;
+    change->by += b->ops[i] == MLZ_OP_ALLOC ? 1 : -1;
+  }
+}
+
 /* Counts what is live `parts` times until event `to`. */
 static void sample_stretch(struct leak_pass *pass, struct ledger *l, struct mlz_slice *part, uint64_t *number, uint32_t to,
                            uint64_t parts) {
@@ -368,18 +392,15 @@ static void sample_stretch(struct leak_pass *pass, struct ledger *l, struct mlz_
   for (uint64_t i = 1; i <= parts; i++) {
     part->to = from + (uint32_t)((to - from) * i / parts);
     if (part->to == part->from) continue;
-    mlz_counter_run(&pass->counter, part);
+    count_part(pass, part);
     *number += mlz_scan_count(b->ops + part->from, part->to - part->from, MLZ_OP_ALLOC);
-    for (uint32_t c = 0; c < b->n_classes; c++) {
-      const uint32_t *counts = mlz_counter_of(&pass->counter, c);
-      if (pass->record_of[c])
-        l->leaks[pass->record_of[c] - 1].running += (int32_t)(counts[MLZ_COUNT_ALLOC] - counts[MLZ_COUNT_FREE] - counts[MLZ_COUNT_TEMP]);
+    for (uint32_t k = 0; k < pass->n_changed; k++)
+      l->leaks[pass->record_of[pass->changed[k]] - 1].running += pass->change_of[pass->changed[k]].by;
+    for (uint32_t k = 0; k < pass->n_changed; k++) {
+      struct mlz_leak *leak = &l->leaks[pass->record_of[pass->changed[k]] - 1];
+      if (leak->running != leak->live) mlz_leak_sample(leak, *number, leak->running); /* else the next sample says the same of now */
+      pass->change_of[pass->changed[k]] = (struct class_change){0};
     }
-    for (uint32_t c = 0; c < b->n_classes; c++)
-      if (pass->record_of[c]) {
-        struct mlz_leak *leak = &l->leaks[pass->record_of[c] - 1];
-        if (leak->running != leak->live) mlz_leak_sample(leak, *number, leak->running); /* else the next sample says the same of now */
-      }
     part->from = part->to;
   }
 }
@@ -415,7 +436,7 @@ static void leaks_slice(void *context, const struct mlz_slice *slice) {
     if (pass->record_of[c]) {
       struct mlz_leak *leak = &l->leaks[pass->record_of[c] - 1];
       leak->running = (int32_t)leak->seen;
-      mlz_leak_sample(leak, end, leak->running);
+      if (leak->running != leak->live) mlz_leak_sample(leak, end, leak->running);
     }
   note_losses(l, slice);
 }
@@ -682,7 +703,8 @@ void mlz_leaks_find(struct mlz_input *in, const struct mlz_leak_options *options
   free(pass.entry_of);
   clear_part(&pass.part);
   free(pass.record_of);
-  mlz_counter_clear(&pass.counter);
+  free(pass.change_of);
+  free(pass.changed);
 }
 
 /* The entries are in order, so the first of a line and grade is its largest stack. */

@@ -210,7 +210,7 @@ static void take_block(void *context, const struct mlz_block *b, void *part) {
   in->events_read += b->n;
   if (!in->estimated) in->estimated = has_weights(b);
   if (scan->on_block) scan->on_block(scan->context, b, p);
-  if (p->chosen) count_losses(in, b);
+  if (p->chosen && !(scan->want & MLZ_WANT_MARKS_ONLY)) count_losses(in, b);
   bool gone = p->ended_before && upper(run, p).mode != MLZ_CUT_EXIT;
   if (p->chosen && !w->ended && !gone) walk_block(scan, b, part, p, w, lower(run, p), upper(run, p));
 }
@@ -218,7 +218,8 @@ static void take_block(void *context, const struct mlz_block *b, void *part) {
 void mlz_scan_run(struct mlz_input *in, const struct mlz_scan *scan) {
   static const struct mlz_cut whole = {{MLZ_CUT_END, 0}, NULL, 0};
   struct run run = {.in = in, .scan = scan, .to = scan->to ? scan->to : &whole};
-  in->events_read = in->lost_allocs = in->lost_frees = 0;
+  in->events_read = 0;
+  if (!(scan->want & MLZ_WANT_MARKS_ONLY)) in->lost_allocs = in->lost_frees = 0; /* else what another scan found holds */
   int rc = mlz_trace_read_all(in->trace, &(struct mlz_reading){.want = scan->want,
                                                                .jobs = in->jobs,
                                                                .skip = skip_chunk,

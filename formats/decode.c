@@ -434,22 +434,36 @@ static int decode_events(const struct mlz_trace *t, struct mlz_decode_work *w, s
   return 0;
 }
 
+/* May there be a MARK or a SNAPSHOT? They have a name, if not the empty one, and nothing else. */
+static int may_have_marks(struct mlz_decode_work *w, const struct column *c, bool *may) {
+  *may = false;
+  if (c->form != MLZ_FORM_VARINT || c->count % MLZ_RARE_FIELDS != 0) return -EBADMSG;
+  int rc = wide_integers(w, c, w->wide);
+  for (const uint64_t *v = w->wide; rc == 0 && v < w->wide + c->count; v += MLZ_RARE_FIELDS) *may |= !(v[1] | v[2] | v[3] | v[4] | v[5]);
+  return rc;
+}
+
 int mlz_decode_events(const struct mlz_trace *t, struct mlz_decode_work *w, struct mlz_decode_out *o, const uint8_t *p, size_t n,
                       unsigned want, struct mlz_extent *x, struct mlz_block *b) {
   struct mlz_cursor c = {.p = p, .end = p + n};
   struct column columns[MLZ_COL_COUNT];
   struct mlz_block counts = {0};
-  uint32_t classes, rares;
+  uint32_t classes = 0, rares;
   int rc;
   if (!mlz_extent_get(&c, x)) return -EBADMSG;
   uint32_t longest = x->events;
   if ((rc = read_directory(&c, columns, &longest)) != 0) return rc;
   if (!all_room(w, o, longest, want)) return -ENOMEM;
-  if ((rc = decode_classes(t, w, o->classes, columns, &classes)) != 0) return rc;
-  bool few = (want & MLZ_WANT_RARES_ONLY) != 0, none = few && columns[MLZ_COL_RARE].count == 0;
+  const struct column *rare = &columns[MLZ_COL_RARE];
+  bool marks = (want & MLZ_WANT_MARKS_ONLY) != 0, few = marks || (want & MLZ_WANT_RARES_ONLY) != 0, none = few && rare->count == 0, may;
+  if (!marks && (rc = decode_classes(t, w, o->classes, columns, &classes)) != 0) return rc;
+  if (marks && !none) {
+    if ((rc = may_have_marks(w, rare, &may)) != 0) return rc;
+    none = !may;
+  }
   rares = 0;
-  if (!none && ((rc = check_counts(w, o->ops, columns, x, &rares)) != 0 ||
-                (rc = decode_rares(t, w, o->rares, &columns[MLZ_COL_RARE], rares, x->first_ns)) != 0))
+  if (!none &&
+      ((rc = check_counts(w, o->ops, columns, x, &rares)) != 0 || (rc = decode_rares(t, w, o->rares, rare, rares, x->first_ns)) != 0))
     return rc;
   if (!few && (rc = decode_events(t, w, o, columns, x, want, classes, &counts)) != 0) return rc;
   for (uint32_t i = 0, r = 0; r < rares; i++)

@@ -99,8 +99,16 @@ struct mlz_block {
 };
 
 /* Which parts the caller looks at; the others' pointers are NULL and cost nothing. ops, classes, classes_of, runs and steps are always there, but with
- * RARES_ONLY: then there are classes, rares, and ops if there are rares. */
-enum mlz_want { MLZ_WANT_ALLOC_NO = 1, MLZ_WANT_TIME = 2, MLZ_WANT_THREAD = 4, MLZ_WANT_ALL = 7, MLZ_WANT_RARES_ONLY = 8 };
+ * RARES_ONLY: then there are classes, rares, and ops if there are rares; or with MARKS_ONLY: then there are rares and ops of chunks that may
+ * have a MARK or a SNAPSHOT. */
+enum mlz_want {
+  MLZ_WANT_ALLOC_NO = 1,
+  MLZ_WANT_TIME = 2,
+  MLZ_WANT_THREAD = 4,
+  MLZ_WANT_ALL = 7,
+  MLZ_WANT_RARES_ONLY = 8,
+  MLZ_WANT_MARKS_ONLY = 16
+};
 
 /* time_ns[i], from the steps. */
 static inline uint64_t mlz_block_time(const struct mlz_block *b, uint32_t i) {
