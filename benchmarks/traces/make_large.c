@@ -28,6 +28,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#define FRAME_EVENTS UINT64_C(4000000)
+#define FRAME_SHARE 0.05
+
 enum {
   STEPS = 12,  /* of a procedure, at most */
   AREAS = 120, /* parts of the code base */
@@ -35,7 +38,7 @@ enum {
   DEPTH = 28,  /* frames of a stack, at most */
   CALLS = 3,   /* nested procedures */
   LOCALS = STEPS + 4,
-  GROUP = 8 << 20,   /* events of a group */
+  GROUP = 4 << 20,   /* events of a group */
   LEAK_EVERY = 20000 /* allocations */
 };
 
@@ -62,7 +65,7 @@ struct block {
 };
 
 struct sum {
-  uint64_t allocs, alloc_bytes, frees, free_bytes, temps, temp_bytes, size_max;
+  uint64_t allocs, alloc_bytes, frees, free_bytes, temps, temp_bytes;
 };
 
 struct thread {
@@ -79,9 +82,8 @@ struct process {
   uint32_t n_threads, current;
   struct block *cache;
   uint64_t cached, oldest, since_leak, live, peak, peak_ns;
-  /* running totals, by stack */
-  struct sum *now, *then;
-  uint32_t part, points;
+  /* by stack */
+  struct sum *now;
 };
 
 struct maker {
@@ -197,37 +199,6 @@ static void make_code(struct maker *m) {
 
 /* ---- the file ---- */
 
-/* A place to begin reading: what stacks amount to here. */
-static void put_point(struct maker *m, struct process *p, enum mlz_point_kind kind, uint32_t name) {
-  uint32_t n = 0, rows = m->n_sites;
-  bool base = p->points % 64 == 0;
-  struct mlz_totals_change *changes = zeroed(rows, sizeof *changes);
-  struct mlz_totals_key *keys = zeroed(rows, sizeof *keys);
-  for (uint32_t i = 0; i < rows; i++) {
-    const struct sum *now = &p->now[i], *then = &p->then[i];
-    keys[i] = (struct mlz_totals_key){.stack = m->sites[i].stack, .domain = m->sites[i].domain, .weight = 1};
-    const uint64_t is[] = {now->allocs, now->alloc_bytes, now->frees, now->free_bytes, now->temps, now->temp_bytes, now->size_max};
-    const uint64_t was[] = {then->allocs, then->alloc_bytes, then->frees, then->free_bytes, then->temps, then->temp_bytes, then->size_max};
-    if (base ? now->allocs == 0 : memcmp(is, was, sizeof is) == 0) continue;
-    changes[n].row = i;
-    for (unsigned k = 0; k < sizeof is / sizeof is[0]; k++) changes[n].by[k] = is[k] - (base ? 0 : was[k]);
-    n++;
-  }
-  struct mlz_totals_head head = {.process = p->id,
-                                 .point = kind,
-                                 .name = name,
-                                 .ns = m->now,
-                                 .events = p->events,
-                                 .allocations = p->allocs,
-                                 .peak_bytes = p->peak,
-                                 .peak_ns = p->peak_ns};
-  must(mlz_writer_totals(m->writer, &head, &p->part, base, keys, base ? rows : 0, changes, n), "totals");
-  memcpy(p->then, p->now, rows * sizeof *p->now);
-  p->points++;
-  free(changes);
-  free(keys);
-}
-
 static void put_tables(struct maker *m) {
   struct mlz_bytes tables;
   must(mlz_writer_take_tables(m->writer, &tables), "tables");
@@ -242,10 +213,10 @@ static void seal(struct maker *m, struct process *p) {
   mlz_builder_thread(p->builder, p->threads[p->current].id);
 }
 
-static void put_group(struct maker *m, bool points) {
+static void put_group(struct maker *m, bool last) {
   for (uint32_t i = 0; i < m->n_processes; i++) {
     seal(m, &m->processes[i]);
-    if (points) put_point(m, &m->processes[i], MLZ_POINT_INDEX, 0);
+    if (last) mlz_writer_process_ended(m->writer, m->processes[i].id);
   }
   json_t *state = json_pack("{s:I}", "duration_ns", (json_int_t)m->now);
   must(mlz_writer_append_group(m->writer, m->now, state), "group");
@@ -308,7 +279,6 @@ static struct block allocate(struct maker *m, struct process *p, uint32_t site) 
   m->events++;
   sum->allocs++;
   sum->alloc_bytes += size;
-  sum->size_max = size > sum->size_max ? size : sum->size_max;
   m->live_bytes += size;
   m->live_blocks++;
   p->live += size;
@@ -439,7 +409,7 @@ static void run(struct maker *m) {
       m->now += 1000; /* what comes next is later, in every process */
     }
     if (m->events >= m->next_group) {
-      put_group(m, true);
+      put_group(m, false);
       m->next_group = m->events + GROUP;
     }
   }
@@ -453,6 +423,8 @@ static void begin(struct maker *m, const char *path, uint64_t seed) {
   json_t *meta = json_pack("{s:s, s:[ss], s:i, s:{s:f, s:i, s:b}}", "version", "make_large", "command", "python3", "service.py", "pid",
                            1000, "settings", "sample_rate", 1.0, "max_stack_depth", DEPTH, "track_gc", 1);
   must(mlz_writer_new(&m->writer, fd, meta, 0), "writer");
+  /* As the recorder does it (tracer/recorder/keeping.c). */
+  must(mlz_writer_frames(m->writer, &(struct mlz_frame_rule){.least_events = FRAME_EVENTS, .share = FRAME_SHARE}), "frames");
   json_decref(meta);
   m->random = seed * UINT64_C(0x9e3779b97f4a7c15) | 1;
   make_code(m);
@@ -464,7 +436,6 @@ static void begin(struct maker *m, const char *path, uint64_t seed) {
     p->threads = zeroed(p->n_threads, sizeof *p->threads);
     p->cache = zeroed(m->live_wanted / m->n_processes, sizeof *p->cache);
     p->now = zeroed(m->n_sites, sizeof *p->now);
-    p->then = zeroed(m->n_sites, sizeof *p->then);
     for (uint32_t k = 0; k < p->n_threads; k++, id++) {
       p->threads[k].id = id;
       mlz_writer_thread(m->writer, json_pack("{s:i, s:i, s:i, s:o, s:b}", "id", id, "process", p->id, "tid", 1000 + id, "name",
@@ -537,7 +508,7 @@ static void finish(struct maker *m, const char *path) {
                                             "command", "python3", "service.py", "python_version", "3.11.7", "start_ns", (json_int_t)0,
                                             "end_ns", (json_int_t)m->now, "end", "exit"));
   }
-  put_group(m, false);
+  put_group(m, true);
   uint64_t allocs = 0;
   for (uint32_t i = 0; i < m->n_processes; i++) allocs += m->processes[i].allocs;
   json_t *summary = json_pack("{s:b, s:I, s:I, s:i, s:{s:I, s:I}}", "complete", 1, "duration_ns", (json_int_t)m->now, "largest_time_gap_ns",
@@ -597,7 +568,6 @@ int main(int argc, char **argv) {
     free(p->threads);
     free(p->cache);
     free(p->now);
-    free(p->then);
     mlz_builder_free(p->builder);
   }
   free(m.processes);
