@@ -1,6 +1,6 @@
-#include "formats/encode.h"
 #include "formats/survey.h"
 #include "formats/walk.h"
+#include "formats/writing.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -27,6 +27,7 @@ struct repair {
   struct chain *chains;
   size_t chains_n, chains_room;
   bool totals; /* TOTALS chunks are kept */
+  bool begun;  /* an EVENTS chunk was seen: before it TOTALS chunks stand for a beginning that was left out */
 };
 
 /* ---- rows that were lost ---- */
@@ -143,6 +144,7 @@ static int append_without_orphans(struct repair *r, const struct mlz_block *b) {
 
 static int take_events(struct repair *r, const struct mlz_walk_chunk *c) {
   uint64_t n = orphans(r, c->block);
+  r->begun = true;
   r->out->events += c->block->n;
   r->out->foreign += n;
   int rc = n != 0 ? append_without_orphans(r, c->block) : mlz_writer_append_stored(r->writer, c->h, c->stored, c->extent);
@@ -164,7 +166,16 @@ static int take_totals(struct repair *r, const struct mlz_walk_chunk *c) {
   struct chain *chain = &r->chains[i];
   chain->known = (flags & MLZ_TOTALS_BASE) || (chain->known && part == chain->part + 1);
   chain->part = part;
-  if (r->totals && chain->known) return mlz_writer_append_stored(r->writer, c->h, c->stored, NULL);
+  bool begin = r->s->left_out && !r->begun;
+  if (begin) {
+    uint64_t v[5]; /* point, name, ns, events, allocations */
+    for (size_t k = 0; k < 5; k++) v[k] = mlz_get_varint(&cursor);
+    struct mlz_extent there = {.process = (uint32_t)process, .allocs = v[4] < UINT32_MAX ? (uint32_t)v[4] : UINT32_MAX};
+    int rc = add_range(r, &there);
+    if (rc == 0 && v[4] > UINT32_MAX) r->ranges[range_behind(r, there.process, 0) - 1].end = v[4];
+    if (rc != 0) return rc;
+  }
+  if ((r->totals || begin) && chain->known) return mlz_writer_append_stored(r->writer, c->h, c->stored, NULL);
   r->out->totals_left_out++;
   return 0;
 }
@@ -247,9 +258,11 @@ static json_t *make_summary(const struct mlz_survey *s, const struct mlz_repair 
 static int write_all(struct repair *r, struct mlz_source *source, int fd, char *err, size_t err_size) {
   struct mlz_survey again;
   json_t *meta = make_meta(r->s);
-  int rc = meta == NULL        ? -ENOMEM
-           : r->s->totals_only ? mlz_writer_new_totals_only(&r->writer, fd, meta, 0)
-                               : mlz_writer_new(&r->writer, fd, meta, 0);
+  int rc = meta == NULL ? -ENOMEM
+                        : mlz_writer_begin(&r->writer, fd, meta, 0,
+                                           r->s->totals_only ? MLZ_FEATURE_TOTALS_ONLY
+                                           : r->s->left_out  ? MLZ_FEATURE_LEFT_OUT
+                                                             : 0);
   json_decref(meta);
   if (rc != 0) {
     close(fd);

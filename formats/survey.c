@@ -316,6 +316,7 @@ static int walk_all(struct walk *w, char *err, size_t err_size) {
   s->threads = t->threads.n;
   t->meta = json_incref(s->meta);
   s->totals_only = mlz_trace_totals_only(t);
+  s->left_out = !s->totals_only && (t->features & MLZ_FEATURE_LEFT_OUT);
   if (s->meta == NULL && s->events == 0 && s->chunks_bad != 0) {
     snprintf(err, err_size, "damaged from its start: no part of it can be read; use a copy");
     return -EINVAL;

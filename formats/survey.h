@@ -44,6 +44,7 @@ struct mlz_survey {
   uint64_t strings, frames, stacks; /* known rows, id 0 among them */
   uint64_t processes, threads;
   uint64_t first_ns, last_ns;
+  bool left_out; /* the beginning was: TOTALS chunks before the first event stand for it */
   bool totals_only, totals_lost;
   json_t *meta, *summary, *group; /* NULL: none was sound; group: the last one */
   uint64_t group_ns;

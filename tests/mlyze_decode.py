@@ -156,7 +156,7 @@ class Trace:
         if not 64 <= size <= 4096 or len(self.data) < size or struct.unpack_from('<Q', self.data, size - 8)[0] != xxh64(0, self.data[:size - 8]):
             self.damage(64)
             return 64
-        if oldest > 1 or features & 0xfffffffe:
+        if oldest > 1 or features & 0xfffffffc:
             raise SystemExit('a newer format')
         self.totals_only = features & 1
         return size
@@ -356,7 +356,7 @@ def decode_totals(t):
             known[0] = head[1]
             if known[1] is not None:
                 rows, known[1] = known[1], None
-                totals_rows(c, chunk[3], rows)
+                totals_rows(c, chunk[3], rows, head[2] & 4)
                 known[1] = rows
         except (Damaged, IndexError, KeyError, RuntimeError):
             t.damage(size)
@@ -365,7 +365,7 @@ def decode_totals(t):
             yield head, known[1]
 
 
-def totals_rows(c, count, rows):
+def totals_rows(c, count, rows, close):
     weights = [struct.unpack('<Q', c.take(8))[0] for _ in range(c.varint())]
     n, stack, stacks = c.varint(), 0, []
     for _ in range(n):
@@ -382,9 +382,16 @@ def totals_rows(c, count, rows):
     for _ in range(count):
         following += c.varint() + 1
         changed.append(following - 1)
-    for field in range(9):
-        for row in changed:
-            rows[row][3][field] = (rows[row][3][field] + c.zigzag()) & M64
+    columns = [[c.zigzag() for _ in changed] for _ in range(9)]
+    for i, row in enumerate(changed):
+        d = [column[i] for column in columns]
+        if close:
+            largest = rows[row][3][6] + d[6]
+            d[1] += d[0] * largest
+            d[2], d[3] = d[0] - d[2], d[1] - d[3] - d[2] * largest
+            d[5] += d[4] * largest
+        for field in range(9):
+            rows[row][3][field] = (rows[row][3][field] + d[field]) & M64
     if not c.done():
         raise Damaged('long')
 
