@@ -116,7 +116,7 @@ static void put_frame(struct mlz_arrow_batch *b, size_t function, const struct m
   put_name(b, function + 1, r, f->file);
   mlz_arrow_u32(b, function + 2, f->line);
   put_name(b, function + 3, r, f->module);
-  mlz_arrow_named(b, function + 4, f->language == MLZ_LANG_NATIVE);
+  mlz_arrow_named(b, function + 4, f->language != MLZ_LANG_PYTHON);
 }
 
 /* The words with blanks between them. */

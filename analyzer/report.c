@@ -87,7 +87,7 @@ struct mlz_place mlz_place_of_frame(const struct mlz_input *in, uint32_t frame) 
   struct mlz_frame f = mlz_trace_frame(in->trace, frame);
   return (struct mlz_place){mlz_trace_string(in->trace, f.function), mlz_trace_string(in->trace, f.file),
                             mlz_trace_string(in->trace, f.module), f.line,
-                            f.language == MLZ_LANG_NATIVE ? MLZ_LANG_NATIVE : MLZ_LANG_PYTHON};
+                            f.language == MLZ_LANG_PYTHON ? MLZ_LANG_PYTHON : MLZ_LANG_NATIVE};
 }
 
 struct mlz_place mlz_place_of_stack(const struct mlz_input *in, uint32_t stack) {
