@@ -1,5 +1,6 @@
 """What the package itself does is not in the trace, and goes on where a program can no longer reach files."""
 import os
+import re
 import subprocess
 
 from harness import BUILD, MEMLYZE, PYTHONS, TESTS, Skip, case, clean_env, execute, lines_of, run, same, tool
@@ -121,6 +122,56 @@ with memlyze.start("trace.mlyze") as tracer:
 def a_mark_is_no_time():
     python(PYTHONS[-1][1], WRONG_NAMES)
     same('marks', tool('stats')['events']['marks'], 2)
+
+
+# Three interpreters with a GIL each allocate while the main one starts and stops: whoever is between two words of a table of allocators goes on.
+SEVERAL_GILS = '''
+import sys, threading, time, memlyze
+try:
+    import _interpreters as some
+except ImportError:
+    import _xxsubinterpreters as some
+WORK = """
+import time
+end = time.monotonic() + 2
+while time.monotonic() < end:
+    kept = [str(n) * 3 for n in range(50)], {n: (n, n) for n in range(100)}, bytearray(5000)
+"""
+others = [some.create() for n in range(3)]
+threads = [threading.Thread(target=some.run_string, args=(other, WORK)) for other in others]
+for thread in threads: thread.start()
+while threads[0].is_alive():
+    for rate in (1, 0.3):
+        with memlyze.start("trace.mlyze", rate, overwrite=True):
+            kept = [bytes(100) for n in range(300)]
+for thread in threads: thread.join()
+for other in others: some.destroy(other)
+'''
+
+
+@case(each=[(label, path) for label, path in PYTHONS if not re.search(r'3\.(8|9|10|11)\b', label)])
+def start_and_stop_beside_other_gils(interpreter):
+    python(interpreter, SEVERAL_GILS)
+    same('complete', tool('stats')['complete'], True)
+
+
+# 3.14: code that has anything in its co_extra is refused.
+STATELESS = '''
+from concurrent import interpreters
+def main():
+    def local():
+        return 1 + 1
+    assert local() == 2 == local()
+    other = interpreters.create()
+    print(other.call(local), other.call(local))
+    other.close()
+main()
+'''
+
+
+@case(each=[(label, path) for label, path in PYTHONS if re.search(r'3\.14\b', label)])
+def a_function_that_ran_goes_to_another_interpreter(interpreter):
+    same('output', python(interpreter, STATELESS, runner=[MEMLYZE, 'record', '--quiet', '-f', '-o', 'trace.mlyze']).stdout, '2 2\n')
 
 
 ELSEWHERE = '''

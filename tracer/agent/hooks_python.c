@@ -196,6 +196,8 @@ static const struct mlz_py_allocator hooks_native[3] = {
     {NULL, obj_native_malloc, obj_native_calloc, obj_native_realloc, obj_free},
 };
 
+bool mlz_python_place(const void *ctx) { return (uintptr_t)ctx - (uintptr_t)inner < sizeof(inner); }
+
 static void install(unsigned generation) {
   generation_now = generation;
   const struct mlz_stack_reader *reader = mlz_python.reader;
@@ -211,6 +213,7 @@ static void install(unsigned generation) {
   for (int d = 0; d < 3; d++) {
     struct mlz_py_allocator a = hooks[d], step;
     mlz_python.mem_get(d, &inner[generation][d]);
+    if (mlz_python_place(inner[generation][d].ctx)) inner[generation][d].ctx = NULL; /* as give_back left it */
     a.ctx = &inner[generation][d];
     step = inner[generation][d];
     /* The raw domain is called without the GIL meanwhile, and must not meet our function with another's context. */

@@ -36,7 +36,7 @@ enum layer { LAYER_BASE, LAYER_DEBUG, LAYER_TRACEMALLOC, LAYER_OTHER };
  * hooks: behind one character that names the domain (Objects/obmalloc.c, debug_alloc_api_t); the interpreter's allocators have no ctx. */
 static enum layer look_into(struct mlz_py_allocator *a) {
   uint64_t words[6];
-  if (!a->ctx) return LAYER_BASE;
+  if (!a->ctx || mlz_python_place(a->ctx)) return LAYER_BASE;
   if (!peek(a->ctx, words, sizeof(words))) return LAYER_OTHER;
   bool debug = words[0] == 'r' || words[0] == 'm' || words[0] == 'o';
   struct mlz_py_allocator under;
@@ -111,17 +111,12 @@ void mlz_running_look(void) {
   if (chain_of(MLZ_D_OBJ, &under) == CHAIN_HAS_US_NOT) mlz_running_hook();
 }
 
-/* raw may be called without the GIL meanwhile: a thread that has read one word of the table reads another one of the same allocator, or one that
- * goes with it. An allocator whose ctx is NULL does not look at it. */
+/* raw is called without the GIL meanwhile, mem and obj under another one where there are several: such a thread reads one word of the table and then
+ * another, and may be put aside in between for as long as the system likes. What it reads second must go with what it read first. An allocator whose ctx
+ * is NULL does not look at it: there ours stays. (One that has a ctx, the debug hooks, is changed in one go: some nanoseconds.) */
 static void give_back(unsigned domain, const struct mlz_py_allocator *hook) {
   struct mlz_py_allocator under = *(const struct mlz_py_allocator *)hook->ctx;
-  if (!under.ctx && domain == MLZ_D_RAW) {
-    struct mlz_py_allocator step = under;
-    step.ctx = hook->ctx;
-    mlz_python.mem_set((int)domain, &step);
-    const struct timespec t = {.tv_nsec = 20000};
-    mlz_sys3(SYS_nanosleep, (long)&t, 0, 0);
-  }
+  if (!under.ctx && (domain == MLZ_D_RAW || mlz_marks_atomic[MLZ_MARKS_PLAIN])) under.ctx = hook->ctx;
   mlz_python.mem_set((int)domain, &under);
 }
 

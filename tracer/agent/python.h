@@ -105,6 +105,7 @@ bool mlz_python_install(void);
 void mlz_python_rewrap(void); /* from malloc, while wrap_pending */
 void mlz_python_arenas(void); /* takes pymalloc's arenas out of the mmap hooks' sight: they are what obj and mem blocks are made of */
 void mlz_python_on_top(void); /* puts our hooks back where the interpreter has thrown them out */
+bool mlz_python_place(const void *ctx);         /* of a hook of ours; behind functions that are not, nobody looks at it */
 struct mlz_py_allocator mlz_python_under(void); /* what our hooks call in the mem domain; the GIL is held */
 
 /* hooks_running.c: the same for a session that is started in an interpreter that runs, and that ends before it. The GIL is held. */
