@@ -501,7 +501,7 @@ static void print_truth(const struct maker *m, const char *path) {
   json_decref(truth);
 }
 
-static void finish(struct maker *m, const char *path) {
+static void finish(struct maker *m, const char *path, bool quiet) {
   for (uint32_t i = 0; i < m->n_processes; i++) {
     struct process *p = &m->processes[i];
     mlz_writer_process(m->writer, json_pack("{s:i, s:i, s:i, s:[ss], s:s, s:I, s:I, s:s}", "id", p->id, "pid", 1000 + i, "parent", 1,
@@ -516,7 +516,7 @@ static void finish(struct maker *m, const char *path) {
                               "allocations_traced", (json_int_t)allocs);
   must(mlz_writer_finish(m->writer, summary), "finish");
   json_decref(summary);
-  print_truth(m, path);
+  if (!quiet) print_truth(m, path);
 }
 
 static void usage(FILE *out) {
@@ -527,19 +527,24 @@ static void usage(FILE *out) {
         "  --live N       blocks that live long, at a time (default 500000)\n"
         "  --threads N    of each process (default 4)\n"
         "  --processes N  (default 1)\n"
-        "  --seed N       (default 1)\n",
+        "  --seed N       (default 1)\n"
+        "  --quiet        prints nothing\n",
         out);
 }
 
 int main(int argc, char **argv) {
-  static const struct option options[] = {
-      {"events", 1, NULL, 'e'},    {"stacks", 1, NULL, 's'}, {"live", 1, NULL, 'l'}, {"threads", 1, NULL, 't'},
-      {"processes", 1, NULL, 'p'}, {"seed", 1, NULL, 'S'},   {"help", 0, NULL, 'h'}, {0}};
+  static const struct option options[] = {{"events", 1, NULL, 'e'},  {"stacks", 1, NULL, 's'},    {"live", 1, NULL, 'l'},
+                                          {"threads", 1, NULL, 't'}, {"processes", 1, NULL, 'p'}, {"seed", 1, NULL, 'S'},
+                                          {"quiet", 0, NULL, 'q'},   {"help", 0, NULL, 'h'},      {0}};
   uint64_t value[128] = {['e'] = 300000000, ['s'] = 32000, ['l'] = 500000, ['t'] = 4, ['p'] = 1, ['S'] = 1};
   for (int c; (c = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
     if (c == 'h' || c == '?') {
       usage(c == 'h' ? stdout : stderr);
       return c == 'h' ? 0 : 2;
+    }
+    if (c == 'q') {
+      value[c] = 1;
+      continue;
     }
     char *end;
     value[c] = strtoull(optarg, &end, 10);
@@ -561,7 +566,7 @@ int main(int argc, char **argv) {
                     .next_group = GROUP};
   begin(&m, argv[optind], value['S']);
   run(&m);
-  finish(&m, argv[optind]);
+  finish(&m, argv[optind], value['q'] != 0);
   for (uint32_t i = 0; i < m.n_processes; i++) {
     struct process *p = &m.processes[i];
     for (uint32_t k = 0; k < p->n_threads; k++) free(p->threads[k].kept);
