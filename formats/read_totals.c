@@ -138,6 +138,7 @@ int mlz_totals_part(struct mlz_trace *t, const uint8_t *p, size_t n, uint64_t co
     if (rc != 0) return rc;
     s->known = true;
   }
+  out->known = s->known;
   if (head.flags & MLZ_TOTALS_MORE) return 0;
   if (head.h.name >= mlz_trace_strings(t)) head.h.name = mlz_trace_strings(t) - 1;
   *out = (struct mlz_totals_point){.head = head.h,

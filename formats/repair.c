@@ -11,11 +11,6 @@ struct range { /* allocations of a process that are in the new file */
   uint32_t process;
   uint64_t first, end;
 };
-struct chain { /* the TOTALS chunks of a process */
-  uint32_t process;
-  uint64_t part;
-  bool known;
-};
 
 struct repair {
   struct mlz_writer *writer;
@@ -24,8 +19,6 @@ struct repair {
   struct mlz_repair *out;
   struct range *ranges; /* by rising process and number */
   size_t ranges_n, ranges_room;
-  struct chain *chains;
-  size_t chains_n, chains_room;
   bool totals; /* TOTALS chunks are kept */
   bool begun;  /* an EVENTS chunk was seen: before it TOTALS chunks stand for a beginning that was left out */
 };
@@ -155,27 +148,17 @@ static int take_events(struct repair *r, const struct mlz_walk_chunk *c) {
 
 /* A chunk that leans on a lost one tells nothing, and is left out. Beside events all are, if any event was lost: they would say otherwise. */
 static int take_totals(struct repair *r, const struct mlz_walk_chunk *c) {
-  struct mlz_cursor cursor = {.p = c->raw, .end = c->raw + c->h->raw};
-  uint64_t process = mlz_get_varint(&cursor), part = mlz_get_varint(&cursor), flags = mlz_get_varint(&cursor);
-  size_t i = 0;
-  while (i < r->chains_n && r->chains[i].process != process) i++;
-  if (i == r->chains_n) {
-    if (!mlz_grow(&r->chains, &r->chains_room, r->chains_n + 1, sizeof r->chains[0])) return -ENOMEM;
-    r->chains[r->chains_n++] = (struct chain){.process = (uint32_t)process};
-  }
-  struct chain *chain = &r->chains[i];
-  chain->known = (flags & MLZ_TOTALS_BASE) || (chain->known && part == chain->part + 1);
-  chain->part = part;
   bool begin = r->s->left_out && !r->begun;
   if (begin) {
-    uint64_t v[5]; /* point, name, ns, events, allocations */
-    for (size_t k = 0; k < 5; k++) v[k] = mlz_get_varint(&cursor);
-    struct mlz_extent there = {.process = (uint32_t)process, .allocs = v[4] < UINT32_MAX ? (uint32_t)v[4] : UINT32_MAX};
+    struct mlz_cursor cursor = {.p = c->raw, .end = c->raw + c->h->raw};
+    uint64_t v[8]; /* process, part, flags, point, name, ns, events, allocations */
+    for (size_t k = 0; k < 8; k++) v[k] = mlz_get_varint(&cursor);
+    struct mlz_extent there = {.process = (uint32_t)v[0], .allocs = v[7] < UINT32_MAX ? (uint32_t)v[7] : UINT32_MAX};
     int rc = add_range(r, &there);
-    if (rc == 0 && v[4] > UINT32_MAX) r->ranges[range_behind(r, there.process, 0) - 1].end = v[4];
+    if (rc == 0 && v[7] > UINT32_MAX) r->ranges[range_behind(r, there.process, 0) - 1].end = v[7];
     if (rc != 0) return rc;
   }
-  if ((r->totals || begin) && chain->known) return mlz_writer_append_stored(r->writer, c->h, c->stored, NULL);
+  if ((r->totals || begin) && c->told) return mlz_writer_append_stored(r->writer, c->h, c->stored, NULL);
   r->out->totals_left_out++;
   return 0;
 }
@@ -289,7 +272,6 @@ static int repair(struct mlz_source *source, const struct mlz_survey *s, int fd,
   mlz_writer_free(r.writer);
   mlz_builder_free(r.builder);
   free(r.ranges);
-  free(r.chains);
   return rc;
 }
 

@@ -178,6 +178,7 @@ static int take_content(struct walk *w, uint64_t at, struct mlz_walk_chunk *c, s
     return take_events(w, c, x, b);
   case MLZ_C_TOTALS:
     rc = mlz_totals_part(w->t, c->raw, c->h->raw, c->h->count, &point);
+    c->told = rc >= 0 && point.known;
     return rc < 0 ? rc : 0;
   case MLZ_C_INDEX:
     w->index_at = at;

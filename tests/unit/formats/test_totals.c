@@ -1,13 +1,16 @@
 /* TOTALS chunks: what is written is read; what is damaged tells nothing until the next base. */
 #include "formats/layout.h"
 #include "formats/reader.h"
+#include "formats/survey.h"
 #include "formats/trace.h"
 #include "formats/writer.h"
 
 #include <criterion/criterion.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 static struct mlz_writer *w;
@@ -220,6 +223,36 @@ Test(totals, nonsense_is_damage) {
       free(bytes);
     }
   }
+}
+
+/* Nobody has looked at the rows of a chunk that leans on a bad one: it is not taken over, be its number the next one of what was. */
+Test(totals, a_repair_takes_over_what_was_read) {
+  size_t n;
+  char err[256] = "";
+  struct mlz_totals_change good = {0, {1, 16}}, bad = {7, {1, 16}};
+  begin();
+  point(1, MLZ_POINT_SNAPSHOT, 10, true, keys, 1, &good, 1);
+  point(1, MLZ_POINT_SNAPSHOT, 20, false, NULL, 0, &bad, 1); /* a row that is not there */
+  part = 1;
+  point(1, MLZ_POINT_SNAPSHOT, 30, false, NULL, 0, &bad, 1);
+  uint8_t *bytes = end(&n);
+  struct mlz_survey s, again;
+  struct mlz_repair r;
+  cr_assert_eq(mlz_survey_memory(&s, bytes, n, err, sizeof err), 0, "%s", err);
+  cr_assert_eq(s.faults_n, 1);
+  int fd = memfd_create("repaired", MFD_CLOEXEC), copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+  cr_assert_eq(mlz_repair_memory(bytes, n, &s, fd, &r, err, sizeof err), 0, "%s", err);
+  cr_assert_eq(r.totals_left_out, 1);
+  off_t size = lseek(copy, 0, SEEK_END);
+  uint8_t *written = malloc((size_t)size);
+  cr_assert_eq(pread(copy, written, (size_t)size, 0), size);
+  cr_assert_eq(mlz_survey_memory(&again, written, (size_t)size, err, sizeof err), 0, "%s", err);
+  cr_assert_eq(again.faults_n, 0);
+  mlz_survey_clear(&s);
+  mlz_survey_clear(&again);
+  free(written);
+  free(bytes);
+  close(copy);
 }
 
 Test(totals, a_trace_of_events_has_none) {
