@@ -245,9 +245,9 @@ static enum verdict take_gc_start(struct mlz_drain *d, struct mlz_feed *f, uint6
   f->gc_open = true;
   f->gc_generation = (uint32_t)mlz_word_value(a);
   f->gc_start = b;
-  f->gc_stack = mlz_frames_stack(d, f, mlz_word_flags(a), d->native);
-  if (f->gc_stack == MLZ_STACK_FILTERED)
-    f->gc_stack = !(mlz_word_flags(a) & MLZ_F_NOSTACK) ? mlz_frames_any_stack(d, f) : d->native ? mlz_native_any_stack(d, f, false) : 0;
+  f->gc_stack = d->native ? mlz_native_python_stack(d, f) : mlz_frames_stack(d, f, mlz_word_flags(a), false);
+  if (mlz_word_flags(a) & MLZ_F_NOSTACK && (d->native || f->gc_stack == MLZ_STACK_FILTERED)) f->gc_stack = 0;
+  if (f->gc_stack == MLZ_STACK_FILTERED) f->gc_stack = mlz_frames_any_stack(d, f);
   f->pos++;
   return TAKEN;
 }

@@ -54,7 +54,7 @@ __attribute__((cold)) uint32_t mlz_frames_resolve(struct mlz_drain *d, struct ml
 }
 
 uint32_t mlz_frames_any_stack(struct mlz_drain *d, struct mlz_feed *f) {
-  if (d->native) return mlz_native_any_stack(d, f, true);
+  if (d->native) return mlz_native_python_stack(d, f);
   if (f->count == 0) return 0;
   struct mlz_window w;
   const uint64_t *words = window_of(f, f->count, &w);

@@ -270,11 +270,11 @@ static uint32_t frame_of(struct mlz_drain *d, uint32_t node) {
   return x->frame;
 }
 
-static uint32_t merged_stack(struct mlz_drain *d, const struct mlz_feed *f, struct mlz_python_frames python) {
+static uint32_t merged_stack(struct mlz_drain *d, const struct mlz_feed *f, uint32_t node, bool bare, struct mlz_python_frames python) {
   struct mlz_merged merged[MLZ_STACK_DEPTH_MAX];
   uint32_t frames[MLZ_STACK_DEPTH_MAX];
   bool truncated;
-  uint32_t n = mlz_native_merge(d->native, f->native, f->bare, python, f->depth, merged, &truncated);
+  uint32_t n = mlz_native_merge(d->native, node, bare, python, f->depth, merged, &truncated);
   if (n == 0) return 0;
   for (uint32_t i = 0; i < n; i++)
     frames[i] = merged[i].node ? frame_of(d, merged[i].node) : mlz_symbols_frame(&d->symbols, merged[i].word);
@@ -325,7 +325,7 @@ static uint32_t stack_of(struct mlz_drain *d, const struct mlz_feed *f, uint32_t
   if (p->key != key) {
     struct mlz_python_frames frames = python ? python_of(f) : (struct mlz_python_frames){0};
     bool kept = mlz_symbols_kept(&d->symbols, frames.words, frames.count);
-    stack = kept ? merged_stack(d, f, frames) : MLZ_STACK_FILTERED;
+    stack = kept ? merged_stack(d, f, f->native, f->bare, frames) : MLZ_STACK_FILTERED;
     if (!window) return stack; /* it has no number */
     pair_add(n, key, stack);
   }
@@ -345,6 +345,4 @@ uint32_t mlz_native_alone(struct mlz_drain *d, struct mlz_feed *f) {
   return f->alone ? f->alone : (f->alone = stack_of(d, f, mlz_paths_root(f->depth, false) | NO_PYTHON, false));
 }
 
-uint32_t mlz_native_any_stack(struct mlz_drain *d, struct mlz_feed *f, bool python) {
-  return merged_stack(d, f, python ? python_of(f) : (struct mlz_python_frames){0});
-}
+uint32_t mlz_native_python_stack(struct mlz_drain *d, const struct mlz_feed *f) { return merged_stack(d, f, 0, false, python_of(f)); }

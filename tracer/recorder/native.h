@@ -74,8 +74,9 @@ uint32_t mlz_native_merge(const struct mlz_native *n, uint32_t node, bool bare, 
 
 /* Stack id of the feed's present pair, or MLZ_STACK_FILTERED. */
 uint32_t mlz_native_stack(struct mlz_drain *d, struct mlz_feed *f);
-uint32_t mlz_native_alone(struct mlz_drain *d, struct mlz_feed *f);                  /* of an event without a Python stack */
-uint32_t mlz_native_any_stack(struct mlz_drain *d, struct mlz_feed *f, bool python); /* whatever the filter says */
+uint32_t mlz_native_alone(struct mlz_drain *d, struct mlz_feed *f); /* of an event without a Python stack */
+/* Of a collection, whatever the filter says: its Python frames. The native node is that of the allocation before. */
+uint32_t mlz_native_python_stack(struct mlz_drain *d, const struct mlz_feed *f);
 
 /* Messages; false: it is none. */
 bool mlz_native_take_module(struct mlz_drain *d, struct mlz_feed *f, uint64_t value, const uint8_t *data, size_t bytes);

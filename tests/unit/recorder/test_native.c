@@ -214,6 +214,26 @@ Test(native, the_ring_begins_again) {
   mlz_trace_close(t);
 }
 
+/* A collection has the Python frames: the ring's node is that of an allocation before. */
+Test(native, collections) {
+  begin();
+  struct fake_ring *x = fake_ring(&f, 0, 1);
+  fake_code(x, 1, "run", 1, 1);
+  node(x, 0, 0, 0, 0x11);
+  native(x, 1, 0);
+  fake_event(x, MLZ_K_STACK, 0, 0, 0, 0, 0, (uint64_t[]){MLZ_FRAME(1, 2) | MLZ_FRAME_INLINED}, 1);
+  fake_put(x, mlz_head_word(MLZ_K_GC_START, 0, 0, 2), 1);
+  fake_put(x, mlz_head_word(MLZ_K_GC_STOP, 0, 0, 2), 2);
+  fake_put(x, 0, 0);
+  fake_publish(x);
+  struct mlz_trace *t = fake_end(&f);
+  cr_assert_str_eq(stacks(t), "run");
+  struct mlz_block b;
+  cr_assert_eq(mlz_trace_next(t, MLZ_WANT_ALL, &b), 1);
+  cr_assert(b.n_rares == 1 && b.rares[0].stack == 1);
+  mlz_trace_close(t);
+}
+
 static void broken_by(void (*send)(struct fake_ring *x)) {
   begin();
   struct fake_ring *x = fake_ring(&f, 0, 1);
