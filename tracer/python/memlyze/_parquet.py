@@ -107,9 +107,10 @@ def _totals(pa: Any, trace: Trace, stacks: Any) -> Any:
 
 def _once(pa: Any, table: Any, key: str) -> Any:
     """The first row of each key: two stacks of a trace may read the same."""
-    seen: Set[int] = set()
-    first = [i for i, value in enumerate(table[key].to_pylist()) if not (value in seen or seen.add(value))]  # type: ignore[func-returns-value]
-    return table.take(pa.array(first, pa.int64()))
+    first: Dict[int, int] = {}
+    for i, value in enumerate(table[key].to_pylist()):
+        first.setdefault(value, i)
+    return table.take(pa.array(list(first.values()), pa.int64()))
 
 
 def _texts(stacks: Any, frames: Any) -> List[str]:
@@ -200,7 +201,7 @@ def main(arguments: List[str]) -> int:
     """`memlyze export --to parquet`, which has checked the command line: DIR SERVICE RELEASE ROWS TRACE..., where "" is what was not given."""
     import warnings
     directory, service, release, rows, *paths = arguments
-    warnings.showwarning = lambda message, *rest, **more: print("memlyze-export: %s" % message, file=sys.stderr)  # type: ignore[assignment]
+    warnings.showwarning = lambda message, *rest, **more: print("memlyze-export: %s" % message, file=sys.stderr)
     status = 0
     try:
         _pyarrow()
