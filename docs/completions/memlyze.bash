@@ -43,7 +43,7 @@ _memlyze() {
   if [ "$tool" = record ]; then # from COMMAND on the words are the program's
     for ((i = first; i < COMP_CWORD; i++)); do
       case ${COMP_WORDS[i]} in
-      -o | --output | --sample-rate | --sample-over | --max-stack-depth | --max-events | --on-full | --wait | --include | --exclude | --snapshot-every) i=$((i + 1)) ;;
+      -o | --output | --sample-rate | --sample-over | --max-stack-depth | --max-events | --on-full | --wait | --include | --exclude | --snapshot-every | --max-size | --flight-recorder) i=$((i + 1)) ;;
       -*) ;;
       *)
         mapfile -t COMPREPLY < <(compgen -f -- "$word")

@@ -72,7 +72,7 @@ Test(reader, a_newer_format_is_refused_only_if_it_must_be) {
   mlz_trace_close(t);
   set_header(bytes, 2, 2, 0);
   refused(bytes, n, "newer");
-  set_header(bytes, 1, 1, 2);
+  set_header(bytes, 1, 1, 4);
   refused(bytes, n, "newer");
   free(bytes);
 }
