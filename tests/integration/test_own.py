@@ -174,6 +174,28 @@ def a_function_that_ran_goes_to_another_interpreter(interpreter):
     same('output', python(interpreter, STATELESS, runner=[MEMLYZE, 'record', '--quiet', '-f', '-o', 'trace.mlyze']).stdout, '2 2\n')
 
 
+ONE_AFTER_ANOTHER = '''
+import memlyze
+def kept(tracer):
+    made = [bytes(1000 + n) for n in range(500)]  # @made
+    return tracer.stop()
+for settings in ({"native": True}, {}, {"native": True}, {"max_size": "2 MiB"}, {"flight_recorder": 60}, {"flight_recorder": "5m", "max_size": 4000000}, {}):
+    stats = kept(memlyze.start("trace.mlyze", overwrite=True, **settings))
+    assert stats.complete and stats.blocks.allocated >= 500 and stats.settings.native is settings.get("native", False), settings
+for settings, kind in (({"max_size": 5}, ValueError), ({"flight_recorder": "x"}, ValueError), ({"flight_recorder": True}, TypeError)):
+    try:
+        memlyze.start("trace.mlyze", overwrite=True, **settings)
+        raise SystemExit(settings)
+    except kind:
+        pass
+'''
+
+
+@case(each=[PYTHONS[0], PYTHONS[-1]])
+def sessions_of_every_kind_one_after_another(interpreter):
+    python(interpreter, ONE_AFTER_ANOTHER)
+
+
 ELSEWHERE = '''
 import ctypes, json, os, sys, threading, memlyze
 how = sys.argv[1]

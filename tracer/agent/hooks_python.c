@@ -184,7 +184,7 @@ HOOKS(raw, MLZ_D_RAW, hook_free_any)
 HOOKS(mem, MLZ_D_MEM, hook_free)
 HOOKS(obj, MLZ_D_OBJ, hook_free)
 
-static struct mlz_py_allocator hooks[3] = {
+static const struct mlz_py_allocator hooks_plain[3] = {
     {NULL, raw_malloc, raw_calloc, raw_realloc, raw_free},
     {NULL, mem_malloc, mem_calloc, mem_realloc, mem_free},
     {NULL, obj_malloc, obj_calloc, obj_realloc, obj_free},
@@ -201,9 +201,9 @@ bool mlz_python_place(const void *ctx) { return (uintptr_t)ctx - (uintptr_t)inne
 static void install(unsigned generation) {
   generation_now = generation;
   const struct mlz_stack_reader *reader = mlz_python.reader;
-  if (mlz_agent.native) {
-    memcpy(hooks, hooks_native, sizeof(hooks));
-  } else if (reader) {
+  struct mlz_py_allocator hooks[3];
+  memcpy(hooks, mlz_agent.native ? hooks_native : hooks_plain, sizeof(hooks));
+  if (reader && !mlz_agent.native) {
     hooks[MLZ_D_OBJ].malloc = reader->obj_malloc;
     hooks[MLZ_D_OBJ].realloc = reader->obj_realloc;
     hooks[MLZ_D_MEM].malloc = reader->mem_malloc;

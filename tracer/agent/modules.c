@@ -155,7 +155,8 @@ static __attribute__((used)) void *way_of_dlsym(void) {
 static __attribute__((naked)) void hook_dlopen(void) { JUMP("way_of_dlopen"); }
 static __attribute__((naked)) void hook_dlsym(void) { JUMP("way_of_dlsym"); }
 
-static struct mlz_redirect own[] = {{"dlopen", (void *)hook_dlopen, NULL}, {"dlsym", (void *)hook_dlsym, NULL}};
+static struct mlz_redirect own[] = {
+    {"dlopen", (void *)hook_dlopen, NULL}, {"dlsym", (void *)hook_dlsym, NULL}, {"dlclose", (void *)dlclose, NULL}};
 
 /* ---- redirecting ---- */
 
@@ -288,7 +289,8 @@ void mlz_modules_redirect(void) {
     tables.of[0] = mlz_libc_redirects(&tables.n[0]);
     tables.of[1] = mlz_exec_redirects(&tables.n[1]);
     tables.of[2] = own;
-    tables.n[2] = 2;
+    own[2].real = mlz_modules_find("dlclose");
+    tables.n[2] = 3;
     for (unsigned t = 0; t < 2; t++)
       for (unsigned i = 0; i < tables.n[t]; i++) tables.of[t][i].real = mlz_modules_find(tables.of[t][i].name);
   }

@@ -14,6 +14,7 @@
 #include "tracer/recorder/survivors.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -320,7 +321,8 @@ static int serve(struct recording *r) {
   int e = finish(r);
   snprintf(err, sizeof err, "%s: writing failed: %s; the trace is readable up to the last whole part, what came later is lost",
            r->options.output, strerror(-e));
-  int file = dup(r->output.fd); /* by its name another recording may replace it at any time */
+  /* By its name another recording may replace it at any time; a flight recorder's own file is its memory. */
+  int file = r->options.flight_ns ? open(r->options.output, O_RDONLY) : dup(r->output.fd);
   end(r);
   mlz_serve_answer(file, e < 0 ? err : NULL);
 }

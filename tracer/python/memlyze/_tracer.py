@@ -80,6 +80,12 @@ def _patterns(value: Patterns, what: str) -> List[str]:
     return patterns
 
 
+def _duration(value: Any, what: str) -> str:
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise TypeError("%s must be a number of seconds or a text like '5m', not %s" % (what, type(value).__name__))
+    return value if isinstance(value, str) else "%.9fs" % value
+
+
 def _name(value: Any, what: str) -> str:
     if not isinstance(value, str):
         raise TypeError("the name of a %s must be a str, not %s" % (what, type(value).__name__))
@@ -310,7 +316,7 @@ def _snapshot(agent: Agent, name: Optional[str]) -> Point:
 def start(path: Path = "trace.mlyze", sample_rate: Optional[float] = None, max_stack_depth: Optional[int] = None, track_gc: Optional[bool] = None,
           max_events: Optional[int] = None, include_patterns: Patterns = None, exclude_patterns: Patterns = None,
           sample_over: Union[int, str, None] = None, native: bool = False, snapshots_only: bool = False, *, on_full: Optional[str] = None,
-          overwrite: bool = False, _leave_out: Sequence[int] = ()) -> Tracer:
+          max_size: Union[int, str, None] = None, flight_recorder: Union[float, str, None] = None, overwrite: bool = False, _leave_out: Sequence[int] = ()) -> Tracer:
     """Starts to record the memory of this program into `path` and returns the tracer. Nothing is recorded before.
 
     path               the file; one that exists is kept as `path.old`, unless `overwrite`
@@ -321,8 +327,10 @@ def start(path: Path = "trace.mlyze", sample_rate: Optional[float] = None, max_s
     include_patterns   only stacks with a frame whose `module` or `module.qualified_name` matches one of these, like `myapp.*`
     exclude_patterns   no stacks whose innermost Python frame matches one of these; exclude wins
     sample_over        trace every allocation of at least this size, whatever the rate: bytes, or text like '64 KiB' (default: off)
-    native             native frames too
+    native             native frames too, in one stack with the Python frames
     snapshots_only     keep totals per stack at each snapshot instead of events
+    max_size           keep the newest part only: the file never takes more of the disk, bytes or text like '64 MiB'; totals stay those of the whole run
+    flight_recorder    keep the last seconds, or text like '5m', in memory, and write the file at the end or when `memlyze control --dump` asks for it
     on_full            when a ring is full: 'block' waits for the recorder (default), 'drop' counts the loss and goes on
 
     Inside `memlyze record` it steers the recording that runs: the file stays the one of `memlyze record` (`tracer.path`), sample_rate and max_stack_depth are
@@ -359,6 +367,10 @@ def start(path: Path = "trace.mlyze", sample_rate: Optional[float] = None, max_s
         fixed["native"] = ["--native"]
     if _switch(snapshots_only, "snapshots_only"):
         fixed["snapshots_only"] = ["--snapshots-only"]
+    if max_size is not None:
+        fixed["max_size"] = ["--max-size", str(_units.size(max_size, "max_size"))]
+    if flight_recorder is not None:
+        fixed["flight_recorder"] = ["--flight-recorder", _duration(flight_recorder, "flight_recorder")]
     if on_full is not None:
         fixed["on_full"] = ["--on-full", on_full]
     if _switch(overwrite, "overwrite"):
@@ -383,7 +395,7 @@ def start(path: Path = "trace.mlyze", sample_rate: Optional[float] = None, max_s
         try:
             answers = agent.start(arguments)
         except (OSError, ValueError) as error:
-            if native and "not in this version" in str(error):
+            if native and "x86-64" in str(error):
                 raise NotImplementedError(str(error)) from None
             raise
         _current = Tracer(agent, file, answers)
