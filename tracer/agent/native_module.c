@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <link.h>
 #include <string.h>
+#include <sys/uio.h>
 
 #define EXPORT __attribute__((visibility("default")))
 
@@ -59,25 +60,47 @@ bool mlz_native_module_of(uintptr_t pc, struct mlz_native_module *m) {
 
 /* ---- who is it? ---- */
 
+#define FIRST_PAGE 4096u
+
+/* Whether a few bytes can be read, by the kernel's word: a program that was moved about in its file (BOLT, patchelf) may have its headers anywhere, and between
+ * two segments of a module lies nothing. */
+static bool readable(uintptr_t at, size_t bytes) {
+  uint8_t ends[2];
+  struct iovec local = {ends, 2}, remote[2] = {{(void *)at, 1}, {(void *)(at + bytes - 1), 1}};
+  return bytes != 0 && bytes <= FIRST_PAGE && mlz_sys6(SYS_process_vm_readv, mlz_agent.pid, (long)&local, 1, (long)remote, 2, 0) == 2;
+}
+
+static bool loaded(const struct mlz_native_module *m, const ElfW(Phdr) * p, unsigned n, uintptr_t at, uintptr_t end) {
+  for (; n; n--, p++) {
+    uintptr_t low = m->bias + p->p_vaddr;
+    if (p->p_type == PT_LOAD && p->p_flags & PF_R && at >= low && end <= low + p->p_filesz) return true;
+  }
+  return false;
+}
+
 /* The bytes of NT_GNU_BUILD_ID; NULL: it has none. The ELF header lies at the module's beginning, as every linker puts it. */
 static const uint8_t *build_id(const struct mlz_native_module *m, uint32_t *bytes) {
   const ElfW(Ehdr) *e = (const ElfW(Ehdr) *)m->low;
+  size_t headers = e->e_phnum * sizeof(ElfW(Phdr));
   if (m->high - m->low < sizeof(*e) || memcmp(e->e_ident, ELFMAG, SELFMAG) != 0 || e->e_phentsize != sizeof(ElfW(Phdr)) ||
-      e->e_phoff + e->e_phnum * sizeof(ElfW(Phdr)) > m->high - m->low)
+      e->e_phoff > m->high - m->low || headers > m->high - m->low - e->e_phoff)
     return NULL;
-  const ElfW(Phdr) *p = (const ElfW(Phdr) *)(m->low + e->e_phoff);
+  const ElfW(Phdr) *first = (const ElfW(Phdr) *)(m->low + e->e_phoff), *p = first;
+  bool usual = e->e_phoff + headers <= FIRST_PAGE;
+  if (!usual && ((e->e_phoff & 7) || !readable((uintptr_t)first, headers))) return NULL;
   for (unsigned i = 0; i < e->e_phnum; i++, p++) {
     uintptr_t at = m->bias + p->p_vaddr, end = at + p->p_filesz;
-    if (p->p_type != PT_NOTE || at < m->low || end > m->high) continue;
-    while (end - at >= sizeof(ElfW(Nhdr))) {
+    if (p->p_type != PT_NOTE || at < m->low || end > m->high || end < at) continue;
+    if (!(usual && loaded(m, first, e->e_phnum, at, end)) && !readable(at, end - at)) continue;
+    while (at < end && end - at >= sizeof(ElfW(Nhdr))) {
       const ElfW(Nhdr) *n = (const ElfW(Nhdr) *)at;
-      uintptr_t desc = at + sizeof(*n) + ((n->n_namesz + 3u) & ~3u);
-      if (desc + n->n_descsz > end) break;
+      uintptr_t desc = at + sizeof(*n) + ((n->n_namesz + UINT64_C(3)) & ~UINT64_C(3));
+      if (desc > end || n->n_descsz > end - desc) break;
       if (n->n_type == NT_GNU_BUILD_ID && n->n_namesz == 4 && memcmp(n + 1, "GNU", 4) == 0) {
         *bytes = n->n_descsz < 64 ? n->n_descsz : 64;
         return (const uint8_t *)desc;
       }
-      at = desc + ((n->n_descsz + 3u) & ~3u);
+      at = desc + ((n->n_descsz + UINT64_C(3)) & ~UINT64_C(3));
     }
   }
   return NULL;
