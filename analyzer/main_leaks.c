@@ -218,7 +218,9 @@ static void print_growing(struct mlz_input *in, const struct mlz_leaks *leaks, c
   for (size_t i = 0; i < leaks->n && i < 5 && leaks->entries[i].grade == MLZ_GRADE_GROWING; i++) {
     const struct mlz_leak_entry *e = &leaks->entries[i];
     struct mlz_place p = mlz_place_of_stack(in, e->stack);
-    char *where = mlz_place_text(&p), *name = mlz_text_clean(p.function, true);
+    char *where = mlz_place_text(&p), *whole = mlz_text_clean(p.function, true);
+    unsigned lines = 2 * mlz_term_width(out), taken = mlz_text_width(where) + 6; /* a C++ name can be longer than a screen */
+    char *name = mlz_text_shorten(whole, taken + 60 < lines ? lines - taken : 60, MLZ_SHORTEN_NAME);
     uint64_t rate = growth_per_second(e);
     char stacks[64] = "";
     if (e->same_grade < e->stacks)
@@ -235,6 +237,7 @@ static void print_growing(struct mlz_input *in, const struct mlz_leaks *leaks, c
     mlz_report_wrap(out, mlz_term_width(out), 4, 4, why);
     free(why);
     free(where);
+    free(whole);
     free(name);
   }
 }

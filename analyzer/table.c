@@ -70,7 +70,7 @@ static unsigned shrink(const struct mlz_table *t, unsigned *widths, enum mlz_col
   return excess;
 }
 
-/* Names as they are if all fits, else without ".<locals>". */
+/* Names as they are if all fits, else brief ones. */
 static unsigned measure(const struct mlz_table *t, unsigned *widths, bool brief) {
   unsigned total = t->n_columns ? (t->n_columns - 1) * GAP : 0;
   for (unsigned c = 0; c < t->n_columns; c++) {

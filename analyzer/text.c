@@ -136,18 +136,86 @@ static size_t head_of(const char *text, unsigned width) {
   return (size_t)(p - text);
 }
 
-/* Without ".<locals>", which says only that a function was made inside another one; malloc'd. */
-static char *without_locals(const char *name) {
-  static const char locals[] = ".<locals>";
+/* Without ".<locals>", which says only that a function was made inside another one, and with "etree..so" for an extension's name like
+ * "etree.cpython-311-x86_64-linux-gnu.so"; malloc'd. */
+static char *without_noise(const char *name) {
+  static const char locals[] = ".<locals>", tag[] = ".cpython-";
   struct buffer b = {0};
   put(&b, "", 0);
   for (const char *next; (next = strstr(name, locals)) != NULL; name = next + sizeof locals - 1) put(&b, name, (size_t)(next - name));
+  const char *abi = strstr(name, tag), *end = abi ? strstr(abi, ".so") : NULL;
+  if (end && !memchr(abi, '/', (size_t)(end - abi))) {
+    put(&b, name, (size_t)(abi + 1 - name));
+    name = end;
+  }
   put(&b, name, strlen(name));
   return b.data;
 }
 
+static bool after_operator(const char *name, const char *p) { return p - name >= 8 && memcmp(p - 8, "operator", 8) == 0; }
+
+static bool is_word(char c) { return c == '_' || (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z'); }
+
+/* Cuts the parameters of a C++ function, and what follows them: "f(int) const" becomes "f". "(no stack)", "operator()" and "{lambda(int)#1}" stay. */
+static void drop_parameters(char *name) {
+  char *end = strrchr(name, ')');
+  if (!end || (end[1] && end[1] != ' ')) return;
+  unsigned depth = 0;
+  for (char *p = end; p > name; p--) {
+    if (*p == ')') depth++;
+    if (*p != '(' || --depth) continue;
+    if (!after_operator(name, p)) *p = 0;
+    return;
+  }
+}
+
+/* The end of the template arguments that begin at `p`; NULL: none do ("<lambda>", "operator<", "<T as U>"), or they have no end. */
+static const char *arguments_end(const char *name, const char *p) {
+  if (*p != '<' || p == name || !is_word(p[-1]) || after_operator(name, p)) return NULL;
+  unsigned depth = 0;
+  for (; *p; p++) {
+    if (*p == '<') depth++;
+    if (*p == '>' && p[-1] != '-' && --depth == 0) return p;
+  }
+  return NULL;
+}
+
+/* Takes away "void " of "void f<int>": what stands before the last blank that is in no brackets and does not belong to an operator's name. */
+static void drop_type(char *name) {
+  name += strspn(name, " "); /* a caller's indentation */
+  const char *from = name;
+  int depth = 0;
+  for (const char *p = name; *p; p++) {
+    if (strchr("(<{[", *p) && !after_operator(name, p)) depth++;
+    if (strchr(")>}]", *p) && p > name && p[-1] != '-') depth--;
+    if (*p == ' ' && depth == 0 && p[1] != '[') from = p + 1; /* not " [clone .cold]" */
+    if (depth == 0 && after_operator(name, p)) break;
+  }
+  memmove(name, from, strlen(from) + 1);
+}
+
+static void drop_arguments(char *name) {
+  char *out = name;
+  for (const char *p = name, *end; *p; p++) {
+    end = arguments_end(name, p);
+    *out++ = *p;
+    if (end) p = end - 1;
+  }
+  *out = 0;
+}
+
+enum { BRIEF_STEPS = 3 };
+/* As little as it takes to make `name` fit into `width`: first its parameters go, then the type, then the arguments of templates. */
+static char *brief_name(const char *text, unsigned width) {
+  static void (*const steps[BRIEF_STEPS])(char *) = {drop_parameters, drop_type, drop_arguments};
+  char *name = without_noise(text);
+  bool native = strstr(name, "::") || strchr(name, ')'); /* a Python name has neither */
+  for (unsigned i = 0; i < BRIEF_STEPS && native && mlz_text_width(name) > width; i++) steps[i](name);
+  return name;
+}
+
 unsigned mlz_text_name_width(const char *name) {
-  char *brief = without_locals(name);
+  char *brief = brief_name(name, 0);
   unsigned width = mlz_text_width(brief);
   free(brief);
   return width;
@@ -161,8 +229,9 @@ static char *shorten_inside(const char *text, unsigned keep, unsigned tail) {
 
 static char *shorten_name(const char *text, unsigned width) {
   enum { HEAD_MIN = 3 };
-  char *brief = without_locals(text);
-  const char *dot = strrchr(brief, '.');
+  char *brief = brief_name(text, width);
+  const char *dot = strrchr(brief, '.'), *colon = strrchr(brief, ':');
+  if (colon > dot) dot = colon;
   unsigned last = dot ? mlz_text_width(dot + 1) : 0;
   char *out = mlz_text_width(brief) <= width ? mlz_text_format("%s", brief)
                                              : shorten_inside(brief, width - 2, last + HEAD_MIN + 2 <= width ? last : 0);
@@ -170,13 +239,16 @@ static char *shorten_name(const char *text, unsigned width) {
   return out;
 }
 
-static char *shorten_path(const char *text, unsigned width) {
+static char *shorten_path(const char *path, unsigned width) {
+  char *text = without_noise(path);
   const char *tail = tail_of(text, width);
   if (tail > text && tail[-1] != '/') {
     const char *slash = strchr(tail, '/');
     tail = slash ? slash + 1 : NULL;
   }
-  return tail && *tail ? mlz_text_format("%s", tail) : mlz_text_format("..%s", tail_of(text, width - 2));
+  char *out = tail && *tail ? mlz_text_format("%s", tail) : mlz_text_format("..%s", tail_of(text, width - 2));
+  free(text);
+  return out;
 }
 
 char *mlz_text_shorten(const char *text, unsigned width, enum mlz_shorten how) {

@@ -17,10 +17,10 @@ unsigned mlz_text_width(const char *text);
 
 enum mlz_shorten { MLZ_SHORTEN_PATH, MLZ_SHORTEN_NAME, MLZ_SHORTEN_MIDDLE, MLZ_SHORTEN_RIGHT };
 /* A malloc'd copy of clean `text` in at most `width` columns; what is left out shows as "..". PATH drops whole folders from the beginning,
- * without a mark (../x.py would be a path, too); NAME drops ".<locals>", then of a qualified name the inside, but the last part stays whole
- * as long as it fits; MIDDLE drops the inside, RIGHT the end. */
+ * without a mark (../x.py would be a path, too); NAME drops ".<locals>" (and both the middle of "etree.cpython-311-x86_64-linux-gnu.so"), then a C++ function's parameters, type and template arguments, then of a
+ * qualified name the inside, but the last part stays whole as long as it fits; MIDDLE drops the inside, RIGHT the end. */
 char *mlz_text_shorten(const char *text, unsigned width, enum mlz_shorten how);
-/* The columns that NAME needs before it drops anything but ".<locals>". */
+/* The columns that NAME needs before it drops a part of the qualified name. */
 unsigned mlz_text_name_width(const char *name);
 
 /* A malloc'd copy with & < > " ' as entities and everything that XML 1.0 cannot carry as U+FFFD. */

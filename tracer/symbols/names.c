@@ -14,6 +14,22 @@ char *mlz_symbol_demangle(const char *name) {
 
 static int compare(const void *a, const void *b) { return strcmp(a, *(const char *const *)b); }
 
+/* The allocators of C++'s containers, of libstdc++ and libc++: "std::__new_allocator<int>::allocate(unsigned long, void const*)". */
+static bool is_container_allocator(const char *function) {
+  static const char *const classes[] = {"std::allocator<",
+                                        "std::allocator_traits<",
+                                        "std::__new_allocator<",
+                                        "__gnu_cxx::new_allocator<",
+                                        "__gnu_cxx::__alloc_traits<",
+                                        "std::__1::allocator<",
+                                        "std::__1::allocator_traits<"};
+  for (size_t i = 0; i < sizeof classes / sizeof *classes; i++) {
+    if (strncmp(function, classes[i], strlen(classes[i])) == 0)
+      return strstr(function, ">::allocate(") || strstr(function, ">::allocate[abi:");
+  }
+  return false;
+}
+
 bool mlz_symbol_hidden(const char *function) {
   static const char *const names[] = {/* sorted */
                                       "PyMem_Calloc",
@@ -79,11 +95,13 @@ bool mlz_symbol_hidden(const char *function) {
                                            "alloc::alloc::Global::alloc_impl",
                                            "<alloc::alloc::Global as ",
                                            "std::sys::alloc::",
+                                           "std::__1::__libcpp_allocate",
+                                           "void* std::__1::__libcpp_operator_new",
                                            "std::alloc::System",
                                            "<std::alloc::System as "};
   if (bsearch(function, names, sizeof names / sizeof *names, sizeof *names, compare)) return true;
   for (size_t i = 0; i < sizeof beginnings / sizeof *beginnings; i++) {
     if (strncmp(function, beginnings[i], strlen(beginnings[i])) == 0) return true;
   }
-  return false;
+  return is_container_allocator(function);
 }

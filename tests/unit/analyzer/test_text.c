@@ -61,6 +61,25 @@ Test(text, shortening_keeps_what_matters) {
   check(mlz_text_shorten("a.<locals>.b.<locals>.c", 5, MLZ_SHORTEN_NAME), "a.b.c");
   check(mlz_text_shorten("SomeHandler.dispatch_request", 22, MLZ_SHORTEN_NAME), "Some..dispatch_request");
   check(mlz_text_shorten("SomeHandler.get", 10, MLZ_SHORTEN_NAME), "Some...get");
+  check(mlz_text_shorten("shop::Cart::put(std::string const&) const", 24, MLZ_SHORTEN_NAME), "shop::Cart::put");
+  check(mlz_text_shorten("void shop::sort<int>(int*)", 24, MLZ_SHORTEN_NAME), "void shop::sort<int>");
+  check(mlz_text_shorten("void shop::sort<int>(int*)", 16, MLZ_SHORTEN_NAME), "shop::sort<int>");
+  check(mlz_text_shorten("  void shop::sort<int>(int*)", 18, MLZ_SHORTEN_NAME), "  shop::sort<int>");
+  check(mlz_text_shorten("std::_Vector_base<int, std::allocator<int> >::_M_allocate(unsigned long)", 32, MLZ_SHORTEN_NAME),
+        "std::_Vector_base<>::_M_allocate");
+  check(mlz_text_shorten("std::_Vector_base<int, std::allocator<int> >::_M_allocate(unsigned long)", 24, MLZ_SHORTEN_NAME),
+        "std::_Vecto.._M_allocate");
+  check(mlz_text_shorten("shop::less::operator()(int) const", 30, MLZ_SHORTEN_NAME), "shop::less::operator()");
+  check(mlz_text_shorten("main::{lambda(int)#1}::operator()(int) const", 40, MLZ_SHORTEN_NAME), "main::{lambda(int)#1}::operator()");
+  check(mlz_text_shorten("(anonymous namespace)::put(int)", 30, MLZ_SHORTEN_NAME), "(anonymous namespace)::put");
+  check(mlz_text_shorten("shop::put(int) [clone .cold]", 20, MLZ_SHORTEN_NAME), "shop::put");
+  check(mlz_text_shorten("bool operator< <int>(Box<int> const&, Box<int> const&)", 20, MLZ_SHORTEN_NAME), "bool operator< <int>");
+  check(mlz_text_shorten("<alloc::vec::Vec<u8> as core::clone::Clone>::clone", 48, MLZ_SHORTEN_NAME),
+        "<alloc::vec::Vec<> as core::clone::Clone>::clone");
+  check(mlz_text_shorten("etree.cpython-311-x86_64-linux-gnu.so+0x21f435", 24, MLZ_SHORTEN_NAME), "etree..so+0x21f435");
+  check(mlz_text_shorten("/srv/lxml/etree.cpython-311-x86_64-linux-gnu.so", 16, MLZ_SHORTEN_PATH), "lxml/etree..so");
+  check(mlz_text_shorten("etree.cpython-311-x86_64-linux-gnu.so", 40, MLZ_SHORTEN_PATH), "etree.cpython-311-x86_64-linux-gnu.so");
+  check(mlz_text_shorten("(no stack)", 8, MLZ_SHORTEN_NAME), "(no..ck)");
   check(mlz_text_shorten("a_long_function_name", 10, MLZ_SHORTEN_MIDDLE), "a_lo..name");
   check(mlz_text_shorten("a long sentence", 8, MLZ_SHORTEN_RIGHT), "a long..");
   for (unsigned width = 1; width < 12; width++)

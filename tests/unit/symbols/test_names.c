@@ -38,9 +38,24 @@ Test(names, hidden) {
                                     "__rust_alloc",
                                     "PyMem_Calloc",
                                     "alloc::alloc::alloc",
+                                    "std::__new_allocator<int>::allocate(unsigned long, void const*)",
+                                    "std::allocator_traits<std::allocator<int> >::allocate(std::allocator<int>&, unsigned long)",
+                                    "std::__1::allocator<int>::allocate[abi:v160006](unsigned long)",
                                     "__libc_malloc"};
-  static const char *const no[] = {"main",          "",       "malloc_info",      "g_malloc", "xmalloc", "strdup", "PyList_New",
-                                   "PyObject_Call", "PyMem_", "my::operator new", "callocate"};
+  static const char *const no[] = {"main",
+                                   "",
+                                   "malloc_info",
+                                   "g_malloc",
+                                   "xmalloc",
+                                   "strdup",
+                                   "PyList_New",
+                                   "PyObject_Call",
+                                   "PyMem_",
+                                   "my::operator new",
+                                   "callocate",
+                                   "std::allocator<int>::~allocator()",
+                                   "my::allocator<int>::allocate(unsigned long)",
+                                   "std::_Vector_base<int, std::allocator<int> >::_M_allocate(unsigned long)"};
   for (size_t i = 0; i < sizeof yes / sizeof *yes; i++) cr_assert(mlz_symbol_hidden(yes[i]), "%s", yes[i]);
   for (size_t i = 0; i < sizeof no / sizeof *no; i++) cr_assert_not(mlz_symbol_hidden(no[i]), "%s", no[i]);
 }
