@@ -3,8 +3,14 @@ the trace whose TOTALS chunks are damaged, which the tools must say, too."""
 import json
 import os
 import struct
+import sys
 
-from harness import MEMLYZE, PYTHON, case, clean_env, execute, record, run, tool
+from harness import MEMLYZE, PYTHON, TESTS, case, clean_env, execute, record, run, same, tool
+
+sys.path.insert(0, TESTS)
+from mlyze_decode import FREE_OLD_TEMP, FREE_TEMP, Trace, decode_events, decode_totals  # noqa: E402
+
+END = 2  # the kind of point
 
 PROGRAM = '''
 import gc, json, mmap, os, sys, threading, time
@@ -131,6 +137,66 @@ def points_answer_as_the_events_do(every, options):
         for question in questions() if exact and process != 'all' else [q for q in questions() if q[0] == 'top' and 'domain' not in q][::2]:
             said += compare(exact, question[0], *question[1:], '--process', process)
     assert 'damaged' in said, 'nothing was said of the damaged points'
+
+
+def sums(events):
+    """{(stack, domain, weight): [nine integers]} of (process's) events, and the most that was live."""
+    rows, live, peak = {}, 0, 0
+    for op, (stack, size, domain, weight) in events:
+        row = rows.setdefault((stack, domain, weight), [0] * 9)
+        square = size * size if weight != struct.unpack('<Q', struct.pack('<d', 1))[0] else 0
+        if op == 0:
+            row[0] += 1
+            row[1] += size
+            row[6] = max(row[6], size)
+            row[7] += square
+        else:
+            temporary = op in (FREE_TEMP, FREE_OLD_TEMP)
+            row[2] += 1
+            row[3] += size
+            row[4] += temporary
+            row[5] += size * temporary
+            row[8] += square
+        if domain != 4:
+            live += (size if op == 0 else -size) * struct.unpack('<d', struct.pack('<Q', weight))[0]
+            peak = max(peak, live)
+    return rows, peak
+
+
+@case(each=[('every allocation', ()), ('sampled', ('--sample-rate', '0.25'))])
+def points_are_the_sums_of_the_events(options):
+    with open('program.py', 'w') as file:
+        file.write("""
+import os, time
+kept = []
+def work():
+    for n in range(700):
+        kept.append(bytes(100 + n % 900))
+        [str(n + i) for i in range(5)]
+        if n % 100 == 0: time.sleep(0.02)
+    del kept[::3]
+work()
+if os.fork() == 0: work()
+else: os.wait()
+""")
+    record([PYTHON, '-I', '-S', '-B', 'program.py'], '--snapshot-every', '20ms', *options, env=clean_env(MEMLYZE_FRAME_EVENTS='1'))
+    with open('trace.mlyze', 'rb') as file:
+        trace = Trace(file.read())
+    events = {}
+    for at, size, _ in trace.events:
+        head, classes, block = decode_events(trace.payload(trace.chunk(at)))
+        events.setdefault(head[0], []).extend((op, classes[what[0]]) if op < 5 else None for op, _, _, what in block)
+    seen, most = set(), {}
+    for head, rows in decode_totals(trace):
+        process, point, count = head[0], head[3], head[6]
+        wanted, peak = sums(e for e in events[process][:count] if e)
+        got = {(stack, domain, weight): values for stack, domain, weight, values in rows.values() if any(values)}
+        same('rows of process %d after %d events' % (process, count), got, wanted)
+        most[process] = max(most.get(process, 0), head[8])
+        same('peak until then', most[process], int(peak + 0.999))
+        same('allocations', head[7], sum(row[0] for row in wanted.values()))
+        seen.add((process, point))
+    assert len(trace.totals) >= 10 and {process for process, point in seen if point == END} == set(events), (len(trace.totals), seen)
 
 
 run(__name__)
