@@ -20,6 +20,7 @@
 #define MEMO_LAST 11u
 #define MEMO_WINDOW 4096u /* lookups after which its size is thought over */
 #define SCRATCH 8192u
+#define HUGE (UINT64_C(2) << 20)
 
 /* A frame that was walked through: the registers in it, and the words that led out of it. */
 enum frame_flag {
@@ -83,6 +84,8 @@ struct mlz_native {
   uint32_t hash_bits;
   uint32_t memo_bits, memo_next;
   uint32_t memo_asked, memo_missed;
+  uint32_t
+      memo_every; /* one of so many stacks that were not found is remembered: where they are too many, the others would only push each other out */
   struct mlz_native_home home;
   struct mlz_native_view view;
   struct node *node;   /* [nodes_max + 1], from 1 */
@@ -123,7 +126,8 @@ static void forget_nodes(struct mlz_native *n) {
 
 static MLZ_COLD struct mlz_native *make(struct mlz_thread *th) {
   uint32_t nodes = mlz_agent.whole ? NODES_MAX : NODES_MAX_SMALL;
-  size_t node_bytes = (nodes + 1) * sizeof(struct node), bytes = sizeof(struct mlz_native) + node_bytes + 2 * nodes * sizeof(struct place);
+  size_t node_bytes = (nodes + 1) * sizeof(struct node), places = 2 * nodes * sizeof(struct place),
+         bytes = sizeof(struct mlz_native) + node_bytes + places + HUGE;
   long m = mlz_sys6(SYS_mmap, 0, (long)bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (m < 0 && m > -4096) return NULL;
   mlz_sys3(SYS_madvise, m, (long)bytes, MADV_NOHUGEPAGE);
@@ -132,8 +136,9 @@ static MLZ_COLD struct mlz_native *make(struct mlz_thread *th) {
   n->bytes = bytes;
   n->nodes_max = nodes;
   n->node = (struct node *)(n + 1);
-  n->place = (struct place *)(void *)((char *)(n + 1) + node_bytes);
+  n->place = (struct place *)(((uintptr_t)(n + 1) + node_bytes + HUGE - 1) & ~(uintptr_t)(HUGE - 1));
   n->memo_bits = MEMO_FIRST;
+  n->memo_every = 1;
   th->native = n;
   return n;
 }
@@ -344,6 +349,9 @@ static void keep_node(struct mlz_native *n, struct place *p, uint32_t k) {
 
 static MLZ_COLD void grow_places(struct mlz_native *n) {
   n->hash_bits++;
+  size_t bytes = sizeof(*n->place) << n->hash_bits;
+  if (bytes >= 2 * HUGE)
+    mlz_sys3(SYS_madvise, (long)n->place, (long)bytes, MADV_HUGEPAGE); /* looked into at random: page tables cost more than memory */
   memset(n->place, 0, sizeof(*n->place) << n->hash_bits);
   for (uint32_t k = 1; k <= n->nodes; k++) {
     struct place *p = place_of(n, n->node[k].path);
@@ -455,6 +463,7 @@ static MLZ_COLD void memo_think(struct mlz_native *n) {
     n->memo_bits += 2;
     forget_memo(n);
   }
+  n->memo_every = n->memo_bits == MEMO_LAST && n->memo_missed > MEMO_WINDOW / 5 ? 4 : 1;
   n->memo_asked = n->memo_missed = 0;
 }
 
@@ -468,8 +477,7 @@ static void memo_keep(struct mlz_native *n) {
   const struct frame *f = &n->chain[n->top], *end = f + n->reach;
   if (end > &n->chain[CHAIN]) end = &n->chain[CHAIN];
   uintptr_t sp = f->sp, rbp = f->rbp;
-  n->memo_missed++;
-  if (f->node == 0) return;
+  if (n->memo_missed++ % n->memo_every || f->node == 0) return;
   uintptr_t pc = f->pc;
   uint64_t hash = memo_hash(pc, sp);
   uint32_t set = memo_set(n, hash), at = set;
