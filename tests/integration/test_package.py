@@ -336,7 +336,9 @@ def the_module_is_the_program(interpreter):
 def signals_to_the_module_reach_the_program():
     waiting = 'import signal, sys, time\nsignal.signal(signal.%s, lambda *a: sys.exit(9))\nprint("up", flush=True)\nwhile True:\n    time.sleep(0.05)\n'
     for name in ('SIGTERM', 'SIGINT', 'SIGHUP', 'SIGUSR1'):
-        process = subprocess.Popen([PYTHON, '-m', 'memlyze', 'record', '--quiet', '-f', PYTHON, '-c', waiting % name], env=env(), stdout=subprocess.PIPE, text=True)
+        # What was ignored when this test was started (nohup, a background job) is ignored by the module, too: it would wait for ever.
+        process = subprocess.Popen([PYTHON, '-m', 'memlyze', 'record', '--quiet', '-f', PYTHON, '-c', waiting % name], env=env(), stdout=subprocess.PIPE, text=True,
+                                   preexec_fn=lambda: [signal.signal(n, signal.SIG_DFL) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)])
         same('the program', process.stdout.readline(), 'up\n')
         process.send_signal(getattr(signal, name))
         same('exit status after ' + name, process.wait(30), 9)
