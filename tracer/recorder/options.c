@@ -44,7 +44,6 @@ enum id {
   ID_LEAVE_OUT,
   ID_MAX_SIZE,
   ID_FLIGHT,
-  ID_LATER, /* of the contract, not in this version */
 };
 
 static const struct mlz_option_row rows[] = {
@@ -222,7 +221,7 @@ static const char *take(struct mlz_options *o, int id, const char *value) {
     if (o->left_out_n == MLZ_OPTIONS_LEFT_OUT) return "is one thread too many";
     return mlz_option_count(value, 1, INT32_MAX, &o->left_out[o->left_out_n]) ? (o->left_out_n++, NULL) : "must be the number of a thread";
   default:
-    return "is not in this version";
+    return "is not known";
   }
 }
 
