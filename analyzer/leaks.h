@@ -1,5 +1,5 @@
 /* What was not freed by the end, for each stack, and how it came about: a coarse history of the surviving allocations and of how many
- * blocks were live, from which grade.c judges. One pass over events with their allocation numbers. One thread.
+ * blocks were live, from which grade.c judges. One pass over events with their allocation numbers; chunks are prepared on several threads (scan.h).
  *
  * Memory: one record for each stack of each process that has not ended, with a history if it has survivors, and 16 bytes for each
  * collection of generation 1 or 2; when a process ends its records are judged and added to those of the trace. Nothing grows with the

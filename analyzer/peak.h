@@ -1,7 +1,7 @@
 /* The instant at which the chosen processes together held most: its bytes, its time, and a cut at which a second pass can stop.
  *
  * Within a process the order of events is exact. Across processes, chunks of a group are merged by the time steps of their events; a process
- * that has ended holds nothing. One thread. Memory: one step for each distinct time in a group, if there are several processes. */
+ * that has ended holds nothing. Chunks are summed up on several threads (scan.h). Memory: one step for each distinct time in a group, if there are several processes. */
 #ifndef MLZ_ANALYZER_PEAK_H
 #define MLZ_ANALYZER_PEAK_H
 

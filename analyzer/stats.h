@@ -1,5 +1,5 @@
 /* What is in a trace, in one pass: raw counts of the whole file, and of the chosen processes bytes, peak, sizes, domains, lifetimes, collections.
- * One thread. Memory: fixed, and a few words for each thread and process. */
+ * What can be said of a chunk alone is found on several threads (scan.h). Memory: fixed, and a few words for each thread and process. */
 #ifndef MLZ_ANALYZER_STATS_H
 #define MLZ_ANALYZER_STATS_H
 

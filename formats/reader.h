@@ -1,5 +1,6 @@
 /* Reads a .mlyze file: checks it, and hands out its events chunk by chunk, decoded to plain arrays.
- * Memory: the tables and one chunk, whatever the number of events. One thread for each `struct mlz_trace`.
+ * Memory: the tables and one chunk, whatever the number of events; mlz_trace_read_all: a few chunks. One thread calls for each `struct mlz_trace`; what may be called
+ * from mlz_reading.prepare on other threads says so.
  *
  * A damaged file: tables and chunks that fail their checksum (or were cut) are passed over and counted in
  * `mlz_trace_damage`; what can be read is given. Nothing read is trusted: every index is checked against its table before a

@@ -1,7 +1,8 @@
 /* Where a reader's bytes come from: a regular file, read piece by piece, or memory. Private to formats/.
  *
  * pread and not a mapping: a file that another process cuts short, or a failing disk, is then an error and not SIGBUS; and a trace larger
- * than the address space allows (ulimit -v) can be read. The copy costs a tenth of a nanosecond an event. */
+ * than the address space allows (ulimit -v) can be read. The copy costs a tenth of a nanosecond an event. Threads read the same file
+ * through copies of the struct with buffers of their own. */
 #ifndef MLZ_FORMATS_SOURCE_H
 #define MLZ_FORMATS_SOURCE_H
 

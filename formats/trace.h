@@ -1,4 +1,4 @@
-/* The inside of a reader. Private to formats/. One thread. */
+/* The inside of a reader. Private to formats/. One thread, but for parallel.c, whose threads read the tables and the entries. */
 #ifndef MLZ_FORMATS_TRACE_H
 #define MLZ_FORMATS_TRACE_H
 
