@@ -171,7 +171,8 @@ static void drop_parameters(char *name) {
 
 /* The end of the template arguments that begin at `p`; NULL: none do ("<lambda>", "operator<", "<T as U>"), or they have no end. */
 static const char *arguments_end(const char *name, const char *p) {
-  if (*p != '<' || p == name || !is_word(p[-1]) || after_operator(name, p)) return NULL;
+  bool turbofish = p >= name + 2 && p[-1] == ':' && p[-2] == ':' && strncmp(p, "<lambda", 7) != 0; /* "f::<T>", of Rust */
+  if (*p != '<' || p == name || !(is_word(p[-1]) || turbofish) || after_operator(name, p)) return NULL;
   unsigned depth = 0;
   for (; *p; p++) {
     if (*p == '<') depth++;

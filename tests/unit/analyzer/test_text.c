@@ -76,6 +76,7 @@ Test(text, shortening_keeps_what_matters) {
   check(mlz_text_shorten("bool operator< <int>(Box<int> const&, Box<int> const&)", 20, MLZ_SHORTEN_NAME), "bool operator< <int>");
   check(mlz_text_shorten("<alloc::vec::Vec<u8> as core::clone::Clone>::clone", 48, MLZ_SHORTEN_NAME),
         "<alloc::vec::Vec<> as core::clone::Clone>::clone");
+  check(mlz_text_shorten("std::panicking::do_call::<&dyn core::ops::Fn<()>, i32>", 30, MLZ_SHORTEN_NAME), "std::panicking::do_call::<>");
   check(mlz_text_shorten("etree.cpython-311-x86_64-linux-gnu.so+0x21f435", 24, MLZ_SHORTEN_NAME), "etree..so+0x21f435");
   check(mlz_text_shorten("/srv/lxml/etree.cpython-311-x86_64-linux-gnu.so", 16, MLZ_SHORTEN_PATH), "lxml/etree..so");
   check(mlz_text_shorten("etree.cpython-311-x86_64-linux-gnu.so", 40, MLZ_SHORTEN_PATH), "etree.cpython-311-x86_64-linux-gnu.so");

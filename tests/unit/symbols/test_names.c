@@ -38,6 +38,8 @@ Test(names, hidden) {
                                     "__rust_alloc",
                                     "PyMem_Calloc",
                                     "alloc::alloc::alloc",
+                                    "<alloc::alloc::Global>::alloc_impl_runtime",
+                                    "<alloc::alloc::Global as core::alloc::Allocator>::allocate",
                                     "std::__new_allocator<int>::allocate(unsigned long, void const*)",
                                     "std::allocator_traits<std::allocator<int> >::allocate(std::allocator<int>&, unsigned long)",
                                     "std::__1::allocator<int>::allocate[abi:v160006](unsigned long)",
