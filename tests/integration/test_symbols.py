@@ -33,7 +33,7 @@ fn main() { let mut n = deep::Node { v: Vec::new() }; n.grow(String::from("abc")
 
 def addresses(program, n):
     listed = subprocess.run(['nm', '-S', '--defined-only', program], stdout=subprocess.PIPE, universal_newlines=True).stdout.splitlines()
-    functions = [(int(w[0], 16), int(w[1], 16)) for w in (line.split() for line in listed) if len(w) == 4 and w[2] in 'tT' and int(w[1], 16)]
+    functions = [(int(w[0], 16), int(w[1], 16)) for w in (line.split() for line in listed) if len(w) == 4 and w[2] in 'tT' and int(w[1], 16) and not w[3].startswith('_sub_')]  # those are a sanitizer's
     chance = random.Random(1)
     return [low + chance.randrange(size) for low, size in (chance.choice(functions) for _ in range(n))]
 

@@ -12,7 +12,10 @@ int main(int argc, char **argv) {
   struct mlz_symbolizer *s = mlz_symbolizer_new(argc > 2 ? argv[2] : NULL);
   int file = open(argv[1], O_RDONLY | O_CLOEXEC);
   struct mlz_symbol_module *m = s && file >= 0 ? mlz_symbolizer_module(s, argv[1], file, NULL, 0) : NULL;
-  if (!m) return 3;
+  if (!m) {
+    mlz_symbolizer_free(s);
+    return 3;
+  }
   char line[64];
   while (fgets(line, sizeof line, stdin)) {
     struct mlz_symbol found[MLZ_SYMBOLS_MAX];
