@@ -14,7 +14,7 @@
 #include <ucontext.h>
 #include <unistd.h>
 
-#define APART __attribute__((noinline, noclone))
+#define APART static __attribute__((noipa))
 
 extern char **environ;
 
