@@ -59,6 +59,19 @@ int main(int argc, char **argv) {
   at += n - strings;
   save("unknown", copy, at - 32);
 
+  /* Totals beside events; in the place of the first of them; and with that lost. */
+  size_t points_n;
+  uint8_t *points = sample_points(&points_n);
+  if (points == NULL) return 2;
+  save("points", points, points_n);
+  free(points);
+  points = sample_left_out(&points_n);
+  if (points == NULL) return 2;
+  save("left-out", points, points_n);
+  points[find(points, points_n, first, MLZ_C_TOTALS) + 40] ^= 1;
+  save("left-out-hole", points, points_n);
+  free(points);
+
   /* Totals instead of events; and the same with a point lost. */
   size_t totals_n;
   uint8_t *totals = sample_totals(&totals_n);

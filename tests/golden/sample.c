@@ -211,6 +211,37 @@ uint8_t *sample_totals(size_t *n) {
                  write_totals);
 }
 
+static int with_builder(struct mlz_writer *w, const struct mlz_frame_rule *rule, int finish) {
+  struct mlz_builder *b = mlz_builder_new();
+  int rc = b == NULL ? -ENOMEM : mlz_writer_frames(w, rule);
+  if (rc == 0) rc = write_body(w, b, finish);
+  mlz_builder_free(b);
+  return rc;
+}
+
+static int write_points(struct mlz_writer *w) { return with_builder(w, &(struct mlz_frame_rule){.least_events = 1, .share = 1e9}, 1); }
+
+uint8_t *sample_points(size_t *n) { return written(n, json_pack("{s:s}", "version", "0.1.0"), mlz_writer_new, write_points); }
+
+uint8_t *sample_left_out(size_t *n) {
+  json_t *meta = json_pack("{s:s}", "version", "0.1.0"), *s = state(1, 7200);
+  int fd = memfd_create("sample", MFD_CLOEXEC), to = memfd_create("left out", MFD_CLOEXEC), keep = dup(to);
+  struct mlz_writer *w = NULL;
+  int rc = mlz_writer_new(&w, fd, meta, 0);
+  if (rc == 0) rc = mlz_writer_keep(w, &(struct mlz_keep_rule){.max_bytes = 1 << 30});
+  if (rc == 0) rc = with_builder(w, &(struct mlz_frame_rule){.every_bytes = 1}, 0);
+  if (rc == 0) rc = mlz_writer_dump(w, to, 6000, s);
+  off_t size = rc == 0 ? lseek(keep, 0, SEEK_END) : 0;
+  uint8_t *bytes = size > 0 ? malloc((size_t)size) : NULL;
+  if (bytes != NULL && pread(keep, bytes, (size_t)size, 0) != size) rc = -EIO;
+  *n = (size_t)size;
+  mlz_writer_free(w);
+  close(keep);
+  json_decref(meta);
+  json_decref(s);
+  return rc == 0 ? bytes : NULL;
+}
+
 static int write_native(struct mlz_writer *w) {
   static const char *const names[] = {"/usr/lib/libone.so.1", "00ff10", "main", "app.py", "grow", "vec.c", "push", "/opt/app/two", "tail"};
   for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) add_string(w, names[i]);

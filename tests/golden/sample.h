@@ -14,6 +14,9 @@ uint8_t *sample_totals(size_t *n);
 
 /* Native frames: resolved, inlined, hidden, inferred, unresolved, without a module; stacks through all of them. malloc'ed. */
 uint8_t *sample_native(size_t *n);
+/* The sample with points beside its events; and its second half, with points for the first one. */
+uint8_t *sample_points(size_t *n);
+uint8_t *sample_left_out(size_t *n);
 
 /* A chunk appended or inserted by hand. Returns its size; `out` must have room for 32 bytes and the payload. */
 size_t sample_chunk(uint8_t *out, unsigned kind, uint64_t count, const void *payload, uint32_t n);
