@@ -2,6 +2,7 @@
 without caches (MEMLYZE_NATIVE_CHECK)."""
 import os
 import shutil
+import struct
 import subprocess
 
 from harness import BUILD, PYTHONS, Skip, case, clean_env, execute, record, run, same, tool
@@ -99,6 +100,33 @@ def jumps_out_of_deep_frames():
 
 
 @case
+def tables_that_are_wrong_of_the_frame_pointer():
+    leaves, known = life('wrong')
+    same('blocks', sum(leaves.values()), known)
+    same('who asked for them', {s[-2] for s in leaves}, {'life_added', 'life_loaded'})
+
+
+@case
+def a_module_whose_headers_were_moved():
+    """Tools that change what is linked (BOLT, patchelf) put the program headers elsewhere in the file; where that is not loaded, nothing may be read."""
+    with open(os.path.join(HELPERS, 'native_module_apart.so'), 'rb') as f:
+        module = bytearray(f.read())
+    at, = struct.unpack_from('<Q', module, 32)
+    size = 56 * struct.unpack_from('<H', module, 56)[0]
+    for name, to in ('hole', 0x100000), ('beyond', len(module) + 63 & ~63):
+        moved = bytearray(module) + bytes(max(0, to + size - len(module)))
+        moved[to:to + size] = module[at:at + size]
+        moved[at:at + size] = bytes(size)
+        struct.pack_into('<Q', moved, 32, to)
+        with open(name + '.so', 'wb') as f:
+            f.write(moved)
+        leaves, known = life('moved', os.path.abspath(name + '.so'))
+        same('blocks', sum(leaves.values()), known)
+        for stack in leaves:
+            assert 'module_work_apart' in stack and 'main' in stack, stack
+
+
+@case
 def modules_that_take_each_other_s_place():
     leaves, known = life('modules', HELPERS)
     same('blocks', sum(leaves.values()), known)
@@ -174,14 +202,36 @@ ALLOCATORS = {
 }
 
 
-@case(each=[(name, path) for name, path in ALLOCATORS.items() if os.path.exists(path)])
+PRELOADED = [(name, path) for name, path in ALLOCATORS.items() if os.path.exists(path)]
+
+
+@case(each=PRELOADED)
 def allocators_that_are_preloaded(path):
-    for program, *arguments in ([LIFE, 'threads'], [LIFE, 'forks'], [os.path.join(HELPERS, 'new_delete'), 'all']):
-        if not os.path.exists(program):
-            continue
+    for program, *arguments in ([LIFE, 'threads'], [LIFE, 'forks']):
         plain = execute([program, *arguments], env=dict(clean_env(), LD_PRELOAD=path))
         result = traced([program, *arguments], LD_PRELOAD=path)
         same('output', result.stdout, plain.stdout)
+
+
+@case(each=[('the C library\'s', None)] + PRELOADED)
+def operators_of_an_allocator_s_own(path):
+    """tcmalloc and others bring operator new: it reaches no malloc."""
+    program = os.path.join(HELPERS, 'new_delete')
+    if not os.path.exists(program):
+        raise Skip('no C++ compiler')
+    preload = {'LD_PRELOAD': path} if path else {}
+    for options in ([], ['--native']):
+        sums = []
+        for what in ('all', 'none'):
+            result = record([program, what], *options, env=dict(clean_env(), MEMLYZE_NATIVE_CHECK='1', **preload))
+            sites = tool('top', '-n', '0')['sites']
+            sums.append([sum(s[key] for s in sites) for key in ('alloc_count', 'alloc_bytes', 'live_count', 'live_bytes')])
+            if what == 'all':
+                known = [int(n) for n in result.stdout.split()]
+                stacks_then = stacks() if options else None
+        same('count, bytes, kept count, kept bytes', [a - b for a, b in zip(*sums)], known)
+        if stacks_then:
+            same('blocks of main', sum(n for s, n in stacks_then.items() if s[-1] == 'main'), known[0])
 
 
 run(__name__)

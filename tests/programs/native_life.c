@@ -18,7 +18,8 @@
 
 extern char **environ;
 
-APART void *life_leaf(size_t n) {
+__attribute__((noipa)) void *life_leaf(size_t n);
+__attribute__((noipa)) void *life_leaf(size_t n) { /* called by assembler below */
   void *p = malloc(n);
   __asm__ volatile("" : : "r"(p) : "memory");
   return p;
@@ -156,6 +157,49 @@ static int modules(const char *directory) {
   return 120;
 }
 
+/* Functions whose tables say that the caller's frame is found by rbp, which they have put to other use: life_added by an addition, life_loaded by a
+ * load from there. */
+void *life_added(size_t n, uintptr_t rbp);
+void *life_loaded(size_t n, uintptr_t rbp);
+__asm__(".text\n"
+        ".type life_added,@function\n"
+        "life_added:\n.cfi_startproc\npush %rbp\n.cfi_def_cfa 6,16\n.cfi_offset 6,-16\n"
+        "mov %rsi,%rbp\ncall life_leaf\npop %rbp\n.cfi_def_cfa 7,8\nret\n.cfi_endproc\n.size life_added,.-life_added\n"
+        ".type life_loaded,@function\n"
+        "life_loaded:\n.cfi_startproc\npush %rbp\n.cfi_escape 0x0f,3,0x76,0x78,6\n.cfi_escape 0x10,6,2,0x76,0\n"
+        "mov %rsi,%rbp\ncall life_leaf\npop %rbp\n.cfi_def_cfa 7,8\nret\n.cfi_endproc\n.size life_loaded,.-life_loaded\n");
+
+static int wrong_frames(void) {
+  uintptr_t here = (uintptr_t)__builtin_frame_address(0);
+  uintptr_t rbps[] = {0,
+                      8,
+                      1,
+                      here,
+                      here + 4096,
+                      here - 4096,
+                      here - (9u << 20),
+                      here - (20u << 20),
+                      here - (90u << 20),
+                      (uintptr_t)1 << 47,
+                      UINTPTR_MAX - 7,
+                      (uintptr_t)&rbps};
+  enum { N = sizeof rbps / sizeof rbps[0] };
+  for (unsigned round = 0; round < 3; round++)
+    for (unsigned i = 0; i < N; i++) {
+      free(life_added(16, rbps[i]));
+      free(life_loaded(16, rbps[i]));
+    }
+  return 3 * N * 2;
+}
+
+static int moved(const char *path) {
+  void *m = dlopen(path, RTLD_NOW);
+  if (!m) return -1;
+  void (*f)(void (*)(unsigned)) = (void (*)(void (*)(unsigned)))dlsym(m, "module_entry");
+  f(life_two);
+  return 2;
+}
+
 int main(int argc, char **argv) {
   const char *what = argc > 1 ? argv[1] : "";
   int n = strcmp(what, "threads") == 0    ? threads()
@@ -164,6 +208,8 @@ int main(int argc, char **argv) {
           : strcmp(what, "contexts") == 0 ? contexts()
           : strcmp(what, "jumps") == 0    ? jumps()
           : strcmp(what, "modules") == 0  ? modules(argc > 2 ? argv[2] : ".")
+          : strcmp(what, "wrong") == 0    ? wrong_frames()
+          : strcmp(what, "moved") == 0    ? moved(argc > 2 ? argv[2] : "")
           : strcmp(what, "deep") == 0     ? (life_deep(20000), 1251)
                                           : -1;
   printf("%d\n", n);

@@ -187,7 +187,9 @@ static inline __attribute__((always_inline)) struct mlz_rule_words rule_of(const
 
 static MLZ_COLD bool change_view(struct mlz_native *n, struct walk *w, uintptr_t at) {
   w->away |= n->view.shift != 0 || at < n->home.low || at >= n->home.high;
-  return mlz_native_view(&n->home, at, &n->view, n->scratch + SCRATCH - MLZ_NATIVE_COPY);
+  bool known = mlz_native_view(&n->home, w->sp, at, &n->view, n->scratch + SCRATCH - MLZ_NATIVE_COPY);
+  w->away |= n->view.shift != 0; /* what lies below the stack pointer must not be read again where it lies */
+  return known;
 }
 /* The word at `at`. False: it is no word of a stack. */
 static inline __attribute__((always_inline)) bool load(struct mlz_native *n, struct walk *w, uintptr_t at, uintptr_t *out) {
@@ -555,14 +557,17 @@ static inline bool odd(const struct mlz_thread *th, const struct mlz_native *n) 
 static uint32_t capture_slowly(struct mlz_tls *t, struct mlz_native *n, struct walk w, bool at_home, bool *room) {
   uint32_t met, count;
   struct walk from = w;
-  n->view = at_home ? (struct mlz_native_view){n->home.low, n->home.high, 0} : (struct mlz_native_view){0};
+  struct mlz_native_view view = {0};
+  if (at_home) view = mlz_native_home_view(&n->home, w.sp);
+  n->view = view;
   if (!at_home || n->epoch == UINT32_MAX) forget_stack(n);
   w.away = !at_home;
   count = walk_out(n, &w, &met);
   if (MLZ_UNLIKELY(count + (CHAIN - met) > CHAIN)) {
     forget_stack(n);
     w = from;
-    n->view = (struct mlz_native_view){n->home.low, n->home.high, 0};
+    w.away = !at_home;
+    n->view = view;
     count = walk_out(n, &w, &met);
   }
   bool forgettable = w.away || n->epoch == UINT32_MAX || (count && n->fresh[count - 1].flags & FRAME_FREE);

@@ -100,8 +100,8 @@ void mlz_rules_put(uintptr_t ra, uint32_t epoch, const struct mlz_rule *rule);
 
 /* ---- native_stack.c ---- */
 
-/* Memory that a walk may read: [low, high), each word at its address + shift. The thread's own stack is read where it lies; any other one (coroutines,
- * signal stacks) through the kernel, into a copy, since nobody says where it ends. */
+/* Memory that a walk may read: [low, high), each word at its address + shift. The thread's own stack is read where it lies, from the stack pointer on; any other
+ * one (coroutines, signal stacks), and what nobody has pushed, through the kernel, into a copy, since nobody says where it ends. */
 struct mlz_native_view {
   uintptr_t low, high;
   intptr_t shift;
@@ -114,8 +114,14 @@ struct mlz_native_home {
 #define MLZ_NATIVE_COPY 4096u
 /* Looks for the thread's own stack: once, where `sp` lies on it. `scratch` has MLZ_NATIVE_COPY bytes. */
 void mlz_native_home_find(struct mlz_native_home *h, uintptr_t sp, uintptr_t self, uint8_t *scratch);
-/* A view that holds the word at `at`; false: it cannot be read. */
-bool mlz_native_view(struct mlz_native_home *h, uintptr_t at, struct mlz_native_view *v, uint8_t *copy);
+#define MLZ_NATIVE_RED 128u /* bytes below a stack pointer that belong to its function */
+/* What a walk that is at `sp`, on the thread's own stack, may read of it where it lies. */
+static inline struct mlz_native_view mlz_native_home_view(const struct mlz_native_home *h, uintptr_t sp) {
+  uintptr_t low = sp - MLZ_NATIVE_RED;
+  return (struct mlz_native_view){low > h->low ? low : h->low, h->high, 0};
+}
+/* A view that holds the word at `at`, for a walk that is at `sp`; false: it cannot be read. */
+bool mlz_native_view(struct mlz_native_home *h, uintptr_t sp, uintptr_t at, struct mlz_native_view *v, uint8_t *copy);
 
 #pragma GCC visibility pop
 #endif

@@ -92,11 +92,14 @@ void mlz_native_home_find(struct mlz_native_home *h, uintptr_t sp, uintptr_t sel
   mlz_sys3(SYS_close, l.fd, 0, 0);
 }
 
-bool mlz_native_view(struct mlz_native_home *h, uintptr_t at, struct mlz_native_view *v, uint8_t *copy) {
+bool mlz_native_view(struct mlz_native_home *h, uintptr_t sp, uintptr_t at, struct mlz_native_view *v, uint8_t *copy) {
   if (at & 7) return false;
-  if (at >= h->low && at < h->high) {
-    *v = (struct mlz_native_view){h->low, h->high, 0};
-    return true;
+  if (at >= h->low && at < h->high && sp >= h->low && sp < h->high) {
+    struct mlz_native_view own = mlz_native_home_view(h, sp);
+    if (at >= own.low) {
+      *v = own;
+      return true;
+    }
   }
   /* Whole pages where they can be had: what cannot be read shortens the copy. */
   uintptr_t end = (at + MLZ_NATIVE_COPY) & ~(uintptr_t)(PAGE - 1);
