@@ -203,7 +203,12 @@ static void print_text(struct mlz_input *in, const struct settings *s, struct ml
   unsigned width = mlz_term_width(out);
   if (!c->all.pauses.count) {
     const json_t *tracked = json_object_get(json_object_get(mlz_trace_meta(in->trace), "settings"), "track_gc");
-    fputs(json_is_false(tracked) ? "Collections were not traced (--no-track-gc).\n" : "No garbage collection took place.\n", out);
+    if (json_is_false(tracked))
+      fputs("Collections were not traced (--no-track-gc).\n", out);
+    else if (in->left_out)
+      fprintf(out, "No garbage collection took place from %s on.\n", mlz_units_time(a, (double)in->left_out_ns));
+    else
+      fputs("No garbage collection took place.\n", out);
     return;
   }
   fprintf(out, "%s collections took %s, %s of the trace\n\n", mlz_units_count(a, (double)c->all.pauses.count),

@@ -85,6 +85,7 @@ static json_t *sizes_json(const struct mlz_input *in, const struct mlz_stats *s)
   for (unsigned i = 0; i < MLZ_SIZE_CLASSES; i++) {
     if (!(s->sizes[i].alloc_count > 0)) continue;
     json_t *row = tally_json(&s->sizes[i], in->estimated ? &s->size_spreads[i] : NULL);
+    if (in->left_out) json_object_set_new(row, "live_count", json_null()), json_object_set_new(row, "live_bytes", json_null());
     json_object_set_new(row, "up_to", json_integer((json_int_t)(UINT64_C(1) << i)));
     json_array_append_new(list, row);
   }
@@ -420,7 +421,8 @@ static const char *bar(char *out, unsigned width, double part, double whole) {
   return out;
 }
 
-static void print_sizes(const struct mlz_stats *s, FILE *out, unsigned width, bool color) {
+/* Without what lives where the beginning was left out: the frees of its blocks are seen, the blocks are not. */
+static void print_sizes(const struct mlz_input *in, const struct mlz_stats *s, FILE *out, unsigned width, bool color) {
   char a[MLZ_UNITS_MAX], b[64];
   double most = 0;
   for (unsigned i = 0; i < MLZ_SIZE_CLASSES; i++)
@@ -430,7 +432,7 @@ static void print_sizes(const struct mlz_stats *s, FILE *out, unsigned width, bo
   mlz_table_column(t, "size up to", MLZ_COL_NUMBER);
   mlz_table_column(t, "blocks", MLZ_COL_NUMBER);
   mlz_table_column(t, "allocated", MLZ_COL_NUMBER);
-  mlz_table_column(t, "live", MLZ_COL_NUMBER);
+  if (!in->left_out) mlz_table_column(t, "live", MLZ_COL_NUMBER);
   mlz_table_column(t, "", MLZ_COL_WORD);
   for (unsigned i = 0; i < MLZ_SIZE_CLASSES; i++) {
     const struct mlz_tally *row = &s->sizes[i];
@@ -439,7 +441,7 @@ static void print_sizes(const struct mlz_stats *s, FILE *out, unsigned width, bo
     mlz_table_cell(t, mlz_units_round(a));
     mlz_table_cell(t, mlz_units_count(a, row->alloc_count));
     mlz_table_cell(t, mlz_units_size(a, row->alloc_bytes));
-    mlz_table_cell(t, mlz_units_size(a, row->alloc_bytes - row->free_bytes));
+    if (!in->left_out) mlz_table_cell(t, mlz_units_size(a, row->alloc_bytes - row->free_bytes));
     mlz_table_cell(t, bar(b, width, row->alloc_count, most));
   }
   fputc('\n', out);
@@ -599,7 +601,7 @@ static void print_text(struct mlz_input *in, const struct settings *settings, co
   if (in->totals_only) {
     print_points(s, out, width, color);
   } else {
-    print_sizes(s, out, width, color);
+    print_sizes(in, s, out, width, color);
     print_lifetimes(in, s, out, width, color);
     print_collections(s, out);
   }

@@ -76,6 +76,7 @@ def totals_and_leaks_are_of_the_whole_run():
     left_out = stats['left_out']
     assert left_out['events'] > 100000 and 0 < left_out['until_ns'] < stats['duration_ns'], left_out
     assert 'left out' in stats['_stderr']
+    assert stats['sizes'] and all(row['live_bytes'] is None and row['live_count'] is None for row in stats['sizes']), stats['sizes']
     counters = stats['events']['written'] + left_out['events']
     top = check_known(TURNS)
     noise = top['noise']
