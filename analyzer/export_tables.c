@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *language_of(const struct mlz_place *p) { return p->language == MLZ_LANG_NATIVE ? "native" : "python"; }
+static const char *language_of(const struct mlz_place *p) { return p->language == MLZ_LANG_PYTHON ? "python" : "native"; }
 
 /* ---- csv: stacks ---- */
 

@@ -35,7 +35,7 @@ static void module_color(const struct mlz_flame_key *key, char out[8]) {
   double hue = 8 + hash_of(module) % 4000 / 100.0, saturation = 0.82, shade = hash_of(key->place.function) % 100 / 1000.0;
   double light = key->kind == MLZ_FLAME_LEAF ? 0.56 + shade : 0.69 + shade;
   if (key->kind == MLZ_FLAME_ROOT || key->kind == MLZ_FLAME_CUT || key->kind == MLZ_FLAME_NONE) saturation = 0.10, light = 0.80, hue = 40;
-  if (key->kind <= MLZ_FLAME_LEAF && key->place.language == MLZ_LANG_NATIVE) hue = 170 + hash_of(module) % 3000 / 100.0, saturation = 0.35;
+  if (key->kind <= MLZ_FLAME_LEAF && key->place.language != MLZ_LANG_PYTHON) hue = 170 + hash_of(module) % 3000 / 100.0, saturation = 0.35;
   int rgb[3];
   for (int i = 0; i < 3; i++) rgb[i] = (int)lround(255 * channel(hue, saturation, light, i == 0 ? 0 : i == 1 ? 8 : 4));
   snprintf(out, 8, "#%02x%02x%02x", rgb[0] & 255, rgb[1] & 255, rgb[2] & 255);

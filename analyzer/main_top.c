@@ -240,7 +240,8 @@ static void add_callers(struct mlz_input *in, struct mlz_table *t, const struct 
   unsigned numbers = 3u + has_live(s, width) + in->estimated;
   for (uint32_t i = 1; i < n; i++) {
     struct mlz_place p = mlz_place_of_frame(in, frames[i]);
-    char *where = mlz_place_text(&p), *name = mlz_text_format("  %s", p.function);
+    char *where = mlz_place_text(&p), *shown = mlz_place_name(&p), *name = mlz_text_format("  %s", shown);
+    free(shown);
     for (unsigned k = 0; k < numbers; k++) mlz_table_cell(t, "");
     mlz_table_cell(t, name);
     mlz_table_cell(t, where);

@@ -29,7 +29,8 @@ static bool look_up(struct mlz_input *in, struct mlz_symbolizer *s, uint32_t fra
   int n = m ? mlz_symbolizer_visible(m, f.address, found) : -1;
   if (n < 0) return true;
   for (int i = 0; i < n; i++)
-    names[i] = (struct mlz_symbol_name){.function = found[i].function, .file = found[i].file, .line = found[i].line};
+    names[i] = (struct mlz_symbol_name){
+        .function = found[i].function, .file = found[i].file, .line = found[i].line, .inferred = found[i].inferred};
   return mlz_trace_symbol(in->trace, frame, names, (uint32_t)n) == 0;
 }
 

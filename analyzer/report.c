@@ -87,7 +87,7 @@ struct mlz_place mlz_place_of_frame(const struct mlz_input *in, uint32_t frame) 
   struct mlz_frame f = mlz_trace_frame(in->trace, frame);
   return (struct mlz_place){mlz_trace_string(in->trace, f.function), mlz_trace_string(in->trace, f.file),
                             mlz_trace_string(in->trace, f.module), f.line,
-                            f.language == MLZ_LANG_PYTHON ? MLZ_LANG_PYTHON : MLZ_LANG_NATIVE};
+                            f.language <= MLZ_LANG_INFERRED ? (enum mlz_language)f.language : MLZ_LANG_PYTHON};
 }
 
 struct mlz_place mlz_place_of_stack(const struct mlz_input *in, uint32_t stack) {
@@ -96,6 +96,14 @@ struct mlz_place mlz_place_of_stack(const struct mlz_input *in, uint32_t stack) 
   const uint32_t *frames = mlz_trace_stack(in->trace, stack, &n, &truncated);
   if (!n) return (struct mlz_place){"(no stack)", "", "", 0, MLZ_LANG_NATIVE};
   return mlz_place_of_frame(in, frames[0]);
+}
+
+char *mlz_place_name(const struct mlz_place *place) {
+  char *clean = mlz_text_clean(place->function, true);
+  if (place->language != MLZ_LANG_INFERRED) return clean;
+  char *out = mlz_text_format("%s (inferred)", clean);
+  free(clean);
+  return out;
 }
 
 char *mlz_place_text(const struct mlz_place *place) {
@@ -114,7 +122,8 @@ static void add_place(json_t *object, const struct mlz_place *p) {
   json_object_set_new(object, "function", mlz_json_text(p->function));
   json_object_set_new(object, "file", mlz_json_text(p->file));
   json_object_set_new(object, "line", json_integer(p->line));
-  json_object_set_new(object, "language", json_string(p->language == MLZ_LANG_NATIVE ? "native" : "python"));
+  json_object_set_new(object, "language", json_string(p->language == MLZ_LANG_PYTHON ? "python" : "native"));
+  if (p->language == MLZ_LANG_INFERRED) json_object_set_new(object, "inferred", json_true());
 }
 
 void mlz_json_add_site(const struct mlz_input *in, json_t *object, uint32_t stack) {

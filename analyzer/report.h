@@ -35,6 +35,7 @@ struct mlz_place {
 };
 struct mlz_place mlz_place_of_frame(const struct mlz_input *in, uint32_t frame);
 struct mlz_place mlz_place_of_stack(const struct mlz_input *in, uint32_t stack); /* innermost frame; "(no stack)" for the empty one */
+char *mlz_place_name(const struct mlz_place *place); /* the function, clean, malloc'd; one that was told by debug information says so */
 char *mlz_place_text(const struct mlz_place *place); /* "file:line", clean, malloc'd; the current directory is left out */
 
 /* A paragraph of clean text that fits `width` columns where its words do; lines after the first begin at `indent`. `column`: where the cursor

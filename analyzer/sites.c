@@ -202,7 +202,7 @@ void mlz_site_label(struct mlz_input *in, enum mlz_group group, const struct mlz
   p = mlz_place_of_stack(in, site->row);
   if (group == MLZ_GROUP_FUNCTION || group == MLZ_GROUP_FILE || group == MLZ_GROUP_MODULE) p.line = 0;
   *where = mlz_place_text(&p);
-  *name = mlz_text_clean(group == MLZ_GROUP_MODULE ? (*p.module ? p.module : "(no module)") : p.function, true);
+  *name = group == MLZ_GROUP_MODULE ? mlz_text_clean(*p.module ? p.module : "(no module)", true) : mlz_place_name(&p);
   if (group != MLZ_GROUP_FILE) return;
   free(*name);
   *name = **where ? *where : mlz_text_format("(no stack)");

@@ -138,6 +138,28 @@ int main() { kept = new shop::Cart; kept->put(5000); }
     same('frames of allocators', hidden, [])
 
 
+@case
+def tail_calls_are_inferred_only_where_they_are_certain():
+    with open('tail.c', 'w') as file:
+        file.write('''#include <stdlib.h>
+#define NOINLINE __attribute__((noinline)) static void *
+NOINLINE xmalloc(size_t n) { return malloc(n + 1); }
+NOINLINE wrap(size_t n) { return xmalloc(n * 2); }
+NOINLINE either(size_t n) { if (n > 100) return calloc(1, n); return malloc(n); }
+NOINLINE both(size_t n) { free(malloc(n)); return malloc(n + 3); }
+void *kept[4];
+int main(int c, char **v) { (void)v; kept[0] = wrap(1000 * c); kept[1] = either(77 * c); kept[2] = both(55 * c); kept[3] = xmalloc(5 * c); return 0; }
+''')
+    native([compiled('tail.c', 'program', '-gdwarf-5')])
+    found = {s['alloc_bytes']: [(f['function'], f['line'], f.get('inferred', False)) for f in s['stack'][:s['stack'].index(next(f for f in s['stack'] if f['function'] == 'main'))]]
+             for s in stacks() if any(f['function'] == 'main' for f in s['stack'])}
+    same('through both', found[2001], [('xmalloc', 3, True), ('wrap', 4, True)])
+    same('through one', found[6], [('xmalloc', 3, True)])
+    same('one of two calls', found[77], [('either', 0, True)])
+    same('what calls otherwise, too', found[58], [])
+    same('that call', found[55], [('both', 6, False)])
+
+
 PROGRAM = '''
 import json, re
 class Value:

@@ -23,7 +23,10 @@ int main(int argc, char **argv) {
     unsigned n = mlz_symbolizer_lookup(m, address, found);
     printf("0x%016llx\n", (unsigned long long)address);
     if (!n) puts("\?\?\n\?\?:0");
-    for (unsigned i = 0; i < n; i++) printf("%s\n%s:%u\n", found[i].function, found[i].file ? found[i].file : "\?\?", found[i].line);
+    for (unsigned i = 0; i < n; i++) {
+      if (found[i].inferred) continue; /* addr2line knows of no such thing */
+      printf("%s\n%s:%u\n", found[i].function, found[i].file ? found[i].file : "\?\?", found[i].line);
+    }
   }
   mlz_symbolizer_free(s);
   close(file);

@@ -78,7 +78,7 @@ static void write_one(struct mlz_drain *d, const struct named *one) {
                           .file = text_of(s, y->file ? y->file : path),
                           .module = module,
                           .line = y->file ? y->line : 0,
-                          .language = MLZ_LANG_NATIVE};
+                          .language = y->inferred ? MLZ_LANG_INFERRED : MLZ_LANG_NATIVE};
     bool added;
     frames[i] = mlz_symbols_frame_id(s, &f, &added);
   }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #define INLINED_MAX 63u
+#define INFERRED_MAX 8u
 
 static int range_order(const void *a, const void *b) {
   const struct mlz_symbol_range *x = a, *y = b;
@@ -70,12 +71,19 @@ static struct mlz_symbol_unit *unit_at(struct mlz_symbol_module *m, uint64_t pc)
 
 /* ---- the functions of a unit ---- */
 
+static Dwarf_Off origin_of(Dwarf_Die *die) {
+  Dwarf_Attribute attribute;
+  Dwarf_Die origin;
+  return dwarf_attr(die, DW_AT_abstract_origin, &attribute) && dwarf_formref_die(&attribute, &origin) ? dwarf_dieoffset(&origin) : 0;
+}
+
 static void add_function(struct mlz_symbol_unit *u, Dwarf_Die *die) {
   Dwarf_Addr base = 0, low, high;
   for (ptrdiff_t at = 0; (at = dwarf_ranges(die, at, &base, &low, &high)) > 0;) {
     if (!real(low, high)) continue;
     if (!mlz_symbol_grow(&u->functions, &u->functions_room, u->functions_n + 1, sizeof *u->functions)) return;
-    u->functions[u->functions_n++] = (struct mlz_symbol_function){.low = low, .high = high, .die = dwarf_dieoffset(die)};
+    u->functions[u->functions_n++] =
+        (struct mlz_symbol_function){.low = low, .high = high, .die = dwarf_dieoffset(die), .origin = origin_of(die)};
   }
 }
 
@@ -175,6 +183,94 @@ static unsigned inlined_at(Dwarf_Die *die, uint64_t pc, Dwarf_Die *out) {
   return n;
 }
 
+/* ---- tail calls ---- */
+
+struct calls { /* of a function, as its debug information lists them */
+  uint64_t pc; /* the one that is looked for */
+  bool found;
+  Dwarf_Die site; /* if found */
+  unsigned tails, others;
+  Dwarf_Die tail; /* the last of them */
+};
+
+static bool flag_of(Dwarf_Die *die, unsigned name) {
+  Dwarf_Attribute attribute;
+  bool value;
+  return dwarf_attr(die, name, &attribute) && dwarf_formflag(&attribute, &value) == 0 && value;
+}
+
+static bool address_of(Dwarf_Die *die, unsigned name, Dwarf_Addr *out) {
+  Dwarf_Attribute attribute;
+  return dwarf_attr(die, name, &attribute) && dwarf_formaddr(&attribute, out) == 0;
+}
+
+static void look_at_calls(Dwarf_Die *parent, struct calls *c, unsigned depth) {
+  Dwarf_Die child;
+  if (depth == 64 || dwarf_child(parent, &child) != 0) return;
+  do {
+    int tag = dwarf_tag(&child);
+    if (tag == DW_TAG_lexical_block || tag == DW_TAG_inlined_subroutine) look_at_calls(&child, c, depth + 1);
+    if (tag != DW_TAG_call_site) continue;
+    Dwarf_Addr behind;
+    if (address_of(&child, DW_AT_call_return_pc, &behind) && behind == c->pc + 1) {
+      c->found = true;
+      c->site = child;
+    }
+    if (flag_of(&child, DW_AT_call_tail_call)) {
+      c->tails++;
+      c->tail = child;
+    } else {
+      c->others++;
+    }
+  } while (dwarf_siblingof(&child, &child) == 0);
+}
+
+/* The code of the function that a call names, if it is of this unit. */
+static bool called_by(struct mlz_symbol_unit *u, Dwarf_Die *site, Dwarf_Die *function) {
+  Dwarf_Attribute attribute;
+  Dwarf_Die origin;
+  if (!dwarf_attr(site, DW_AT_call_origin, &attribute) || !dwarf_formref_die(&attribute, &origin)) return false;
+  Dwarf_Off offset = dwarf_dieoffset(&origin);
+  for (size_t i = 0; i < u->functions_n; i++) {
+    if (u->functions[i].die != offset && u->functions[i].origin != offset) continue;
+    return dwarf_offdie(dwarf_cu_getdwarf(u->dies.cu), u->functions[i].die, function) != NULL;
+  }
+  return false;
+}
+
+/* What was called at the address and is not on the stack: functions that call others as the last thing they do only, so that whatever was called
+ * from there came through them. Innermost first; returns how many. */
+static unsigned passed_through(struct mlz_symbol_module *m, struct mlz_symbol_unit *u, Dwarf_Die *function, uint64_t pc,
+                               struct mlz_symbol *out, unsigned room) {
+  struct calls c = {.pc = pc};
+  Dwarf_Die callee;
+  unsigned n = 0;
+  look_at_calls(function, &c, 0);
+  if (!c.found || flag_of(&c.site, DW_AT_call_tail_call)) return 0;
+  for (Dwarf_Die site = c.site; n < room && called_by(u, &site, &callee); n++) {
+    bool all = flag_of(&callee, DW_AT_call_all_calls) || flag_of(&callee, DW_AT_call_all_source_calls), plain;
+    struct calls inside = {.pc = 0};
+    look_at_calls(&callee, &inside, 0);
+    if (!all || !inside.tails || inside.others) break;
+    Dwarf_Addr at;
+    struct mlz_symbol here = {.function = name_of(m, &callee, &plain), .inferred = true};
+    if (!here.function) break;
+    bool one = inside.tails == 1, known = one && address_of(&inside.tail, DW_AT_call_pc, &at);
+    if (one && !known && (known = address_of(&inside.tail, DW_AT_call_return_pc, &at))) at--;
+    Dwarf_Line *line = known ? dwarf_getsrc_die(&u->lines, at) : NULL;
+    int number;
+    if (line && dwarf_lineno(line, &number) == 0 && number > 0) {
+      here.line = (uint32_t)number;
+      here.file = dwarf_linesrc(line, NULL, NULL);
+    }
+    memmove(out + 1, out, n * sizeof *out);
+    out[0] = here;
+    if (!one) return n + 1; /* what it called is not known */
+    site = inside.tail;
+  }
+  return n;
+}
+
 unsigned mlz_symbol_dwarf_lookup(struct mlz_symbol_module *m, uint64_t address, struct mlz_symbol *out, bool *plain) {
   uint64_t pc = address - m->bias;
   struct mlz_symbol_unit *u = unit_at(m, pc);
@@ -190,6 +286,8 @@ unsigned mlz_symbol_dwarf_lookup(struct mlz_symbol_module *m, uint64_t address, 
     here.line = (uint32_t)number;
     here.file = dwarf_linesrc(line, NULL, NULL);
   }
+  unsigned inferred = passed_through(m, u, &function, pc, out, MLZ_SYMBOLS_MAX - n < INFERRED_MAX ? MLZ_SYMBOLS_MAX - n : INFERRED_MAX);
+  out += inferred;
   for (unsigned i = 0; i < n; i++) {
     Dwarf_Die *die = &chain[n - 1 - i];
     here.function = name_of(m, die, plain);
@@ -201,7 +299,7 @@ unsigned mlz_symbol_dwarf_lookup(struct mlz_symbol_module *m, uint64_t address, 
     here = (struct mlz_symbol){0};
     call_of(u, die, &here);
   }
-  return n;
+  return inferred + n;
 }
 
 bool mlz_symbol_dwarf_range(struct mlz_symbol_module *m, uint64_t address, uint64_t *low, uint64_t *high) {

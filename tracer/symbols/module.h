@@ -9,6 +9,7 @@
 struct mlz_symbol_function { /* a function's piece of code in a unit */
   uint64_t low, high;
   Dwarf_Off die;
+  Dwarf_Off origin; /* the abstract function that it is an instance of; 0: none */
 };
 struct mlz_symbol_unit {
   Dwarf_Die lines;                       /* the unit that has ranges and lines */

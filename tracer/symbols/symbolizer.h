@@ -31,6 +31,7 @@ struct mlz_symbol {
   const char *function; /* demangled */
   const char *file;     /* NULL: not known */
   uint32_t line;        /* 0: not known */
+  bool inferred;        /* not on the stack: the function called there can but have passed control on by a tail call */
 };
 /* What runs at the address, innermost (inlined) first. Returns how many, at most MLZ_SYMBOLS_MAX; 0: nothing is known of it. */
 unsigned mlz_symbolizer_lookup(struct mlz_symbol_module *m, uint64_t address, struct mlz_symbol out[MLZ_SYMBOLS_MAX]);
