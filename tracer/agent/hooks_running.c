@@ -122,6 +122,7 @@ static void give_back(unsigned domain, const struct mlz_py_allocator *hook) {
 
 void mlz_running_unhook(void) {
   bool lost = false;
+  if (running.on) mlz_python_count(); /* none of its threads may have told of itself yet */
   for (unsigned d = 0; d < 3 && running.on && running.hooks[d].free; d++) {
     struct mlz_py_allocator top, under;
     mlz_python.mem_get((int)d, &top);

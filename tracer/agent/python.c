@@ -55,6 +55,13 @@ static void find_runtime(void) {
   if (state) mlz_python.tstate_global = (const void *const *)(const void *)state;
 }
 
+void mlz_python_count(void) {
+  void *(*head)(void) = (void *(*)(void))symbol("PyInterpreterState_Head");
+  void *(*next)(void *) = (void *(*)(void *))symbol("PyInterpreterState_Next");
+  void *first = head && next ? head() : NULL;
+  if (first && next(first)) mlz_marks_atomic[MLZ_MARKS_PLAIN] = true;
+}
+
 void mlz_python_start(void) {
   const char *(*get_version)(void) = (const char *(*)(void))symbol("Py_GetVersion");
   if (!get_version) return;
@@ -94,6 +101,7 @@ void mlz_python_start(void) {
   if (mlz_agent.native) mlz_native_python();
   /* Free-threaded: there is no GIL that mem and obj events are under. Marks are changed atomically, nobody takes the quick way. */
   if (strstr(version, "free-threading")) mlz_marks_atomic[MLZ_MARKS_PLAIN] = true;
+  mlz_python_count();
   atomic_store(&py->state, MLZ_PY_NEW);
   /* Without its allocators the interpreter still gives stacks, collections and the end of the process. */
   if (mlz_agent.trace_python && !(mlz_agent.started ? mlz_running_hook() : mlz_python_install())) atomic_store(&py->state, MLZ_PY_NONE);

@@ -102,6 +102,7 @@ extern struct mlz_python mlz_python;
 void mlz_python_start(void);
 /* hooks_python.c */
 bool mlz_python_install(void);
+void mlz_python_count(void);  /* where there are several interpreters, of which each may have a GIL: marks are atomic from now on */
 void mlz_python_rewrap(void); /* from malloc, while wrap_pending */
 void mlz_python_arenas(void); /* takes pymalloc's arenas out of the mmap hooks' sight: they are what obj and mem blocks are made of */
 void mlz_python_on_top(void); /* puts our hooks back where the interpreter has thrown them out */
