@@ -78,6 +78,8 @@ unsigned mlz_disassemble(struct mlz_symbol_module *m, uint64_t address, unsigned
     low = address > BACK ? address - BACK : 0;
     high = address + BACK;
     if (machine == EM_AARCH64) low &= ~UINT64_C(3);
+    uint8_t byte;
+    while (low < address && !mlz_symbolizer_code(m, low, &byte, 1)) low += machine == EM_AARCH64 ? 4 : 1; /* the code begins here */
   }
   size_t want = high - low < CODE_MAX + BACK ? (size_t)(high - low) : CODE_MAX + BACK;
   uint8_t *code = malloc(want);
