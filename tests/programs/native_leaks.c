@@ -18,19 +18,17 @@ __attribute__((noinline)) static void keep_ten(void) {
 __attribute__((noinline)) static void drop_ten(void) {
   for (int i = 0; i < 10; i++) free(make(50)); /* @drop */
 }
-static inline __attribute__((always_inline)) void inlined(void) {
-  kept[n++] = calloc(3, 1000); /* @inlined */
-}
+static inline __attribute__((always_inline)) void inlined(void) { kept[n++] = calloc(3, 1000); /* @inlined */ }
 __attribute__((noinline)) static void recurse(int depth) {
   if (depth == 0)
     kept[n++] = make(7777);
   else
-    recurse(depth - 1); /* @recurse */
+    recurse(depth - 1);              /* @recurse */
   __asm__ volatile("" ::: "memory"); /* no tail call */
 }
 static void *thread(void *arg) {
   kept[n++] = realloc(make(10), 5000); /* @thread */
-  free(arg); /* from another thread */
+  free(arg);                           /* from another thread */
   return NULL;
 }
 
