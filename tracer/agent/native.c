@@ -124,8 +124,7 @@ static void forget_nodes(struct mlz_native *n) {
   forget_memo(n);
 }
 
-static MLZ_COLD struct mlz_native *make(struct mlz_thread *th) {
-  uint32_t nodes = mlz_agent.whole ? NODES_MAX : NODES_MAX_SMALL;
+static struct mlz_native *make_for(struct mlz_thread *th, uint32_t nodes) {
   size_t node_bytes = (nodes + 1) * sizeof(struct node), places = 2 * nodes * sizeof(struct place),
          bytes = sizeof(struct mlz_native) + node_bytes + places + HUGE;
   long m = mlz_sys6(SYS_mmap, 0, (long)bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -141,6 +140,10 @@ static MLZ_COLD struct mlz_native *make(struct mlz_thread *th) {
   n->memo_every = 1;
   th->native = n;
   return n;
+}
+static MLZ_COLD struct mlz_native *make(struct mlz_thread *th) {
+  struct mlz_native *n = mlz_agent.whole ? make_for(th, NODES_MAX) : NULL;
+  return n ? n : make_for(th, NODES_MAX_SMALL);
 }
 
 /* The ring is new, so is its trie. */
@@ -447,7 +450,8 @@ static inline uint32_t memo_tag(uint64_t hash) { return (uint32_t)(hash >> 16) |
 static inline uint64_t memo_mix(const struct memo *m, uintptr_t sp, uintptr_t rbp) {
   uint64_t h = m->needs_rbp ? rbp * factors[MEMO_SLOTS] : 0;
   const uintptr_t *stack = (const uintptr_t *)sp;
-  for (uint32_t i = 0; i < m->words; i++) h += stack[m->at[i]] * factors[i];
+#pragma GCC unroll 4
+  for (uint32_t i = 0, words = m->words; i < words; i++) h += stack[m->at[i]] * factors[i];
   return h;
 }
 static inline uint32_t memo_find(struct mlz_native *n, uintptr_t pc, uintptr_t sp, uintptr_t rbp) {
@@ -554,7 +558,7 @@ static inline bool odd(const struct mlz_thread *th, const struct mlz_native *n) 
 }
 
 /* The node of the stack that begins at `w`; 0: none, *room false: nothing could be sent. */
-static uint32_t capture_slowly(struct mlz_tls *t, struct mlz_native *n, struct walk w, bool at_home, bool *room) {
+static __attribute__((noinline)) uint32_t capture_slowly(struct mlz_tls *t, struct mlz_native *n, struct walk w, bool at_home, bool *room) {
   uint32_t met, count;
   struct walk from = w;
   struct mlz_native_view view = {0};
