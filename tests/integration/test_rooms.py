@@ -68,8 +68,11 @@ def the_agent_exports_what_it_interposes_and_no_more():
               'malloc', 'calloc', 'realloc', 'reallocarray', 'free', 'posix_memalign', 'aligned_alloc', 'memalign', 'valloc', 'pvalloc', 'mmap', 'mmap64',
               'munmap', 'mremap'}
     same('of the family not interposed', family - names, set())
-    extra = {n for n in names - family if not n.startswith('memlyze_')}
-    same('exports beyond the families and the two that see the end of a process', extra - {'exit', '__libc_start_main'}, set())
+    # operator new, new[], delete, delete[] in all their forms (Itanium C++ ABI): for allocators that bring their own
+    operators = {n for n in names if re.match(r'_Z(n[wa]m|d[la]Pv)(m|St11align_val_t|RKSt9nothrow_t)*$', n)}
+    same('forms of new and delete', len(operators), 20)
+    extra = {n for n in names - family - operators if not n.startswith('memlyze_')}
+    same('exports beyond the families, the two that see the end of a process and the one that sees the end of a module', extra - {'exit', '__libc_start_main', 'dlclose'}, set())
 
 
 run(__name__)
