@@ -373,7 +373,7 @@ static int begin_rewrite(struct mlz_writer *w, const struct frame *from) {
   int rc = begin_file(w, fd, from->chunk, &k->next, &k->next_events);
   if (rc == 0 && (double)mlz_writer_bytes(k->next) > KEPT * (double)k->rule.max_bytes) {
     k->next = mlz_writer_free(k->next);
-    rc = -EFBIG;
+    rc = -E2BIG;
   }
   if (rc != 0) {
     k->rule.abandon(k->rule.context);

@@ -92,8 +92,9 @@ struct mlz_keep_rule {
   void (*abandon)(void *context);        /* instead of replace: the new file is not wanted */
   void *context;
 };
-int mlz_writer_keep(struct mlz_writer *w,
-                    const struct mlz_keep_rule *rule); /* before the first group; the file was opened for reading, too. -ENOMEM */
+/* Before the first group; the file was opened for reading, too. -ENOMEM. From then on a group may end with -E2BIG: tables and totals alone need too much of
+ * max_bytes. */
+int mlz_writer_keep(struct mlz_writer *w, const struct mlz_keep_rule *rule);
 /* Writer thread, or when it has ended: the kept part from `since_ns` on as a whole file. Takes `fd`, as mlz_writer_new does, and closes it. */
 int mlz_writer_dump(struct mlz_writer *w, int fd, uint64_t since_ns, const json_t *summary);
 /* Has a beginning been left out? When the writer thread has ended. */

@@ -4,7 +4,7 @@ import signal
 import subprocess
 import time
 
-from harness import MEMLYZE, PYTHON, SLOW, case, clean_env, every_tool_reads, execute, record, run, same, tool
+from harness import BUILD, MEMLYZE, PYTHON, SLOW, case, clean_env, every_tool_reads, execute, record, run, same, tool
 
 LIMIT = 1 << 20
 
@@ -233,6 +233,37 @@ def a_recorder_without_flight_has_nothing_to_dump():
     finally:
         recorder.terminate()
         recorder.wait()
+
+
+OUTGROWN = '''
+import random, sys
+keep = []
+for i in range(int(sys.argv[1])):
+    names = {}
+    exec(compile("def f%d(n):\\n    return bytes(n)\\n" % i, "/%x.py" % random.getrandbits(1200), "exec"), names)
+    keep.append(names["f%d" % i](i % 100))
+'''
+
+
+@case
+def a_flight_recorder_whose_names_outgrow_it_is_written_all_the_same():
+    with open('outgrown.py', 'w') as file:
+        file.write(OUTGROWN)
+    for options, words in (('--flight-recorder', '60s'), 'what had been recorded is written'), ((), 'the trace is readable up to the last whole part'):
+        result = execute([MEMLYZE, 'record', '-f', '-o', 'trace.mlyze', '--max-size', '1MiB', *options, '--', PYTHON, '-I', '-B', 'outgrown.py', '9000'], env=clean_env())
+        assert 'need too much of --max-size' in result.stderr and words in result.stderr, result.stderr
+        stats = tool('stats')
+        same('complete', stats['complete'], False)
+        assert tool('top')['sites'], 'nothing is in it'
+
+
+@case
+def a_flight_recorder_has_the_names_of_native_frames():
+    life = os.path.join(BUILD, 'tests', 'integration', 'native_life')
+    result = execute([MEMLYZE, 'record', '--quiet', '-f', '-o', 'trace.mlyze', '--native', '--flight-recorder', '60s', '--', life, 'jumps'], env=clean_env())
+    same('status', (result.returncode, result.stderr), (0, ''))
+    names = {s['function'] for s in tool('top', '--group', 'function')['sites']}
+    assert 'life_leaf' in names and not any('+0x' in name for name in names), names
 
 
 run(__name__)

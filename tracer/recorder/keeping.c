@@ -126,6 +126,10 @@ void mlz_keeping_ask(struct mlz_keeping *k, struct mlz_drain *d, const char *pat
 }
 
 int mlz_keeping_end(struct mlz_keeping *k, const struct mlz_drain *d, const json_t *summary, uint64_t *bytes) {
+  struct mlz_bytes rows = {0};
   k->since_ns = begin_of(k, d->now_ns);
+  if (mlz_writer_take_tables(k->writer, &rows) == 0)
+    mlz_writer_append_tables(k->writer, &rows); /* the names of native frames; else it goes without */
+  free(rows.data);
   return dump(k, k->options->output, summary, bytes);
 }

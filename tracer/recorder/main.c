@@ -245,8 +245,16 @@ static unsigned drain_rest(struct recording *r) {
   return cut;
 }
 
-/* 0, or why the file is not whole: negative errno. */
-static int finish(struct recording *r) {
+static void say_failed(const struct recording *r, int e, char *text, size_t size) {
+  bool flight = r->options.flight_ns != 0, outgrown = e == -E2BIG;
+  snprintf(text, size, "%s: %s: %s; %s, what came later is lost%s", r->options.output, flight ? "recording ended" : "writing failed",
+           outgrown ? "names, stacks and totals alone need too much of --max-size" : strerror(-e),
+           flight ? "what had been recorded is written" : "the trace is readable up to the last whole part",
+           outgrown ? "; choose a larger one" : "");
+}
+
+/* 0, or why the file is not whole: negative errno, and in words. */
+static int finish(struct recording *r, char *err, size_t size) {
   struct mlz_drain *d = &r->drain;
   struct mlz_outcome o = {.status = r->launch.status};
   o.cut = drain_rest(r);
@@ -262,18 +270,19 @@ static int finish(struct recording *r) {
   if (!r->options.flight_ns && mlz_writer_left_out(r->writer, &left_out, &until))
     json_object_set_new(summary, "left_out", json_pack("{s:I,s:I}", "events", (json_int_t)left_out, "until_ns", (json_int_t)until));
   o.bytes_written = mlz_writer_bytes(r->writer);
-  if (o.error == 0)
-    o.error = r->options.flight_ns ? mlz_keeping_end(&r->keeping, d, summary, &o.bytes_written) : mlz_writer_finish(r->writer, summary);
+  int dumped = r->options.flight_ns ? mlz_keeping_end(&r->keeping, d, summary, &o.bytes_written) : 0;
+  if (!r->options.flight_ns && o.error == 0) o.error = mlz_writer_finish(r->writer, summary);
   json_decref(summary);
   if (!r->options.flight_ns) o.bytes_written = mlz_writer_bytes(r->writer);
   if (r->progress) mlz_report_progress_erase(&r->progress_ns);
   if (o.untraced) fprintf(stderr, "memlyze: warning: nothing was traced: %s\n", o.untraced);
   if (o.error < 0) {
-    fprintf(stderr, "memlyze-record: %s: writing failed: %s; the trace is readable up to the last whole part, what came later is lost\n",
-            r->options.output, strerror(-o.error));
+    say_failed(r, o.error, err, size);
+    fprintf(stderr, "memlyze-record: %s\n", err);
   }
-  if (!r->options.quiet) mlz_report_print(d, &o, r->options.output);
-  return o.error;
+  if (dumped < 0) snprintf(err, size, "%s: cannot be written: %s", r->options.output, strerror(-dumped)); /* it has been said */
+  if (!r->options.quiet && dumped == 0) mlz_report_print(d, &o, r->options.output);
+  return dumped < 0 ? dumped : o.error;
 }
 
 /* Once COMMAND runs, or, where there is a program to serve, before it is told that we are there. */
@@ -318,9 +327,7 @@ static int serve(struct recording *r) {
   if (status == 0) drain_until_end(r);
   mlz_session_remove(&r->session);
   if (status) return status;
-  int e = finish(r);
-  snprintf(err, sizeof err, "%s: writing failed: %s; the trace is readable up to the last whole part, what came later is lost",
-           r->options.output, strerror(-e));
+  int e = finish(r, err, sizeof err);
   /* By its name another recording may replace it at any time; a flight recorder's own file is its memory. */
   int file = r->options.flight_ns ? open(r->options.output, O_RDONLY) : dup(r->output.fd);
   end(r);
@@ -345,7 +352,8 @@ static int record(struct recording *r) {
   r->progress = !r->options.quiet && isatty(2);
   drain_until_end(r);
   mlz_session_leave(&r->session);
-  finish(r);
+  char err[PATH_MAX + 256];
+  finish(r, err, sizeof err);
   end(r);
   return r->launch.status;
 }
