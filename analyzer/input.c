@@ -207,6 +207,7 @@ struct mlz_input *mlz_input_open(const char *tool, const struct mlz_common_optio
   struct mlz_input *in = mlz_text_calloc(1, sizeof *in);
   in->tool = tool;
   in->quiet = common->quiet;
+  in->python = common->python;
   in->jobs = common->jobs < UINT_MAX ? (unsigned)common->jobs : UINT_MAX;
   in->path = split_path(common->path, &in->mark);
   size_t length = strlen(in->path);
@@ -216,6 +217,7 @@ struct mlz_input *mlz_input_open(const char *tool, const struct mlz_common_optio
   int rc = mlz_trace_open(&in->trace, in->path, err, sizeof err);
   if (rc < 0) mlz_input_fail(in, "%s", err);
   if (common->symbols) common->look_up(in, common->symbols);
+  if (common->python && mlz_trace_python_frames(in->trace) < 0) mlz_input_fail(in, "out of memory; free some or raise the limit");
   read_meta(in);
   read_processes(in);
   choose(in, common->process);

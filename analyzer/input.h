@@ -35,6 +35,7 @@ struct mlz_input {
   uint64_t left_out_events, left_out_ns;
   bool totals_only; /* its points are all that it knows of blocks (totals.h) */
   unsigned jobs;    /* threads that decode; 0: as many as there are CPUs */
+  bool python;      /* --python: several stacks may show the same frames */
   bool quiet;       /* nothing is said that was said when the same trace was opened before */
   bool estimated;   /* some blocks stand for more than one: the rate was below 1 at some time. Complete after a scan */
   /* filled by scans */

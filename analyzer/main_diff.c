@@ -32,6 +32,7 @@ static const struct mlz_option options[] = {
      AT(fail_over)},
     {"fail-site-over", 0, MLZ_OPT_TEXT, "SIZE", "exit with status 1 if any one site grew by more than that", AT(fail_site_over)},
     MLZ_SYMBOLS_OPTION,
+    MLZ_PYTHON_OPTION,
     {NULL, 0, 0, NULL, NULL, 0},
 };
 static const struct mlz_tool tool = {

@@ -26,6 +26,7 @@ static const struct mlz_option options[] = {
     {"service", 0, MLZ_OPT_TEXT, "NAME", "parquet: what ran (default: the name of the program)", AT(service)},
     {"release", 0, MLZ_OPT_TEXT, "NAME", "parquet: which version of it", AT(release)},
     MLZ_SYMBOLS_OPTION,
+    MLZ_PYTHON_OPTION,
     {NULL, 0, 0, NULL, NULL, 0},
 };
 static const struct mlz_tool tool = {

@@ -33,6 +33,7 @@ static const struct mlz_option options[] = {
      AT(diff)},
     {"title", 0, MLZ_OPT_TEXT, "TEXT", "the title (default: the command)", AT(title)},
     MLZ_SYMBOLS_OPTION,
+    MLZ_PYTHON_OPTION,
     {NULL, 0, 0, NULL, NULL, 0},
 };
 static const struct mlz_tool tool = {

@@ -30,6 +30,7 @@ static const struct mlz_option options[] = {
     {"all", 'a', MLZ_OPT_FLAG, NULL, "show start-up and interpreter blocks one by one as well", AT(all)},
     {"stacks", 's', MLZ_OPT_FLAG, NULL, "show each stack by itself, with the callers below its line", AT(stacks)},
     MLZ_SYMBOLS_OPTION,
+    MLZ_PYTHON_OPTION,
     {NULL, 0, 0, NULL, NULL, 0},
 };
 static const struct mlz_tool tool = {

@@ -28,6 +28,7 @@ static const struct mlz_option options[] = {
      "only sites whose \"module.function file:line\" matches the POSIX extended regular expression; with --group stack: any frame",
      AT(filter)},
     MLZ_SYMBOLS_OPTION,
+    MLZ_PYTHON_OPTION,
     {NULL, 0, 0, NULL, NULL, 0},
 };
 static const struct mlz_tool tool = {

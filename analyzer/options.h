@@ -46,7 +46,8 @@ struct mlz_common_options {
   uint64_t jobs;                                                /* 0: not given */
   bool json;
   bool include_mmap;
-  bool quiet; /* no option: what is said of this trace was said before */
+  bool python; /* of tools that show frames */
+  bool quiet;  /* no option: what is said of this trace was said before */
 };
 
 /* A row of the table of a tool that shows frames. */
@@ -55,6 +56,12 @@ struct mlz_common_options {
     "symbols", 0, MLZ_OPT_TEXT, "DIR",                                                                                                     \
         "look up native frames that have no name or line yet; DIR holds .build-id/, or files of the modules' names",                       \
         offsetof(struct mlz_common_options, symbols)                                                                                       \
+  }
+
+#define MLZ_PYTHON_OPTION                                                                                                                  \
+  {                                                                                                                                        \
+    "python", 0, MLZ_OPT_FLAG, NULL, "of a stack with Python frames show these alone (of traces of record --native)",                      \
+        offsetof(struct mlz_common_options, python)                                                                                        \
   }
 
 struct mlz_tool {

@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 
 enum mlz_tally_key mlz_group_key(enum mlz_group group) {
   switch (group) {
@@ -63,7 +64,16 @@ struct key {
   uint64_t number;
 };
 
+/* What a stack shows, which other stacks may show too: --python leaves frames out. */
+static uint64_t shown(const struct mlz_input *in, uint32_t row) {
+  uint32_t n;
+  bool truncated;
+  const uint32_t *frames = mlz_trace_stack(in->trace, row, &n, &truncated);
+  return XXH64(frames, n * sizeof *frames, truncated);
+}
+
 static struct key key_of(struct mlz_input *in, enum mlz_group group, uint32_t row) {
+  if (group == MLZ_GROUP_STACK && in->python) return (struct key){{"", ""}, shown(in, row)};
   if (group >= MLZ_GROUP_STACK) return (struct key){{"", ""}, row};
   struct mlz_place p = mlz_place_of_stack(in, row);
   switch (group) {

@@ -146,11 +146,23 @@ static bool visible(const struct mlz_native *x, uint32_t frame, const uint32_t *
   return true;
 }
 
+static bool is_python(const struct mlz_trace *t, uint32_t frame) {
+  return frame < t->frames_n && t->frames[frame].language == MLZ_LANG_PYTHON;
+}
+
+static bool has_python(const struct mlz_trace *t, const struct mlz_stack_row *row) {
+  for (uint32_t i = 0; i < row->n; i++)
+    if (is_python(t, t->stack_frames[row->at + i])) return true;
+  return false;
+}
+
 /* Frames of a stack as it is shown; `to` NULL: they are only counted. */
 static uint32_t show(const struct mlz_trace *t, const struct mlz_stack_row *row, bool expand, uint32_t *to, bool *cut) {
   uint32_t count = 0;
+  bool python = t->native.python && has_python(t, row);
   for (uint32_t i = 0; i < row->n; i++) {
     uint32_t frame = t->stack_frames[row->at + i], n = 1;
+    if (python && !is_python(t, frame)) continue;
     const uint32_t *frames = &frame;
     if (visible(&t->native, frame, &frames, &n) && !expand && n > 1) { /* only the function that was not inlined */
       frames += n - 1;
@@ -196,6 +208,11 @@ int mlz_trace_symbols_done(struct mlz_trace *t) {
   x->shown = shown;
   x->shown_frames = frames;
   return 0;
+}
+
+int mlz_trace_python_frames(struct mlz_trace *t) {
+  t->native.python = true;
+  return mlz_trace_symbols_done(t);
 }
 
 int mlz_native_end(struct mlz_trace *t) {

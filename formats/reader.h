@@ -68,6 +68,8 @@ struct mlz_symbol_name {
 /* Says what a frame by address stands for, whatever the file says. Stacks change with mlz_trace_symbols_done; ids that were known stay. -ENOMEM. */
 int mlz_trace_symbol(struct mlz_trace *t, uint32_t frame, const struct mlz_symbol_name *names, uint32_t n);
 int mlz_trace_symbols_done(struct mlz_trace *t);
+/* From now on a stack with Python frames shows these alone. -ENOMEM. */
+int mlz_trace_python_frames(struct mlz_trace *t);
 /* Each object has its "id" (1 or more); of a process whose object was lost there is {"id", "lost": true}. */
 size_t mlz_trace_processes(const struct mlz_trace *t);
 const json_t *mlz_trace_process(const struct mlz_trace *t, size_t i); /* in order of id */

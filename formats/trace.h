@@ -77,6 +77,7 @@ struct mlz_native {
   uint32_t rows_n;
   struct mlz_stack_row *shown; /* stacks with the frames that they stand for */
   uint32_t *shown_frames;
+  bool python; /* of a stack with Python frames, these alone */
 };
 
 struct mlz_trace {

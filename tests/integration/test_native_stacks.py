@@ -243,6 +243,39 @@ def filters_and_depth():
     assert any(f['language'] == 'native' for s in stacks('--filter', 'program.py') for f in s['stack'])
 
 
+@case
+def python_frames_alone():
+    with open('program.py', 'w') as file:
+        file.write(PROGRAM)
+    native([PYTHONS[-1][1], 'program.py'], '--max-stack-depth', '60')
+    whole, alone = stacks(), stacks('--python')
+    def sums(sites):
+        """Bytes by what a stack shows of Python, or shows at all if nothing of it is Python's."""
+        out = {}
+        for s in sites:
+            python = [f for f in s['stack'] if f['language'] == 'python']
+            key = tuple((f['function'], f['file'], f['line']) for f in python or s['stack'])
+            out[key] = out.get(key, 0) + s['alloc_bytes']
+        return out
+
+    assert any(len({f['language'] for f in s['stack']}) == 2 for s in whole)
+    assert not any(len({f['language'] for f in s['stack']}) == 2 for s in alone)
+    before, after = sums(whole), sums(alone)
+    same('stacks that differ', [key[:1] for key in set(before) | set(after) if before.get(key) != after.get(key)][:3], [])
+    shown = [(tuple(tuple(f.items()) for f in s['stack']), s.get('truncated')) for s in alone
+             if s['stack'] and s['stack'][0]['file'].endswith('program.py')]
+    same('Python stacks shown twice', len(shown) - len(set(shown)), 0)
+    assert len(alone) < len(whole)
+    line = PROGRAM.splitlines().index([text for text in PROGRAM.splitlines() if '@generate' in text][0]) + 1
+    rows = [s for s in tool('top', '-n', '0', '--python')['sites'] if s['line'] == line and s['file'].endswith('program.py')]
+    assert len(rows) == 1 and rows[0]['alloc_bytes'] >= 60003, rows
+    same('leaks', tool('leaks', '--python')['total']['bytes'], tool('leaks')['total']['bytes'])
+    flame = execute([MEMLYZE, 'flame', '--python', 'trace.mlyze']).stdout
+    assert 'generate' in flame and 'list_extend' not in flame
+    collapsed = execute([MEMLYZE, 'export', '--to', 'collapsed', '--python', 'trace.mlyze']).stdout.splitlines()
+    same('lines of collapsed stacks', len({line.rpartition(' ')[0] for line in collapsed}), len(collapsed))
+
+
 # ---- annotate ----
 
 @case
