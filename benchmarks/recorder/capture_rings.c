@@ -91,7 +91,7 @@ int main(int argc, char **argv) {
   char *agent = realpath(argv[1], NULL);
   FILE *out = fopen(argv[2], "wbe");
   if (!agent || !out) return fail("AGENT is not there, or FILE cannot be written");
-  mlz_launch_signals();
+  mlz_launch_signals(false);
   if (mlz_session_make(&s, err, sizeof err) < 0) return fail(err);
   int status = capture(agent, out, argv + 3, &s, &a);
   mlz_session_remove(&s);
