@@ -43,6 +43,7 @@ static void prepare(void) {
   mlz_agent.trace_python = s & MLZ_SET_PYTHON;
   mlz_agent.trace_gc = s & MLZ_SET_GC;
   mlz_agent.native = false; /* of an earlier session in this process, perhaps */
+  mlz_agent.native = false; /* a process may have several sessions */
   if (s & MLZ_SET_NATIVE) mlz_native_start();
   mlz_agent.session_number++;
   if (!end_key_made) end_key_made = pthread_key_create(&end_key, thread_end) == 0;

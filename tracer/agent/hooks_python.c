@@ -177,7 +177,7 @@ MLZ_INLINE void hook_free(struct mlz_py_allocator *in, void *block, unsigned dom
   static void *name##_realloc(void *ctx, void *old, size_t size) { return hook_realloc(ctx, old, size, domain, frame); }
 #define HOOKS(name, domain, release)                                                                                                       \
   ALLOCATING(name, domain, NULL)                                                                                                           \
-  ALLOCATING(name##_native, domain, MLZ_NATIVE_FRAME())                                                                                    \
+  ALLOCATING(name##_native, domain, MLZ_LIKELY(mlz_agent.native) ? MLZ_NATIVE_FRAME() : NULL)                                              \
   static void name##_free(void *ctx, void *block) { release(ctx, block, domain); }
 
 HOOKS(raw, MLZ_D_RAW, hook_free_any)

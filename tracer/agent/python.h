@@ -151,7 +151,8 @@ struct mlz_stack_reader {
   mlz_capture_function *capture;
   bool (*bare)(
       const char *tstate); /* for native stacks: the innermost loop of the interpreter runs no frame yet, or none any more. NULL: never */
-  /* Hooks with the walk in them (hooks_quick.h). NULL with native stacks. */
+  /* Hooks with the walk in them (hooks_quick.h). NULL with native stacks, but for the second half: hooks of an earlier
+   * session of the process may still be there. */
   void *(*obj_malloc)(void *ctx, size_t size);
   void *(*obj_realloc)(void *ctx, void *old, size_t size);
   void *(*mem_malloc)(void *ctx, size_t size);

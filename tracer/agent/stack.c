@@ -89,7 +89,8 @@
 const struct mlz_stack_reader *mlz_stack_reader_for(unsigned minor, bool native) {
 #define READER(layout, walk, is_bare)                                                                                                      \
   {                                                                                                                                        \
-    static const struct mlz_stack_reader with_native = {.capture = walk, .bare = is_bare};                                                 \
+    static const struct mlz_stack_reader with_native = {                                                                                   \
+        .capture = walk, .bare = is_bare, .obj_after = layout##_obj_after, .mem_after = layout##_mem_after};                               \
     static const struct mlz_stack_reader reader = {layout,                                                                                 \
                                                    NULL,                                                                                   \
                                                    layout##_obj_malloc,                                                                    \
