@@ -200,7 +200,7 @@ def read_perfetto(text):
     same('keys', set(document), {'displayTimeUnit', 'traceEvents', 'otherData'})
     for e in document['traceEvents']:
         assert {'name', 'ph', 'pid', 'tid', 'ts'} <= set(e) and e['ph'] in 'MCXi' and e['ts'] >= 0, e
-        assert e['ph'] != 'C' or list(e['args']) == [{'heap': 'bytes', 'blocks': 'live'}[e['name']]], e
+        assert e['ph'] != 'C' or list(e['args']) == [{'heap': 'bytes', 'blocks': 'live', 'resident': 'bytes'}[e['name']]], e
         assert e['ph'] != 'X' or e['dur'] >= 0, e
         assert e['ph'] != 'i' or e['s'] == 'p', e
     return document
