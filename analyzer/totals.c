@@ -137,7 +137,8 @@ void mlz_totals_check(struct mlz_input *in, const struct mlz_when *when, const s
 
 /* ---- sums ---- */
 
-void mlz_totals_row_tally(const struct mlz_totals_point *point, const struct mlz_totals_row *row, struct mlz_tally *tally, struct mlz_spread *spread) {
+void mlz_totals_row_tally(const struct mlz_totals_point *point, const struct mlz_totals_row *row, struct mlz_tally *tally,
+                          struct mlz_spread *spread) {
   const uint64_t *is = row->is;
   double w = row->key.weight;
   tally->alloc_count += w * (double)is[MLZ_TOTAL_ALLOCS];

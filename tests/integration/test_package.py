@@ -9,7 +9,7 @@ import signal
 import subprocess
 import time
 
-from harness import BUILD, MEMLYZE, PROGRAMS, PYTHON, PYTHONS, TESTS, Skip, case, clean_env, compare_exact, execute, lines_of, record, run, same, sites_of, tool
+from harness import BUILD, MEMLYZE, PROGRAMS, PYTHON, PYTHONS, TESTS, Skip, case, clean_env, compare_exact, data_python, execute, lines_of, record, run, same, sites_of, tool
 
 ROOT = os.path.dirname(TESTS)
 PACKAGE = os.path.join(ROOT, 'tracer', 'python')
@@ -183,7 +183,6 @@ wrong(ValueError, "empty pattern", lambda: memlyze.start("t.mlyze", include_patt
 wrong(ValueError, "path", lambda: memlyze.start(""))
 wrong(ValueError, "path", lambda: memlyze.start("a\\0b"))
 wrong(ValueError, "max-stack-depth 0", lambda: memlyze.start("t.mlyze", max_stack_depth=0, include_patterns=["a"]))
-wrong(NotImplementedError, "native", lambda: memlyze.start("t.mlyze", native=True))
 for name, value in (("sample_rate", "1"), ("sample_rate", True), ("max_stack_depth", 1.5), ("max_events", "5"), ("track_gc", 1), ("include_patterns", [1]), ("sample_over", 1.5), ("native", 1)):
     wrong(TypeError, name, lambda: memlyze.start("t.mlyze", **{name: value}))
 wrong(TypeError, "path", lambda: memlyze.start(b"t.mlyze"))
@@ -362,6 +361,10 @@ def python_blocks(name):
 
 @case(each=[('%s, block %d' % (name, n), text) for name in ('README.md', 'docs/python.md') for n, text in enumerate(python_blocks(name), 1)])
 def examples(text):
+    if 'memlyze.open(' in text:
+        record([PYTHON, '-c', 'kept = [bytes(1000) for _ in range(1000)]'])
+        assert python(data_python(*re.search(r'^import memlyze, (.*)$', text, re.M).group(1).split(', ')), text).stdout, 'nothing was printed'
+        return
     if 'pytest' not in text:
         assert re.search(r'^\d+ \d+', python(PYTHON, text).stdout), 'nothing was printed'
         same('complete', tool('stats')['complete'], True)
