@@ -232,26 +232,27 @@ class Table:
 
     def __iter__(self) -> Iterator[Dict[str, Any]]:
         handle = self._trace._ready(self.name)
+        byref = ctypes.byref  # one that was left half way is closed when the interpreter ends: the module's names are gone by then
         address = handle.stream(self._number)
         stream = _Stream.from_address(address)
         try:
             schema = _Schema()
-            self._check(handle, stream, stream.get_schema(ctypes.byref(stream), ctypes.byref(schema)))
+            self._check(handle, stream, stream.get_schema(byref(stream), byref(schema)))
             try:
                 while True:
                     batch = _Array()
-                    self._check(handle, stream, stream.get_next(ctypes.byref(stream), ctypes.byref(batch)))
+                    self._check(handle, stream, stream.get_next(byref(stream), byref(batch)))
                     if not batch.release:
                         return
                     try:
                         names = [schema.children[i].contents.name.decode() for i in range(schema.n_children)]
                         columns = [_values(schema.children[i].contents, batch.children[i].contents) for i in range(schema.n_children)]
                     finally:
-                        batch.release(ctypes.byref(batch))
+                        batch.release(byref(batch))
                     for row in zip(*columns):
                         yield dict(zip(names, row))
             finally:
-                schema.release(ctypes.byref(schema))
+                schema.release(byref(schema))
         finally:
             handle.library.c.memlyze_read_drop_stream(address)
 
