@@ -399,8 +399,8 @@ static void print_head(struct mlz_input *in, const struct mlz_stats *s, bool at,
          summed ? ": all processes together" : "");
   uint64_t resident, resident_ns;
   if (!at && mlz_resident_peak(in, &resident, &resident_ns))
-    line(out, "resident", "up to %s at %s: what the system counts, looked at some ten times a second", mlz_units_size(a, (double)resident),
-         mlz_units_time(b, (double)resident_ns));
+    line(out, "resident", "up to %s at %s%s: what the system counts, looked at some ten times a second",
+         mlz_units_size(a, (double)resident), mlz_units_time(b, (double)resident_ns), in->left_out ? ", of the part that was kept" : "");
   line(out, "temporary", "%s%s blocks, freed before their thread's next allocation", mlz_units_count(a, s->total.temp_count),
        error_text(c, guess, false, mlz_spread_temp_count_error(&s->spread)));
   if (s->foreign > 0) line(out, "inherited", "%s frees of blocks from before a fork", mlz_units_count(a, s->foreign));
