@@ -361,5 +361,11 @@ int mlz_input_finish(struct mlz_input *in) {
         " records were lost while recording (a full ring); totals are too low by them and results that span the loss may be wrong",
         dropped);
   warn_untraced(in);
+  const char *allocator = mlz_input_text(mlz_trace_summary(in->trace), "own_allocator");
+  if (*allocator) {
+    char *clean = mlz_text_clean(allocator, true);
+    mlz_input_warn(in, "%s", clean);
+    free(clean);
+  }
   return 0;
 }

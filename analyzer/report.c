@@ -185,7 +185,7 @@ void mlz_report_no_stacks(const struct mlz_input *in, FILE *out) {
                   none      ? "No block has a stack: it was recorded with --max-stack-depth 0."
                   : refused ? "No block has a stack: the interpreter is of a kind whose frames are not known."
                   : python  ? "No block has a stack: no Python frame was running when they were allocated."
-                            : "No block has a stack: a native program ran no Python, and only Python's frames are recorded.");
+                            : "No block has a stack: a native program ran no Python; its own frames are recorded with record --native.");
 }
 
 static const struct mlz_cut *resolve(struct mlz_input *in, struct mlz_when when, bool include_mmap, struct mlz_cut *cut, uint64_t *ns) {

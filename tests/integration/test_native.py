@@ -1,7 +1,7 @@
 """Programs without Python: the malloc family, C++ new and delete, threads, mmap; and what the C library allocates for Python."""
 import os
 
-from harness import BUILD, PYTHON, case, execute, record, run, same, tool
+from harness import BUILD, MEMLYZE, PYTHON, case, execute, record, run, same, tool
 
 HELPERS = os.path.join(BUILD, 'tests', 'integration')
 
@@ -80,6 +80,22 @@ for t in threads: t.join()
         count = sum(s['alloc_count'] for s in sites)
         held = sum(s['live_bytes'] for s in sites)
         assert count >= 2000 and held >= 4 * 100 * 7777, 'counted %d allocations, %d live bytes' % (count, held)
+
+
+@case
+def an_allocator_that_is_linked_in_is_named():
+    path = os.path.join(HELPERS, 'own_allocator')
+    result = execute([MEMLYZE, 'record', '-f', path])
+    same('output', (result.returncode, result.stdout), (0, 'allocated\n'))
+    said = path + ' has jemalloc linked in (je_malloc): what it gives is not traced'
+    assert said in result.stderr, result.stderr
+    assert said in execute([MEMLYZE, 'top', 'trace.mlyze']).stderr
+    with open('script', 'w') as file:
+        file.write('#!%s\n' % path)
+    os.chmod('script', 0o755)
+    assert said in execute([MEMLYZE, 'record', '-f', './script']).stderr, 'behind a script'
+    for other in (os.path.join(HELPERS, 'malloc_family'), PYTHON):
+        assert 'linked in' not in execute([MEMLYZE, 'record', '-f', other, '--version']).stderr
 
 
 run(__name__)

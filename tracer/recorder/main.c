@@ -260,6 +260,7 @@ static int finish(struct recording *r, char *err, size_t size) {
   o.cut = drain_rest(r);
   o.duration_ns = mlz_arena_clock(d->control);
   if (d->first_ring == 0 && !r->serve.pid) o.untraced = mlz_launch_untraced_cause(r->options.command[0], r->arena.control);
+  if (!r->serve.pid && r->options.malloc) o.own_allocator = mlz_launch_own_allocator(r->options.command[0]);
   seal(r);
   mlz_emit_join(r->emit);
   if (d->native) o.unnamed = mlz_naming_run(d, NAMES_NS);
@@ -276,6 +277,7 @@ static int finish(struct recording *r, char *err, size_t size) {
   if (!r->options.flight_ns) o.bytes_written = mlz_writer_bytes(r->writer);
   if (r->progress) mlz_report_progress_erase(&r->progress_ns);
   if (o.untraced) fprintf(stderr, "memlyze: warning: nothing was traced: %s\n", o.untraced);
+  if (o.own_allocator) fprintf(stderr, "memlyze: warning: %s\n", o.own_allocator);
   if (o.error < 0) {
     say_failed(r, o.error, err, size);
     fprintf(stderr, "memlyze-record: %s\n", err);

@@ -79,6 +79,7 @@ json_t *mlz_report_summary(const struct mlz_drain *d, const struct mlz_outcome *
   set(j, "processes_cut", o->cut);
   if (o->unnamed) set(j, "frames_unnamed", o->unnamed);
   if (o->untraced) json_object_set_new(j, "untraced_cause", json_string(o->untraced));
+  if (o->own_allocator) json_object_set_new(j, "own_allocator", json_string(o->own_allocator));
   return j;
 }
 

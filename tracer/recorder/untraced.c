@@ -1,5 +1,6 @@
-/* Why was nothing traced? Looks at the file that COMMAND names. */
+/* Why was nothing traced, or not all? Looks at the file that COMMAND names. */
 #include "tracer/recorder/launch.h"
+#include "tracer/symbols/symbolizer.h"
 
 #include <elf.h>
 #include <fcntl.h>
@@ -77,4 +78,27 @@ const char *mlz_launch_untraced_cause(const char *command, const struct mlz_cont
   return cause
              ? cause
              : "the agent was not loaded: COMMAND may start the real program with an emptied environment (env -i, sudo) or in a container";
+}
+
+/* "#!/bin/prog": what runs is the interpreter. Takes the descriptor. */
+static int open_program(int fd, char *path, size_t size, unsigned depth) {
+  char line[256] = "", interpreter[256];
+  if (fd < 0 || pread(fd, line, sizeof line - 1, 0) < 2 || memcmp(line, "#!", 2) != 0) return fd;
+  close(fd);
+  if (depth > 3 || sscanf(line, "#! %255s", interpreter) != 1) return -1;
+  snprintf(path, size, "%s", interpreter);
+  return open_program(open(path, O_RDONLY | O_CLOEXEC), path, size, depth + 1);
+}
+
+const char *mlz_launch_own_allocator(const char *command) {
+  static char text[512];
+  char path[4096];
+  const char *function, *name;
+  int fd = open_program(open_on_path(command, path, sizeof path), path, sizeof path, 0);
+  name = fd < 0 ? NULL : mlz_symbol_allocator(fd, &function);
+  if (fd >= 0) close(fd);
+  if (!name) return NULL;
+  snprintf(text, sizeof text, "%.200s has %s linked in (%s): what it gives is not traced; link it as a shared library to see it", path,
+           name, function);
+  return text;
 }

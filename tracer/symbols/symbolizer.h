@@ -45,6 +45,10 @@ bool mlz_symbolizer_range(struct mlz_symbol_module *m, uint64_t address, uint64_
 size_t mlz_symbolizer_code(struct mlz_symbol_module *m, uint64_t address, uint8_t *out, size_t n);
 unsigned mlz_symbolizer_machine(const struct mlz_symbol_module *m); /* EM_ of <elf.h>; 0: not known */
 
+/* The allocator that a program has linked in, by the symbol tables of its file (a descriptor, which stays the caller's): the program calls functions of
+ * its own then, which no preloaded library can see. *function: the one that tells. NULL: none is known. A stripped program tells nothing. */
+const char *mlz_symbol_allocator(int file, const char **function);
+
 /* malloc'd; NULL: it is no mangled name. */
 char *mlz_symbol_demangle(const char *name);
 /* Is it a function of an allocator, which stands between every caller and us, so that reports are about its caller? */
