@@ -5,7 +5,7 @@ import shutil
 import struct
 import subprocess
 
-from harness import BUILD, PYTHONS, Skip, case, clean_env, execute, record, run, same, tool
+from harness import BUILD, PYTHONS, SLOW, Skip, case, clean_env, execute, record, run, same, tool
 
 HELPERS = os.path.join(BUILD, 'tests', 'integration')
 LIFE = os.path.join(HELPERS, 'native_life')
@@ -207,6 +207,8 @@ PRELOADED = [(name, path) for name, path in ALLOCATORS.items() if os.path.exists
 
 @case(each=PRELOADED)
 def allocators_that_are_preloaded(path):
+    if SLOW > 1:
+        raise Skip("a sanitized agent and another's malloc do not go together")
     for program, *arguments in ([LIFE, 'threads'], [LIFE, 'forks']):
         plain = execute([program, *arguments], env=dict(clean_env(), LD_PRELOAD=path))
         result = traced([program, *arguments], LD_PRELOAD=path)
@@ -216,6 +218,8 @@ def allocators_that_are_preloaded(path):
 @case(each=[('the C library\'s', None)] + PRELOADED)
 def operators_of_an_allocator_s_own(path):
     """tcmalloc and others bring operator new: it reaches no malloc."""
+    if path and SLOW > 1:
+        raise Skip("a sanitized agent and another's malloc do not go together")
     program = os.path.join(HELPERS, 'new_delete')
     if not os.path.exists(program):
         raise Skip('no C++ compiler')

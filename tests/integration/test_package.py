@@ -9,7 +9,7 @@ import signal
 import subprocess
 import time
 
-from harness import BUILD, MEMLYZE, PROGRAMS, PYTHON, PYTHONS, TESTS, Skip, case, clean_env, compare_exact, data_python, execute, lines_of, record, run, same, sites_of, tool
+from harness import BUILD, MEMLYZE, PROGRAMS, PYTHON, PYTHONS, SLOW, TESTS, Skip, case, clean_env, compare_exact, data_python, execute, lines_of, record, run, same, sites_of, tool
 
 ROOT = os.path.dirname(TESTS)
 PACKAGE = os.path.join(ROOT, 'tracer', 'python')
@@ -362,6 +362,8 @@ def python_blocks(name):
 @case(each=[('%s, block %d' % (name, n), text) for name in ('README.md', 'docs/python.md') for n, text in enumerate(python_blocks(name), 1)])
 def examples(text):
     if 'memlyze.open(' in text:
+        if SLOW > 1:
+            raise Skip('a sanitized library cannot be loaded into an interpreter that is not')
         record([PYTHON, '-c', 'kept = [bytes(1000) for _ in range(1000)]'])
         assert python(data_python(*re.search(r'^import memlyze, (.*)$', text, re.M).group(1).split(', ')), text).stdout, 'nothing was printed'
         return
