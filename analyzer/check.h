@@ -52,8 +52,12 @@ void mlz_figures_measure(struct mlz_input *in, bool include_mmap, const struct m
 void mlz_figures_clear(struct mlz_figures *f); /* not the input */
 /* Of the stacks whose innermost frame `pattern` matches (mlz_pattern_matches). Not known: MLZ_FIGURE_GC_P99. */
 struct mlz_value mlz_figures_of(const struct mlz_figures *f, enum mlz_figure figure, const char *pattern);
-/* The line that makes most of it. false: none is known. */
-bool mlz_figures_worst(const struct mlz_figures *f, enum mlz_figure figure, const char *pattern, struct mlz_place *place, double *value);
+/* The line that makes most of it, as its stack that adds most. false: none is known. */
+bool mlz_figures_worst(const struct mlz_figures *f, enum mlz_figure figure, const char *pattern, uint32_t *stack, double *value);
+/* The frame of a stack nearest to its end that lies in the project: below the directory where the trace was recorded or, if none does, below the
+ * current one; no package of an environment there. *path: malloc'd, relative to the current directory if it lies there, else to the other.
+ * false: none. */
+bool mlz_figures_own(const struct mlz_figures *f, uint32_t stack, struct mlz_place *place, char **path);
 /* A glob over module, module.function ("X.*" is X, too), or with a slash or a ".py" at its end over the file or the end of its path. NULL: all. */
 bool mlz_pattern_matches(const char *pattern, const struct mlz_place *place);
 bool mlz_figures_matched(const struct mlz_figures *f, const char *pattern); /* is it of any stack at all? Not known: true */
@@ -80,6 +84,8 @@ struct mlz_growth {
 };
 void mlz_growth_of(const struct mlz_figures *f, struct mlz_growth *out);
 void mlz_growth_clear(struct mlz_growth *g);
+/* Of the stacks that end in the function with that key the one with most of it. false: none. */
+bool mlz_growth_stack(const struct mlz_figures *f, const char *key, size_t size, uint32_t *stack);
 
 /* A baseline: the figures of earlier traces. */
 struct mlz_baseline {
@@ -101,7 +107,8 @@ struct mlz_limit {
   enum mlz_figure figure;
   bool less; /* "<", not "<=" */
   double value;
-  char *text; /* as it was written */
+  char *text;  /* as it was written */
+  char *bound; /* the value as it was written, and as figures are if that looks like another number: "64 MB (61.0 MiB)" */
 };
 /* "PATTERN:metric<=VALUE" or "metric<=VALUE". false: err says why. */
 bool mlz_limit_parse(const char *text, struct mlz_limit *out, char *err, size_t err_size);
@@ -116,8 +123,12 @@ struct mlz_check {
   double value, limit, error;
   bool unmatched; /* of a limit with a pattern: no allocation of any trace has that code innermost */
   char *message;  /* one line, without the name */
+  char *bound;    /* the limit as text; NULL: as figures are */
   /* The line that makes most of it; "" and 0: not known. */
   struct mlz_place place;
+  /* The line of the project that it was called from, or is itself (mlz_figures_own). NULL: none. */
+  char *own_path;
+  struct mlz_place own;
 };
 struct mlz_checks {
   struct mlz_check *checks;
@@ -138,6 +149,8 @@ void mlz_check_judge(const struct mlz_figures *runs, size_t n, const struct mlz_
 void mlz_checks_add(struct mlz_checks *checks, struct mlz_check check);
 bool mlz_checks_ok(const struct mlz_checks *checks);
 void mlz_checks_clear(struct mlz_checks *checks);
+/* Is there a line of the project that called for it, and is another than the one that allocates? */
+bool mlz_check_called(const struct mlz_check *check);
 void mlz_series_of(const struct mlz_figures *runs, size_t n, enum mlz_figure figure, struct mlz_series *out);
 
 /* ---- formats ---- */

@@ -7,6 +7,7 @@
 #include <fnmatch.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const struct {
   const char *name;
@@ -213,24 +214,62 @@ static double *weigh(const struct mlz_figures *f, enum mlz_figure figure, const 
   return weights;
 }
 
-bool mlz_figures_worst(const struct mlz_figures *f, enum mlz_figure figure, const char *pattern, struct mlz_place *place, double *value) {
+bool mlz_figures_worst(const struct mlz_figures *f, enum mlz_figure figure, const char *pattern, uint32_t *stack, double *value) {
   if (figure == MLZ_FIGURE_GC_P99 || !rows_of(f, figure)->rows) return false;
   double *weights = weigh(f, figure, pattern), *sums = mlz_text_calloc(rows_of(f, figure)->n, sizeof *sums);
+  uint32_t n = rows_of(f, figure)->n, *largest = mlz_text_calloc(n, sizeof *largest); /* by line: its stack that adds most */
   struct mlz_intern lines = {0};
+  uint32_t worst = 0;
   *value = 0;
-  for (uint32_t row = 0; row < rows_of(f, figure)->n; row++) {
+  for (uint32_t row = 0; row < n; row++) {
     if (!(weights[row] > 0) || !mlz_report_has_stack(f->in, row)) continue;
     struct mlz_place p = mlz_place_of_stack(f->in, row);
     char *key = mlz_text_format("%s:%u %s", p.file, p.line, p.function);
-    double *sum = &sums[mlz_intern_text(&lines, key)];
+    uint32_t line = mlz_intern_text(&lines, key);
     free(key);
-    *sum += weights[row];
-    if (*sum > *value) *value = *sum, *place = p;
+    if (!(sums[line] > 0) || weights[row] > weights[largest[line]]) largest[line] = row;
+    sums[line] += weights[row];
+    if (sums[line] > *value) *value = sums[line], worst = line;
   }
+  if (*value > 0) *stack = largest[worst];
   mlz_intern_clear(&lines);
   free(weights);
   free(sums);
+  free(largest);
   return *value > 0;
+}
+
+/* ---- the project's own lines ---- */
+
+/* Relative to `directory`, malloc'd. NULL: it does not lie below it, or belongs to an environment there (.venv). */
+static char *path_below(const struct mlz_place *p, const char *directory) {
+  if (!*p->file || *p->file == '<' || !*directory || (*p->file != '/' && p->language != MLZ_LANG_PYTHON)) return NULL;
+  char *path = mlz_match_path(p->file, directory);
+  bool standard = strstr(p->file, "/lib/python3") || strstr(p->file, "/lib64/python3");
+  bool library = !strncmp(path, "site-packages/", 14) || (standard && !strncmp(path, "python3/", 8));
+  if (*path != '/' && strncmp(path, "../", 3) && !library) return path;
+  free(path);
+  return NULL;
+}
+
+bool mlz_figures_own(const struct mlz_figures *f, uint32_t stack, struct mlz_place *place, char **path) {
+  char here[4096];
+  const char *directories[] = {mlz_input_text(mlz_trace_meta(f->in->trace), "directory"),
+                               getcwd(here, sizeof here) ? here : strcpy(here, "")};
+  uint32_t n;
+  bool truncated;
+  const uint32_t *frames = mlz_trace_stack(f->in->trace, stack, &n, &truncated);
+  for (size_t i = 0; i < 2; i++)
+    for (uint32_t k = 0; k < n; k++) {
+      struct mlz_place p = mlz_place_of_frame(f->in, frames[k]);
+      char *below = p.line ? path_below(&p, directories[i]) : NULL, *nearer = below && *p.file == '/' ? path_below(&p, here) : NULL;
+      if (!below) continue;
+      *place = p;
+      *path = nearer ? nearer : below;
+      if (nearer) free(below);
+      return true;
+    }
+  return false;
 }
 
 /* ---- growth by function ---- */
@@ -252,6 +291,19 @@ void mlz_growth_of(const struct mlz_figures *f, struct mlz_growth *out) {
     out->bytes[mlz_intern_text(&out->keys, key)] += e->bytes;
     free(key);
   }
+}
+
+bool mlz_growth_stack(const struct mlz_figures *f, const char *key, size_t size, uint32_t *stack) {
+  double most = 0;
+  for (size_t i = 0; i < f->leaks.n; i++) {
+    const struct mlz_leak_entry *e = &f->leaks.entries[i];
+    if (!counts_as(MLZ_FIGURE_GROWING, e) || e->bytes <= most) continue;
+    struct mlz_place p = mlz_place_of_stack(f->in, e->stack);
+    char *its = function_key(f, &p);
+    if (strlen(its) == size && !memcmp(its, key, size)) *stack = e->stack, most = e->bytes;
+    free(its);
+  }
+  return most > 0;
 }
 
 void mlz_growth_clear(struct mlz_growth *g) {

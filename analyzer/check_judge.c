@@ -24,6 +24,8 @@ void mlz_checks_clear(struct mlz_checks *c) {
   for (size_t i = 0; i < c->n; i++) {
     free(c->checks[i].name);
     free(c->checks[i].message);
+    free(c->checks[i].bound);
+    free(c->checks[i].own_path);
   }
   free(c->checks);
   *c = (struct mlz_checks){0};
@@ -31,8 +33,26 @@ void mlz_checks_clear(struct mlz_checks *c) {
 
 /* ---- words ---- */
 
-/* The line that grew most since `before`. */
-static bool grew_most(const struct mlz_figures *before, const struct mlz_figures *now, enum mlz_figure figure, struct mlz_place *place,
+/* The site that grew most, of those whose innermost line is `of` (a stack of the trace after; MLZ_INTERN_NONE: any), as its stack there. */
+static bool most_grown(const struct mlz_diff *diff, const struct mlz_match *match, uint32_t of, uint32_t *stack, double *growth) {
+  struct mlz_input *in = match->in[MLZ_AFTER];
+  struct mlz_place line = {.line = 0};
+  if (of != MLZ_INTERN_NONE) line = mlz_place_of_stack(in, of);
+  *growth = 0;
+  for (size_t i = 0; i < diff->n; i++) {
+    const struct mlz_diff_site *site = &diff->sites[i];
+    uint32_t its = site->stack[MLZ_AFTER];
+    if (its == MLZ_INTERN_NONE || mlz_diff_delta(site) <= *growth || !mlz_report_has_stack(in, its)) continue;
+    struct mlz_place p = mlz_place_of_stack(in, its);
+    if (of != MLZ_INTERN_NONE && (p.line != line.line || strcmp(p.file, line.file) || strcmp(p.function, line.function))) continue;
+    *growth = mlz_diff_delta(site);
+    *stack = its;
+  }
+  return *growth > 0;
+}
+
+/* The line that grew most since `before`, as its stack that did. */
+static bool grew_most(const struct mlz_figures *before, const struct mlz_figures *now, enum mlz_figure figure, uint32_t *stack,
                       double *growth) {
   static const int metrics[MLZ_FIGURES] = {[MLZ_FIGURE_PEAK] = MLZ_BY_PEAK_BYTES,
                                            [MLZ_FIGURE_LIVE] = MLZ_BY_LIVE_BYTES,
@@ -54,18 +74,32 @@ static bool grew_most(const struct mlz_figures *before, const struct mlz_figures
   struct mlz_diff diff;
   mlz_match_build(before->in, now->in, &match);
   mlz_diff_build(&match, measures, NULL, MLZ_GROUP_LINE, &diff);
-  *growth = 0;
-  for (size_t i = 0; i < diff.n; i++) {
-    const struct mlz_diff_site *site = &diff.sites[i];
-    if (site->stack[MLZ_AFTER] == MLZ_INTERN_NONE || mlz_diff_delta(site) <= *growth ||
-        !mlz_report_has_stack(now->in, site->stack[MLZ_AFTER]))
-      continue;
-    *growth = mlz_diff_delta(site);
-    *place = mlz_place_of_stack(now->in, site->stack[MLZ_AFTER]);
-  }
+  bool grew = most_grown(&diff, &match, MLZ_INTERN_NONE, stack, growth);
   mlz_diff_clear(&diff);
+  if (grew) { /* which of its stacks */
+    double part;
+    mlz_diff_build(&match, measures, NULL, MLZ_GROUP_STACK, &diff);
+    most_grown(&diff, &match, *stack, stack, &part);
+    mlz_diff_clear(&diff);
+  }
   mlz_match_clear(&match);
-  return *growth > 0;
+  return grew;
+}
+
+/* The check is of the line where `stack` ends. malloc'd: ", called from app.py:12 work", or "" if it is of the project itself or nothing of it is
+ * on the stack. */
+static char *blame(struct mlz_check *check, const struct mlz_figures *run, uint32_t stack) {
+  check->place = mlz_place_of_stack(run->in, stack);
+  if (!mlz_figures_own(run, stack, &check->own, &check->own_path) || !mlz_check_called(check)) return mlz_text_format("%s", "");
+  char *path = mlz_text_clean(check->own_path, true), *name = mlz_place_name(&check->own);
+  char *out = mlz_text_format(", called from %s:%" PRIu32 " %s", path, check->own.line, name);
+  free(path);
+  free(name);
+  return out;
+}
+
+bool mlz_check_called(const struct mlz_check *c) {
+  return c->own_path && (c->own.line != c->place.line || strcmp(c->own.file, c->place.file) || strcmp(c->own.function, c->place.function));
 }
 
 /* The message, and behind it which line makes most of the figure, or of its growth since `before` (NULL: not asked). */
@@ -77,14 +111,16 @@ static void __attribute__((format(printf, 5, 6))) explain(struct mlz_check *chec
   if (vasprintf(&text, format, args) < 0) text = NULL;
   va_end(args);
   double most;
-  bool grew = !check->ok && before && grew_most(before, run, check->figure, &check->place, &most);
-  if (check->ok || (!grew && !mlz_figures_worst(run, check->figure, pattern, &check->place, &most))) {
+  uint32_t stack;
+  bool grew = !check->ok && before && grew_most(before, run, check->figure, &stack, &most);
+  if (check->ok || (!grew && !mlz_figures_worst(run, check->figure, pattern, &stack, &most))) {
     check->message = mlz_text_format("%s", text ? text : "");
   } else {
-    char *where = mlz_place_text(&check->place), *name = mlz_text_clean(check->place.function, true),
+    char *caller = blame(check, run, stack), *where = mlz_place_text(&check->place), *name = mlz_text_clean(check->place.function, true),
          *part = mlz_figure_text(check->figure, most);
-    check->message =
-        mlz_text_format("%s; %s: %s%s by %s (%s)", text ? text : "", grew ? "grew most" : "most of it", grew ? "+" : "", part, name, where);
+    check->message = mlz_text_format("%s; %s: %s%s by %s (%s)%s", text ? text : "", grew ? "grew most" : "most of it", grew ? "+" : "",
+                                     part, name, where, caller);
+    free(caller);
     free(where);
     free(name);
     free(part);
@@ -123,8 +159,8 @@ static void check_limit(const struct mlz_figures *runs, size_t n, const struct m
   check.error = series.error;
   bool over = limit->less ? check.value >= limit->value : check.value > limit->value;
   check.ok = !over || (check.error > 0 && check.value - check.error <= limit->value);
-  char *value = mlz_figure_text(limit->figure, check.value), *most = mlz_figure_text(limit->figure, limit->value),
-       *error = error_text(limit->figure, check.error);
+  check.bound = mlz_text_format("%s", limit->bound);
+  char *value = mlz_figure_text(limit->figure, check.value), *error = error_text(limit->figure, check.error);
   const struct mlz_figures *run = typical(runs, n, limit->figure, check.value);
   check.unmatched = true;
   for (size_t i = 0; i < n; i++) check.unmatched &= !mlz_figures_matched(&runs[i], limit->pattern);
@@ -133,15 +169,14 @@ static void check_limit(const struct mlz_figures *runs, size_t n, const struct m
             limit->pattern);
   else if (over && check.ok)
     explain(&check, NULL, run, limit->pattern, "%s%s is over the limit of %s by less than the noise of the sample: not judged", value,
-            error, most);
+            error, check.bound);
   else
     explain(&check, NULL, run, limit->pattern, "%s%s, %s %s%s", value, error,
             over          ? "over the limit of"
             : limit->less ? "below"
                           : "at most",
-            most, n > 1 ? " (median of the runs)" : "");
+            check.bound, n > 1 ? " (median of the runs)" : "");
   free(value);
-  free(most);
   free(error);
   mlz_checks_add(out, check);
 }
@@ -196,11 +231,13 @@ static void check_functions(const struct mlz_figures *run, const struct mlz_chec
                             .place = {"", "", "", 0, MLZ_LANG_PYTHON}};
   size_t more = 0;
   double worst = 0;
+  uint32_t largest = 0, stack;
+  size_t size = 0;
+  const char *key = "";
   char *message = mlz_text_format("no function holds more than before of what grows");
   double noise = run->values[MLZ_FIGURE_GROWING].error;
   for (uint32_t i = 0; i < now.keys.n; i++) {
-    size_t size;
-    const char *key = mlz_intern_bytes(&now.keys, i, &size);
+    key = mlz_intern_bytes(&now.keys, i, &size);
     uint32_t known = mlz_intern_find(&rules->baseline->growth.keys, key, size);
     double was = known == MLZ_INTERN_NONE ? 0 : rules->baseline->growth.bytes[known];
     double allowed = was + fmax(fmax(was * rules->tolerance, rules->least[MLZ_UNIT_BYTES]), noise);
@@ -212,14 +249,22 @@ static void check_functions(const struct mlz_figures *run, const struct mlz_chec
     check.value = now.bytes[i];
     check.limit = allowed;
     char *is = mlz_figure_text(check.figure, now.bytes[i]), *base = mlz_figure_text(check.figure, was);
+    largest = i;
     free(message);
     message = mlz_text_format("%s of what grows are held by %.*s, baseline %s", is, (int)size, key, base);
     free(is);
     free(base);
   }
-  check.message =
-      more > 1 ? mlz_text_format("%s; %zu more functions hold more than before", message, more - 1) : mlz_text_format("%s", message);
+  if (!check.ok) key = mlz_intern_bytes(&now.keys, largest, &size);
+  char *caller = !check.ok && mlz_growth_stack(run, key, size, &stack) ? blame(&check, run, stack) : mlz_text_format("%s", "");
+  check.message = mlz_text_format("%s%s", message, caller);
   free(message);
+  free(caller);
+  if (more > 1) {
+    message = check.message;
+    check.message = mlz_text_format("%s; %zu more %s more than before", message, more - 1, more > 2 ? "functions hold" : "function holds");
+    free(message);
+  }
   mlz_growth_clear(&now);
   mlz_checks_add(out, check);
 }

@@ -6,6 +6,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 /* ---- limits ---- */
 
@@ -15,6 +16,20 @@ bool mlz_limit_parse_value(enum mlz_figure figure, const char *text, double *val
   bool good = mlz_figure_unit(figure) == MLZ_UNIT_NS ? mlz_units_parse_duration(text, &number) : mlz_units_parse_size(text, &number);
   if (good) *value = (double)number;
   return good;
+}
+
+/* A limit of 64 MB is 61.0 MiB, which nobody has written. malloc'd. */
+static char *bound_text(enum mlz_figure figure, const char *typed, double value) {
+  char *text = mlz_figure_text(figure, value);
+  while (*typed == ' ') typed++;
+  size_t n = strlen(typed);
+  while (n && typed[n - 1] == ' ') n--;
+  size_t number = strspn(typed, "0123456789. "), shown = strspn(text, "0123456789.,- ");
+  if (number >= n) return text; /* no unit was written */
+  bool same = n - number == strlen(text + shown) && !strncasecmp(typed + number, text + shown, n - number);
+  char *out = same ? mlz_text_format("%.*s", (int)n, typed) : mlz_text_format("%.*s (%s)", (int)n, typed, text);
+  free(text);
+  return out;
 }
 
 bool mlz_limit_parse(const char *text, struct mlz_limit *out, char *err, size_t err_size) {
@@ -51,6 +66,7 @@ bool mlz_limit_parse(const char *text, struct mlz_limit *out, char *err, size_t 
     return false;
   }
   limit.text = mlz_text_format("%s", text);
+  limit.bound = bound_text(limit.figure, value, limit.value);
   *out = limit;
   return true;
 }

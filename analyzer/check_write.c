@@ -64,6 +64,10 @@ static void write_json(const struct mlz_check_report *r, FILE *out) {
       json_object_set_new(row, "file", mlz_json_text(c->place.file));
       json_object_set_new(row, "line", json_integer(c->place.line));
     }
+    if (mlz_check_called(c))
+      json_object_set_new(row, "called_from",
+                          json_pack("{s:o, s:o, s:I}", "function", mlz_json_text(c->own.function), "file", mlz_json_text(c->own_path),
+                                    "line", (json_int_t)c->own.line));
     json_array_append_new(list, row);
   }
   json_object_set_new(document, "checks", list);
@@ -122,10 +126,13 @@ static void write_markdown(const struct mlz_check_report *r, FILE *out) {
   fputs("| | check | value | limit | |\n|---|---|---:|---:|---|\n", out);
   for (size_t i = 0; i < r->checks->n; i++) {
     const struct mlz_check *c = &r->checks->checks[i];
-    char *value = mlz_figure_text(c->figure, c->value), *limit = mlz_figure_text(c->figure, c->limit);
+    char *value = mlz_figure_text(c->figure, c->value),
+         *limit = c->bound ? mlz_text_format("%s", c->bound) : mlz_figure_text(c->figure, c->limit);
     fprintf(out, "| %s | ", c->ok ? "passed" : "**failed**");
     put_cell(c->name, out);
-    fprintf(out, " | %s | %s | ", value, limit);
+    fprintf(out, " | %s | ", value);
+    put_cell(limit, out);
+    fputs(" | ", out);
     put_cell(c->message, out);
     fputs(" |\n", out);
     free(value);
@@ -158,11 +165,15 @@ static void write_junit(const struct mlz_check_report *r, FILE *out) {
 
 /* ---- GitHub: workflow commands ---- */
 
-/* A path as the repository has it: below the current directory without that. */
-static char *repository_path(const struct mlz_check *c) {
+/* A line that the repository has, which is what an annotation needs: where the project called for it, or else where it was allocated. Its path, malloc'd,
+ * is as the repository has it. NULL: no file is known. */
+static char *repository_line(const struct mlz_check *c, uint32_t *line) {
   struct mlz_place p = c->place;
+  if (!c->own_path && (!*p.file || *p.file == '<')) return NULL;
+  *line = c->own_path ? c->own.line : p.line;
+  if (!*line) *line = 1;
   p.line = 0;
-  return mlz_place_text(&p);
+  return c->own_path ? mlz_text_clean(c->own_path, true) : mlz_place_text(&p);
 }
 
 /* Of properties ':' and ',' too. */
@@ -181,11 +192,12 @@ static void write_github(const struct mlz_check_report *r, FILE *out) {
     const struct mlz_check *c = &r->checks->checks[i];
     char *name = mlz_text_clean(c->name, true), *message = mlz_text_clean(c->message, true);
     fputs(c->ok ? "::notice " : "::error ", out);
-    if (has_place(c) && *c->place.file && *c->place.file != '<') {
-      char *path = repository_path(c);
+    uint32_t line;
+    char *path = repository_line(c, &line);
+    if (path) {
       fputs("file=", out);
       put_escaped(path, true, out);
-      fprintf(out, ",line=%" PRIu32 ",", c->place.line ? c->place.line : 1);
+      fprintf(out, ",line=%" PRIu32 ",", line);
       free(path);
     }
     fputs("title=memlyze ", out);
@@ -216,10 +228,12 @@ static char *uri_of(const char *path) {
 static json_t *sarif_result(const struct mlz_check *c) {
   json_t *result =
       json_pack("{s:o, s:s, s:{s:o}}", "ruleId", mlz_json_text(c->name), "level", "error", "message", "text", mlz_json_text(c->message));
-  if (*c->place.file && *c->place.file != '<') {
-    char *path = repository_path(c), *uri = uri_of(path);
+  uint32_t line;
+  char *path = repository_line(c, &line);
+  if (path) {
+    char *uri = uri_of(path);
     json_t *where = json_pack("{s:{s:{s:o}, s:{s:I}}}", "physicalLocation", "artifactLocation", "uri", json_string(uri), "region",
-                              "startLine", (json_int_t)(c->place.line ? c->place.line : 1));
+                              "startLine", (json_int_t)line);
     json_object_set_new(result, "locations", json_pack("[o]", where));
     free(path);
     free(uri);

@@ -288,7 +288,21 @@ static void print_text(struct view *v, const struct mlz_annotation *a) {
     print_file(v, &a->files[i]);
   }
   if (shown < with_value) fprintf(v->out, "\n%zu more files (-n 0 shows all)\n", with_value - shown);
-  if (!shown) fputs(s->function || s->file ? "Nothing that was asked for allocated.\n" : "Nothing to show.\n", v->out);
+  if (!shown && !s->function && !s->file) fputs("Nothing to show.\n", v->out);
+}
+
+/* On stderr, whatever the format: a mistyped name looks like one of which there is nothing. */
+static void warn_unmatched(struct view *v, const struct mlz_annotation *a) {
+  const struct settings *s = v->s;
+  for (size_t i = 0; i < a->n; i++)
+    if (a->files[i].figures.value > 0) return;
+  if (!s->function && !s->file) return;
+  char *function = mlz_text_clean(s->function ? s->function : "", true), *file = mlz_text_clean(s->file ? s->file : "", true);
+  mlz_input_warn(v->in, "there is nothing to show of%s%s%s%s%s; memlyze top --group %s shows the names that there are",
+                 s->function ? " the function " : "", function, s->function && s->file ? " in" : "", s->file ? " the file " : "", file,
+                 s->function ? "function" : "file");
+  free(function);
+  free(file);
 }
 
 /* ---- JSON ---- */
@@ -371,6 +385,7 @@ int main(int argc, char **argv) {
       print_json(&v, &a);
     else
       print_text(&v, &a);
+    warn_unmatched(&v, &a);
     mlz_symbolizer_free(v.symbolizer);
     mlz_report_close(in, &s.common, v.out);
   }

@@ -282,6 +282,7 @@ int main(int argc, char **argv) {
   for (size_t i = 0; i < rules.n_limits; i++) {
     free(rules.limits[i].pattern);
     free(rules.limits[i].text);
+    free(rules.limits[i].bound);
   }
   free(rules.limits);
   for (size_t i = 0; i < n; i++) {

@@ -235,6 +235,85 @@ def formats():
         assert show(name, status=0).strip(), name
 
 
+# What grows is allocated by the standard library, for a line of the program.
+CALLER = '''
+import json, sys
+from work import keep
+def batch(kept, n):
+    for i in range(n):
+        keep(kept, i)
+kept = []
+batch(kept, int(sys.argv[1]))
+'''
+WORK = '''
+import json
+def keep(kept, i):
+    kept.append(json.dumps({'a': [i, i + 1], 'b': 'x' * 40}, indent=1))  # @dumps
+'''
+
+
+@case
+def an_annotation_is_of_a_line_of_the_project():
+    os.mkdir('project')
+    for name, text in (('app.py', CALLER), ('work.py', WORK)):
+        with open('project/' + name, 'w') as file:
+            file.write(text)
+    line = lines_of('project/work.py')['dumps']
+    for turns in (10, 500, 6000):  # the first one compiles work.py
+        record([PYTHON, 'app.py', str(turns)], trace='../%d.mlyze' % turns, cwd='project')
+    check('500.mlyze', '--save-baseline', 'base.json')
+
+    def show(form, *arguments, cwd='project'):
+        result = execute([MEMLYZE, 'check', os.path.abspath('6000.mlyze'), '--no-config', '--format', form, *arguments], cwd=cwd)
+        same('exit status: ' + result.stderr, result.returncode, 1)
+        return result.stdout
+    for baseline in ('base.json', '500.mlyze'):  # functions alone, and stacks
+        options = ('--baseline', os.path.abspath(baseline))
+        for cwd, path in (('project', 'work.py'), ('.', 'project/work.py'), ('/', 'work.py')):
+            rows = {re.search('title=memlyze (.*?)::', row).group(1).replace('%3A', ':'): row for row in show('github', *options, cwd=cwd).splitlines()}
+            for name in ('leaked', 'growing', 'growing_functions', 'allocs') + (('live_at_end', 'peak') if baseline == '500.mlyze' else ()):
+                row = rows.get('baseline:' + name, '')
+                assert row.startswith('::error file=%s,line=%d,title=' % (path, line)), (baseline, cwd, name, row)
+                assert 'json/' in row and ', called from %s:%d keep' % (path, line) in row, row
+        results = [r for r in json.loads(show('sarif', *options))['runs'][0]['results'] if 'called from' in r['message']['text']]
+        where = [r['locations'][0]['physicalLocation'] for r in results]
+        same('SARIF', {(w['artifactLocation']['uri'], w['region']['startLine']) for w in where}, {('work.py', line)})
+        for form in ('text', 'markdown', 'junit'):
+            assert 'called from work.py:%d keep' % line in ' '.join(show(form, *options).split()), form
+    row = next(c for c in json.loads(show('json', '--max-growing', '1 kB'))['checks'])
+    same('json', (row['function'].rpartition('.')[2], row['called_from']), ('encode', {'function': 'keep', 'file': 'work.py', 'line': line}))
+
+
+@case
+def a_line_without_the_project_stays_what_it_is():
+    """Code in an environment below the project is none of it, and what allocates itself was called by nobody."""
+    package = os.path.abspath('.venv/lib/python3.11/site-packages')
+    os.makedirs(package)
+    with open(package + '/dependency.py', 'w') as file:
+        file.write('kept = []\ndef keep(n):\n    for i in range(n):\n        kept.append(b"x" * (i % 7 + 2000))  # @keep\n')
+    record([PYTHON, '-c', 'import sys; sys.path.insert(0, %r); import dependency; dependency.keep(3000)' % package])
+    row = next(c for c in check('trace.mlyze', '--max-leaked', '1 kB', status=1)['checks'])
+    same('the dependency', (row['function'], os.path.basename(row['file']), 'called_from' in row), ('keep', 'dependency.py', False))
+    assert 'called from' not in row['message'], row
+    github = execute([MEMLYZE, 'check', 'trace.mlyze', '--max-leaked', '1 kB', '--format', 'github']).stdout
+    assert 'dependency.py,line=%d,' % lines_of(package + '/dependency.py')['keep'] in github, github
+    serve(leak=True)
+    row = next(c for c in check('trace.mlyze', '--limit', '__main__.remember:growing<=1 kB', status=1)['checks'])
+    same('itself', (row['function'], 'called_from' in row, 'called from' in row['message']), ('remember', False, False))
+
+
+@case
+def a_limit_is_told_as_it_was_written():
+    serve()
+    for typed, said in (('64 MB', 'at most 64 MB (61.0 MiB)'), ('64 MiB', 'at most 64 MiB'), ('1 kB', 'over the limit of 1 kB (0.98 KiB)')):
+        result = execute([MEMLYZE, 'check', 'trace.mlyze', '--max-peak', typed], env=clean_env(COLUMNS=200))
+        assert re.search(re.escape(said) + '(;|$)', result.stdout, re.M), (said, result.stdout)
+    with open('memlyze.json', 'w') as file:
+        json.dump({'max_peak': '64 MB', 'max_allocs': 120000000}, file)
+    text = execute([MEMLYZE, 'check', 'trace.mlyze', '--format', 'markdown']).stdout
+    assert '| 64 MB (61.0 MiB) |' in text and '| 120,000,000 |' in text, text
+
+
 def reports(name):
     """What check writes in a format: nothing wrong, something wrong, names that need escaping, a cut trace."""
     serve(leak=True)

@@ -311,6 +311,11 @@ def annotate_source_and_calls():
     text = execute([MEMLYZE, 'annotate', 'trace.mlyze', '--file', 'native_leaks.c'])
     assert text.returncode == 0 and 'not there' in text.stdout and 'keep_ten' in text.stdout, text
     same('what nobody asked for', tool('annotate', '--function', 'no_such')['files'], [])
+    for arguments, said in ((['--function', 'no_such'], 'of the function no_such;'), (['--file', 'no.c'], 'of the file no.c;'),
+                            (['--function', 'no_such', '--file', 'no.c', '--json'], 'of the function no_such in the file no.c;')):
+        done = execute([MEMLYZE, 'annotate', 'trace.mlyze', *arguments])
+        same('exit status', done.returncode, 0)
+        assert [said in line for line in done.stderr.splitlines()].count(True) == 1, done.stderr
 
 
 @case

@@ -16,6 +16,7 @@ static struct mlz_limit parse(const char *text) {
 static void drop(struct mlz_limit *limit) {
   free(limit->pattern);
   free(limit->text);
+  free(limit->bound);
 }
 
 Test(check, limits_are_read) {
@@ -42,6 +43,26 @@ Test(check, limits_are_read) {
       "", "peak", "peak=5", "<=5", ":<=5", "paek<=5", "peak<=", "peak<=x", "peak<=-5", "a:gc_pause_p99<=1ms", "gc_pause_p99<=5"};
   struct mlz_limit limit;
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) cr_assert_not(mlz_limit_parse(bad[i], &limit, err, sizeof err), "%s", bad[i]);
+}
+
+Test(check, a_limit_is_told_as_it_was_written) {
+  const struct {
+    const char *text, *bound;
+  } good[] = {{"peak<=64 MB", "64 MB (61.0 MiB)"},
+              {"peak<= 64MB ", "64MB (61.0 MiB)"},
+              {"peak<=24 MiB", "24 MiB"},
+              {"peak<=100", "100 B"},
+              {"peak<=100 B", "100 B"},
+              {"peak<2097152", "2.00 MiB"},
+              {"allocs<=120000", "120,000"},
+              {"allocs<=120k", "120k (120,000)"},
+              {"gc_pause_p99<=10ms", "10ms"},
+              {"gc_pause_p99<=0.01s", "0.01s (10.0 ms)"}};
+  for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+    struct mlz_limit limit = parse(good[i].text);
+    cr_assert_str_eq(limit.bound, good[i].bound, "%s: %s", good[i].text, limit.bound);
+    drop(&limit);
+  }
 }
 
 Test(check, patterns_match_modules_functions_and_files) {
@@ -85,10 +106,10 @@ Test(check, a_service_that_leaks_against_one_that_does_not) {
   cr_assert_geq(bad.values[MLZ_FIGURE_GROWING].value, 3000000);
   cr_assert_float_eq(mlz_figures_of(&bad, MLZ_FIGURE_GROWING, "__main__.remember").value, 3000000, 0);
   cr_assert_float_eq(mlz_figures_of(&bad, MLZ_FIGURE_PEAK, "report").value, 300 * 65536, 0);
-  struct mlz_place place;
+  uint32_t stack;
   double most;
-  cr_assert(mlz_figures_worst(&bad, MLZ_FIGURE_GROWING, NULL, &place, &most));
-  cr_assert_str_eq(place.function, "remember");
+  cr_assert(mlz_figures_worst(&bad, MLZ_FIGURE_GROWING, NULL, &stack, &most));
+  cr_assert_str_eq(mlz_place_of_stack(bad.in, stack).function, "remember");
   struct mlz_baseline baseline = {.name = NULL};
   mlz_baseline_add(&baseline, "constant", &good);
   struct mlz_limit limits[] = {parse("__main__.remember:alloc-count<=3000"), parse("__main__.remember:alloc-count<3000")};
