@@ -44,6 +44,12 @@ bench:
 	@$(SETUP) bench
 	@.ci/build $(BUILD)/bench -Dtests=false
 	@$(PYTHON) benchmarks/run.py $(BUILD)/bench --python $(PYTHON) --minutes $(MINUTES) --json $(BUILD)/bench/report.json $(ARGS)
+ifeq ($(ARGS),)
+	@ninja --quiet -C $(BUILD)/bench benchmarks/traces/make_large benchmarks/native/churn benchmarks/native/bench_capture benchmarks/agent/bench_usage
+	@$(PYTHON) benchmarks/traces.py $(BUILD)/bench --turns 3
+	@$(PYTHON) benchmarks/native/run.py $(BUILD)/bench --rounds 5
+	@$(BUILD)/bench/benchmarks/native/bench_capture
+endif
 
 format:
 	@$(SETUP) format
