@@ -56,5 +56,9 @@ void mlz_export_parquet(const struct mlz_common_options *common, const char *ser
   fprintf(stderr,
           "memlyze-export: Parquet is written by Python and its pyarrow, and %s cannot be run: %s; name another in MEMLYZE_PYTHON\n",
           python, strerror(errno));
+  for (size_t i = 0; i < n; i++) free(words[i]);
+  free(words);
+  free(beside);
+  free(bin);
   exit(2);
 }

@@ -3,7 +3,7 @@ import os
 import re
 import subprocess
 
-from harness import BUILD, MEMLYZE, PYTHONS, TESTS, Skip, case, clean_env, execute, lines_of, run, same, tool
+from harness import BUILD, MEMLYZE, PYTHONS, SLOW, TESTS, Skip, case, clean_env, execute, lines_of, run, same, tool
 
 PACKAGE = os.path.join(os.path.dirname(TESTS), 'tracer', 'python')
 
@@ -99,6 +99,8 @@ assert sorted(stats) == sorted(json.loads(stats.json())) and dict(stats) == stat
 @case(each=PYTHONS)
 def stats_are_plain_data_with_attributes(interpreter):
     python(interpreter, STATS)
+    if SLOW > 1:
+        return  # a tool that a traced program starts has the agent preloaded: of a sanitized one the loader's order is refused
     inside = STATS.replace('with memlyze', 'stats = memlyze.start(); stats = stats.stop()\nwith memlyze').replace('stats = memlyze.start("trace.mlyze", overwrite=True).stop()', '')
     python(interpreter, inside, runner=[MEMLYZE, 'record', '--quiet', '-f'])
 
