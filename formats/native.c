@@ -141,7 +141,7 @@ static void take_symbols(struct mlz_trace *t) {
 static bool visible(const struct mlz_native *x, uint32_t frame, const uint32_t **frames, uint32_t *n) {
   if (frame >= x->rows_n || x->rows[frame].symbol == 0) return false;
   const struct mlz_symbol_row *s = &x->symbols[x->rows[frame].symbol - 1];
-  *frames = x->targets + s->at;
+  *frames = s->n != 0 ? x->targets + s->at : NULL; /* hidden: no target may be there at all */
   *n = s->n;
   return true;
 }
