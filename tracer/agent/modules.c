@@ -90,7 +90,7 @@ static uint32_t gnu_hash(const char *name) {
   return h;
 }
 
-/* Not dlsym: in an executable at a fixed address that gives the executable's own stub, which leads to the entry that we replace. */
+/* Not dlsym: in an executable at a fixed address that gives the executable's own PLT entry, which leads to the entry that we replace. */
 static int find_in(struct dl_phdr_info *info, size_t size, void *context) {
   (void)size;
   struct search *s = context;

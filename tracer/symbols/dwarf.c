@@ -55,15 +55,8 @@ void mlz_symbol_dwarf_end(struct mlz_symbol_module *m) {
 }
 
 static struct mlz_symbol_unit *unit_at(struct mlz_symbol_module *m, uint64_t pc) {
-  size_t low = 0, high = m->ranges_n;
-  while (low < high) {
-    size_t middle = low + (high - low) / 2;
-    if (m->ranges[middle].low <= pc)
-      low = middle + 1;
-    else
-      high = middle;
-  }
-  for (size_t i = low; i > 0 && low - i < 4; i--) { /* a unit may lie within the range of another one that says too much */
+  size_t behind = mlz_symbol_behind(m->ranges, m->ranges_n, sizeof *m->ranges, pc);
+  for (size_t i = behind; i > 0 && behind - i < 4; i--) { /* a unit may lie within the range of another one that says too much */
     if (pc < m->ranges[i - 1].high) return &m->units[m->ranges[i - 1].unit];
   }
   return NULL;
@@ -118,15 +111,8 @@ static bool function_at(struct mlz_symbol_unit *u, uint64_t pc, Dwarf_Die *die, 
     find_functions(u, &u->dies, 0);
     if (u->functions_n) qsort(u->functions, u->functions_n, sizeof *u->functions, function_order);
   }
-  size_t low = 0, high = u->functions_n;
-  while (low < high) {
-    size_t middle = low + (high - low) / 2;
-    if (u->functions[middle].low <= pc)
-      low = middle + 1;
-    else
-      high = middle;
-  }
-  for (size_t i = low; i > 0 && low - i < 4; i--) {
+  size_t behind = mlz_symbol_behind(u->functions, u->functions_n, sizeof *u->functions, pc);
+  for (size_t i = behind; i > 0 && behind - i < 4; i--) {
     if (pc >= u->functions[i - 1].high) continue;
     *at = u->functions[i - 1];
     return dwarf_offdie(dwarf_cu_getdwarf(u->dies.cu), at->die, die) != NULL;

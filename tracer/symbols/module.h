@@ -49,6 +49,8 @@ struct mlz_symbol_module {
   struct mlz_symbol_text *texts;
 };
 
+/* Of an array by rising uint64_t `low`, each element's first member: the first that begins behind the address. */
+size_t mlz_symbol_behind(const void *array, size_t n, size_t element, uint64_t address);
 bool mlz_symbol_grow(void *array, size_t *room, size_t need, size_t element);
 const char *mlz_symbol_keep(struct mlz_symbol_module *m, char *text); /* takes it; NULL: out of memory */
 /* dwarf.c */

@@ -16,6 +16,20 @@ struct mlz_symbolizer {
   struct mlz_symbol_module *modules;
 };
 
+size_t mlz_symbol_behind(const void *array, size_t n, size_t element, uint64_t address) {
+  size_t low = 0, high = n;
+  while (low < high) {
+    size_t middle = low + (high - low) / 2;
+    uint64_t begins;
+    memcpy(&begins, (const char *)array + middle * element, sizeof begins);
+    if (begins <= address)
+      low = middle + 1;
+    else
+      high = middle;
+  }
+  return low;
+}
+
 bool mlz_symbol_grow(void *array, size_t *room, size_t need, size_t element) {
   if (need <= *room) return true;
   size_t n = *room ? *room * 2 : 64;
@@ -239,19 +253,12 @@ static void look(struct mlz_symbol_module *m) {
 }
 
 static const struct mlz_symbol_entry *entry_at(const struct mlz_symbol_module *m, uint64_t address) {
-  size_t low = 0, high = m->entries_n;
-  while (low < high) {
-    size_t middle = low + (high - low) / 2;
-    if (m->entries[middle].low <= address)
-      low = middle + 1;
-    else
-      high = middle;
-  }
+  size_t behind = mlz_symbol_behind(m->entries, m->entries_n, sizeof *m->entries, address);
   const struct mlz_symbol_entry *found = NULL;
-  for (size_t i = low; i > 0 && low - i < 16; i--) {
+  for (size_t i = behind; i > 0 && behind - i < 16; i--) {
     const struct mlz_symbol_entry *e = &m->entries[i - 1];
     if (found && e->low != found->low) break; /* of equal ones the first */
-    if (address - e->low < e->size || (e->size == 0 && i == low && e->low == address)) found = e;
+    if (address - e->low < e->size || (e->size == 0 && i == behind && e->low == address)) found = e;
   }
   return found;
 }
