@@ -337,7 +337,7 @@ def start(path: Path = "trace.mlyze", sample_rate: Optional[float] = None, max_s
     applied if they are given, a mark `start` is set. A RuntimeWarning names other settings that were given, which a running recording cannot change.
 
     TypeError, ValueError: a value that is none. OSError: the file cannot be written, or the recorder is missing or failed. RuntimeError: started already.
-    NotImplementedError: what this version cannot do yet."""
+    NotImplementedError: native frames on a machine other than x86-64."""
     global _current
     file = _file(path)
     over = None if sample_over is None else _units.size(sample_over, "sample_over")
