@@ -6,7 +6,8 @@
  * Budget: 65 ns a capture where the memo hits, 15 ns a new frame whose rule is known.
  *
  *   native_cfi.c      a module's tables -> the rule of an address
- *   native_module.c   address -> module, its number; where the interpreter's loops are
+ *   native_module.c   address -> module, its number
+ *   native_loops.c    where the interpreter's loops are
  *   native_rules.c    the process's table of rules
  *   native_stack.c    which memory may be read
  *   native.c          walk, shadow stack, memo, trie, messages */
@@ -28,7 +29,6 @@
 bool mlz_native_capture(struct mlz_tls *t, const uintptr_t *frame, const char *tstate);
 
 void mlz_native_start(void);                    /* once a session, before the first capture */
-void mlz_native_python(void);                   /* the interpreter was found: where its loops are */
 void mlz_native_release(struct mlz_thread *th); /* gives back what the thread remembers; of this thread, or of one that is gone */
 
 /* ---- native_module.c ---- */
@@ -55,6 +55,13 @@ struct mlz_native_epoch {
   _Atomic uint32_t unloading;
 };
 extern struct mlz_native_epoch mlz_native_epoch;
+
+/* ---- native_loops.c ---- */
+
+void mlz_native_python(void); /* the interpreter was found: where its loops are */
+bool mlz_native_loop(uintptr_t pc);
+/* Parts of the function [low, high) of module `m` that lie elsewhere and have no name. Reads its code and the module's unwind table. */
+void mlz_native_parts(const struct mlz_native_module *m, uintptr_t low, uintptr_t high, void (*found)(uintptr_t low, uintptr_t high));
 
 /* ---- native_rules.c: insert-only, any thread ---- */
 

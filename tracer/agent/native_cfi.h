@@ -19,7 +19,7 @@ enum mlz_rule_flag {
   MLZ_RULE_LOAD = 8,    /* CFA = *(base + cfa) + add, else base + cfa */
   MLZ_RULE_RA_RSP = 16, /* the return address lies at rsp + add, else at CFA - 8 */
   MLZ_RULE_SIGNAL = 32, /* a signal interrupted the caller: its address is that of an instruction, not a return address */
-  MLZ_RULE_EVAL = 64,   /* a loop of the interpreter (native_module.c) */
+  MLZ_RULE_EVAL = 64,   /* a loop of the interpreter (native_loops.c) */
   MLZ_RULE_OURS = 128,  /* of this library: never shown */
   MLZ_RULE_START =
       512, /* what is returned to is the beginning of a function that was never called: its name is that of the address itself */

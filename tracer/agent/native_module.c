@@ -160,15 +160,7 @@ uint32_t mlz_native_module_text(const struct mlz_native_module *m, uint8_t *out,
 
 /* ---- marks of a rule ---- */
 
-struct range {
-  uintptr_t low, high;
-};
-#define LOOPS 8u
-static struct range loops[LOOPS]; /* of the interpreter */
-static _Atomic uint32_t n_loops;
-static struct range ours;
-
-static bool within(const struct range *r, uintptr_t pc) { return pc >= r->low && pc < r->high; }
+static uintptr_t our_low, our_high;
 
 void mlz_native_rule(uintptr_t ra, struct mlz_rule *out) {
   struct mlz_native_module m;
@@ -188,74 +180,8 @@ void mlz_native_rule(uintptr_t ra, struct mlz_rule *out) {
     }
   }
   if (out->flags & MLZ_RULE_SIGNAL) out->flags |= MLZ_RULE_START;
-  if (within(&ours, pc)) out->flags |= MLZ_RULE_OURS;
-  for (uint32_t i = 0, n = atomic_load_explicit(&n_loops, memory_order_acquire); i < n; i++)
-    if (within(&loops[i], pc)) out->flags |= MLZ_RULE_EVAL;
-}
-
-/* ---- the interpreter's loops ---- */
-
-static void add_loop(uintptr_t low, uintptr_t high) {
-  uint32_t n = atomic_load_explicit(&n_loops, memory_order_relaxed);
-  for (uint32_t i = 0; i < n; i++)
-    if (loops[i].low == low && loops[i].high == high) return;
-  if (n == LOOPS || high <= low) return;
-  loops[n] = (struct range){low, high};
-  atomic_store_explicit(&n_loops, n + 1, memory_order_release);
-  atomic_fetch_add(&mlz_native_epoch.now, 1);
-}
-
-/* Compilers put what seldom runs elsewhere, under a name of its own that only the file's own symbol table has. Read piece by piece: the table of a
- * libpython has a megabyte. */
-#define COLD "_PyEval_EvalFrameDefault."
-
-static bool read_at(long fd, void *to, size_t bytes, uint64_t offset) {
-  return mlz_sys6(SYS_pread64, fd, (long)to, (long)bytes, (long)offset, 0, 0) == (long)bytes;
-}
-
-static void scan_symbols(long fd, const Elf64_Shdr *symbols, const Elf64_Shdr *strings, uintptr_t bias) {
-  enum { CHUNK = 128 };
-  Elf64_Sym chunk[CHUNK];
-  for (uint64_t i = 0; i < symbols->sh_size / sizeof(Elf64_Sym);) {
-    uint64_t n = symbols->sh_size / sizeof(Elf64_Sym) - i;
-    if (n > CHUNK) n = CHUNK;
-    if (!read_at(fd, chunk, n * sizeof(Elf64_Sym), symbols->sh_offset + i * sizeof(Elf64_Sym))) return;
-    for (uint64_t k = 0; k < n; k++) {
-      char name[sizeof(COLD) - 1];
-      /* Parts of functions are local, of some size, and few are as large as a part of this one. */
-      if (ELF64_ST_TYPE(chunk[k].st_info) != STT_FUNC || ELF64_ST_BIND(chunk[k].st_info) != STB_LOCAL || chunk[k].st_size < 512 ||
-          !read_at(fd, name, sizeof(name), strings->sh_offset + chunk[k].st_name) || memcmp(name, COLD, sizeof(name)) != 0)
-        continue;
-      add_loop(bias + chunk[k].st_value, bias + chunk[k].st_value + chunk[k].st_size);
-    }
-    i += n;
-  }
-}
-
-static void find_cold(const struct mlz_native_module *m) {
-  Elf64_Ehdr e;
-  Elf64_Shdr s, strings;
-  const char *path = m->name[0] ? m->name : "/proc/self/exe";
-  long fd = mlz_sys6(SYS_openat, AT_FDCWD, (long)path, O_RDONLY | O_CLOEXEC, 0, 0, 0);
-  if (fd < 0) return;
-  if (read_at(fd, &e, sizeof(e), 0) && e.e_shentsize == sizeof(s)) {
-    for (unsigned i = 0; i < e.e_shnum && read_at(fd, &s, sizeof(s), e.e_shoff + i * sizeof(s)); i++) {
-      if (s.sh_type != SHT_SYMTAB || !read_at(fd, &strings, sizeof(strings), e.e_shoff + s.sh_link * sizeof(s))) continue;
-      scan_symbols(fd, &s, &strings, m->bias);
-      break;
-    }
-  }
-  mlz_sys3(SYS_close, fd, 0, 0);
-}
-
-void mlz_native_python(void) {
-  struct mlz_native_module m;
-  Dl_info info;
-  const Elf64_Sym *symbol = NULL;
-  void *loop = dlsym(RTLD_DEFAULT, "_PyEval_EvalFrameDefault");
-  if (!loop || !dladdr1(loop, &info, (void **)&symbol, RTLD_DL_SYMENT) || !symbol) return;
-  add_loop((uintptr_t)loop, (uintptr_t)loop + symbol->st_size);
-  if (mlz_native_module_of((uintptr_t)loop, &m)) find_cold(&m);
+  if (pc >= our_low && pc < our_high) out->flags |= MLZ_RULE_OURS;
+  if (mlz_native_loop(pc)) out->flags |= MLZ_RULE_EVAL;
 }
 
 /* ---- beginning, unloading ---- */
@@ -266,7 +192,7 @@ void mlz_native_start(void) {
   *(void **)&find_object = dlsym(RTLD_DEFAULT, "_dl_find_object");
   struct mlz_native_module m;
   bool library = mlz_native_module_of((uintptr_t)&mlz_agent, &m) && m.name[0]; /* else a unit test */
-  if (library) ours = (struct range){m.low, m.high};
+  if (library) our_low = m.low, our_high = m.high;
   mlz_agent.native = true;
 }
 

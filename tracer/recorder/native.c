@@ -270,11 +270,24 @@ static uint32_t frame_of(struct mlz_drain *d, uint32_t node) {
   return x->frame;
 }
 
+/* Does each loop run frames, and has each frame its loop? Asked where both sides are whole and known to be true. */
+static bool uneven(const struct mlz_native *n, uint32_t node, bool bare, struct mlz_python_frames python, uint32_t depth) {
+  uint32_t loops = 0, entered = 0;
+  if (!python.words || python.below || !node || n->nodes[node].depth > depth) return false;
+  for (; node; node = n->nodes[node].caller) {
+    if (n->nodes[node].flags & MLZ_N_CUT) return false;
+    loops += (n->nodes[node].flags & MLZ_N_EVAL) != 0;
+  }
+  for (uint32_t i = 0; i < python.count; i++) entered += !inlined(python.words[i]);
+  return loops != entered + bare;
+}
+
 static uint32_t merged_stack(struct mlz_drain *d, const struct mlz_feed *f, uint32_t node, bool bare, struct mlz_python_frames python) {
   struct mlz_merged merged[MLZ_STACK_DEPTH_MAX];
   uint32_t frames[MLZ_STACK_DEPTH_MAX];
   bool truncated;
   uint32_t n = mlz_native_merge(d->native, node, bare, python, f->depth, merged, &truncated);
+  d->native->uneven += uneven(d->native, node, bare, python, f->depth);
   if (n == 0) return 0;
   for (uint32_t i = 0; i < n; i++)
     frames[i] = merged[i].node ? frame_of(d, merged[i].node) : mlz_symbols_frame(&d->symbols, merged[i].word);

@@ -49,6 +49,7 @@ struct mlz_native {
   uint32_t named_n, named_room;
   struct mlz_pair *recent, *pairs;
   uint32_t pairs_mask, pairs_n;
+  uint64_t uneven; /* stacks whose loops of the interpreter and Python frames do not answer each other */
 };
 
 struct mlz_native *mlz_native_new(struct mlz_symbols *s); /* NULL: out of memory */

@@ -1,9 +1,11 @@
 #include "tracer/recorder/report.h"
 
 #include "tracer/recorder/arena.h"
+#include "tracer/recorder/native.h"
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -57,6 +59,7 @@ json_t *mlz_report_state(const struct mlz_drain *d) {
   json_object_set_new(j, "complete", json_false());
   set(j, "duration_ns", d->now_ns);
   for (unsigned i = 0; i < sizeof counters / sizeof counters[0]; i++) set(list, counters[i].key, counters[i].n);
+  if (d->native) set(list, "native_uneven", d->native->uneven);
   json_object_set_new(j, "counters", list);
   set(j, "events_dropped", t.dropped_alloc + t.dropped_free);
   set(j, "blocked_ns", t.blocked_ns);
@@ -118,6 +121,8 @@ static void print_losses(const struct mlz_drain *d, const struct mlz_counters *t
       {load(&c->unaligned), "blocks are not 16-byte aligned and were not traced"},
       {load(&c->unmarked), "blocks could not be marked for lack of address space and were not traced"},
       {load(&c->native_mismatches), "native stacks differed from a second walk without caches (MEMLYZE_NATIVE_CHECK)"},
+      {d->native && getenv("MEMLYZE_NATIVE_CHECK") ? d->native->uneven : 0,
+       "merged stacks hold loops of the interpreter without Python frames, or frames without a loop (MEMLYZE_NATIVE_CHECK)"},
       {load(&c->gc_missed), "garbage collections ran unseen: the program changed gc.callbacks"},
       {load(&c->execs_untraced),
        "program starts were not followed: their environment lacks our LD_PRELOAD (env -i, env={}), or they ran as another user"},
