@@ -3,7 +3,7 @@ import os
 import re
 import subprocess
 
-from harness import BUILD, MEMLYZE, PYTHONS, SLOW, TESTS, Skip, case, clean_env, execute, lines_of, run, same, tool
+from harness import BUILD, MEMLYZE, PROGRAMS, PYTHONS, SLOW, TESTS, Skip, case, clean_env, execute, lines_of, run, same, tool
 
 PACKAGE = os.path.join(os.path.dirname(TESTS), 'tracer', 'python')
 
@@ -151,10 +151,73 @@ for other in others: some.destroy(other)
 '''
 
 
-@case(each=[(label, path) for label, path in PYTHONS if not re.search(r'3\.(8|9|10|11)\b', label)])
+OWN_GILS = [(label, path) for label, path in PYTHONS if not re.search(r'3\.(8|9|10|11)\b', label)]
+
+
+@case(each=OWN_GILS)
 def start_and_stop_beside_other_gils(interpreter):
     python(interpreter, SEVERAL_GILS)
     same('complete', tool('stats')['complete'], True)
+
+
+# The longer way: tests/field/own_gil.py
+@case(each=OWN_GILS)
+def interpreters_come_and_go_beside_start_and_stop(interpreter):
+    with open(os.path.join(PROGRAMS, 'own_gil.py'), encoding='utf-8') as file:
+        program = file.read()
+    for seed, how in (('1', ()), ('2', ()), ('3', ('stay',))):
+        said = re.fullmatch(r'(\d+) recordings, (\d+) interpreters\n', python(interpreter, program, '0.7', seed, *how).stdout)
+        assert said and int(said.group(1)) and int(said.group(2)), said
+        same('complete', tool('stats')['complete'], True)
+
+
+# A thread reads the two words of a call from the table of allocators, ctx and function, and may be put aside in between for as long as the system likes. What it
+# does then is done here at leisure: the ctx from before start(), our function; then our ctx, and the function from after stop(). raw needs no GIL, mem and obj
+# are called under another one where there are several.
+HALF_READ = '''
+import ctypes, gc, sys, memlyze
+SIZE, POINTER = ctypes.c_size_t, ctypes.c_void_p
+class Table(ctypes.Structure):
+    _fields_ = [("ctx", POINTER), ("malloc", ctypes.PYFUNCTYPE(POINTER, POINTER, SIZE)), ("calloc", ctypes.PYFUNCTYPE(POINTER, POINTER, SIZE, SIZE)),
+                ("realloc", ctypes.PYFUNCTYPE(POINTER, POINTER, POINTER, SIZE)), ("free", ctypes.PYFUNCTYPE(None, POINTER, POINTER))]
+def tables():
+    found = [Table() for domain in range(3)]
+    for domain, table in enumerate(found): ctypes.pythonapi.PyMem_GetAllocator(domain, ctypes.byref(table))
+    return found
+def called(ctx_of, functions_of, domains):
+    for domain in domains:
+        ctx, f = ctx_of[domain].ctx, functions_of[domain]
+        blocks = [f.malloc(ctx, 100), f.calloc(ctx, 10, 100), f.realloc(ctx, None, 1000)]
+        for block in blocks: ctypes.memset(block, 1, 100)
+        blocks[0] = f.realloc(ctx, blocks[0], 5000)
+        for block in blocks: f.free(ctx, block)
+several = sys.argv[1] == "several"
+if several:
+    try:
+        import _interpreters as some
+    except ImportError:
+        import _xxsubinterpreters as some
+    other = some.create()
+for native in (False, True):
+    before = tables()
+    tracer = memlyze.start("trace.mlyze", overwrite=True, native=native)
+    now = tables()
+    called(before, now, range(3) if several else [0])
+    stats = tracer.stop()
+    after = tables()
+    if before[0].ctx is None or several: called(now, after, range(3) if several else [0])
+    called(after, after, range(3))
+print(sum(ctypes.cast(a.free, POINTER).value != ctypes.cast(b.free, POINTER).value for a, b in zip(before, now)))
+'''
+
+
+@case(each=PYTHONS)
+def a_table_of_allocators_that_was_half_read(interpreter):
+    ways = [('one', 'pymalloc')] + [('several', allocator) for allocator in ('pymalloc', 'debug') if interpreter in [path for _, path in OWN_GILS]]
+    for way, allocator in ways:
+        result = python(interpreter, HALF_READ, way, runner=['env', 'PYTHONMALLOC=' + allocator])
+        stays = allocator == 'debug'  # what has a ctx is not put back then: ours stay above it
+        same('%s, %s: tables that start() changes' % (way, allocator), result.stdout, '%d\n' % (0 if stays else 3))
 
 
 # 3.14: code that has anything in its co_extra is refused.

@@ -170,6 +170,8 @@ static int install(void *unused) {
   struct mlz_tls *t = &mlz_tls;
   if (t->busy || gc.installed || atomic_load_explicit(&mlz_agent.attach, memory_order_relaxed) != MLZ_AGENT_ON || !mlz_agent.trace_gc)
     return 0;
+  const char *tstate = mlz_python.tstate_get();
+  if (!tstate || !mlz_python_in_main(tstate)) return 0; /* the list is the main interpreter's */
   t->busy = MLZ_BUSY_OWN;
   mlz_names_prepare();
   gc.key_generation = mlz_python.intern("generation");

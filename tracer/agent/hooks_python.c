@@ -8,6 +8,14 @@
 static struct mlz_py_allocator inner[2][3];
 static unsigned generation_now;
 
+bool mlz_python_place(const void *ctx) { return (uintptr_t)ctx - (uintptr_t)inner < sizeof(inner); }
+
+/* What a hook calls. A caller reads ctx and function one after the other; where nothing that we hold keeps it from running meanwhile, its ctx may be that of
+ * whoever was there before us. */
+MLZ_INLINE struct mlz_py_allocator *under(void *ctx, unsigned domain) {
+  return MLZ_LIKELY(mlz_python_place(ctx)) ? ctx : &inner[generation_now][domain];
+}
+
 MLZ_INLINE void *after_alloc(struct mlz_tls *t, void *block, size_t size, unsigned domain, const uintptr_t *frame) {
   t->busy = MLZ_BUSY_EVENT;
   atomic_signal_fence(memory_order_seq_cst);
@@ -172,38 +180,45 @@ MLZ_INLINE void hook_free(struct mlz_py_allocator *in, void *block, unsigned dom
 
 /* Each twice: with native stacks the hooks have frame pointers. */
 #define ALLOCATING(name, domain, frame)                                                                                                    \
-  static void *name##_malloc(void *ctx, size_t size) { return hook_malloc(ctx, size, domain, frame); }                                     \
-  static void *name##_calloc(void *ctx, size_t n, size_t size) { return hook_calloc(ctx, n, size, domain, frame); }                        \
-  static void *name##_realloc(void *ctx, void *old, size_t size) { return hook_realloc(ctx, old, size, domain, frame); }
-#define HOOKS(name, domain, release)                                                                                                       \
+  static void *name##_malloc(void *ctx, size_t size) { return hook_malloc(under(ctx, domain), size, domain, frame); }                      \
+  static void *name##_calloc(void *ctx, size_t n, size_t size) { return hook_calloc(under(ctx, domain), n, size, domain, frame); }         \
+  static void *name##_realloc(void *ctx, void *old, size_t size) { return hook_realloc(under(ctx, domain), old, size, domain, frame); }
+#define HOOKS(name, domain)                                                                                                                \
   ALLOCATING(name, domain, NULL)                                                                                                           \
   ALLOCATING(name##_native, domain, MLZ_LIKELY(mlz_agent.native) ? MLZ_NATIVE_FRAME() : NULL)                                              \
-  static void name##_free(void *ctx, void *block) { release(ctx, block, domain); }
+  static void name##_free_any(void *ctx, void *block) { hook_free_any(under(ctx, domain), block, domain); }
 
-HOOKS(raw, MLZ_D_RAW, hook_free_any)
-HOOKS(mem, MLZ_D_MEM, hook_free)
-HOOKS(obj, MLZ_D_OBJ, hook_free)
+HOOKS(raw, MLZ_D_RAW)
+HOOKS(mem, MLZ_D_MEM)
+HOOKS(obj, MLZ_D_OBJ)
+
+/* For callers that hold the one GIL: what they read is of a piece. */
+static void mem_free(void *ctx, void *block) { hook_free(ctx, block, MLZ_D_MEM); }
+static void obj_free(void *ctx, void *block) { hook_free(ctx, block, MLZ_D_OBJ); }
 
 static const struct mlz_py_allocator hooks_plain[3] = {
-    {NULL, raw_malloc, raw_calloc, raw_realloc, raw_free},
+    {NULL, raw_malloc, raw_calloc, raw_realloc, raw_free_any},
     {NULL, mem_malloc, mem_calloc, mem_realloc, mem_free},
     {NULL, obj_malloc, obj_calloc, obj_realloc, obj_free},
 };
 
 static const struct mlz_py_allocator hooks_native[3] = {
-    {NULL, raw_native_malloc, raw_native_calloc, raw_native_realloc, raw_free},
+    {NULL, raw_native_malloc, raw_native_calloc, raw_native_realloc, raw_free_any},
     {NULL, mem_native_malloc, mem_native_calloc, mem_native_realloc, mem_free},
     {NULL, obj_native_malloc, obj_native_calloc, obj_native_realloc, obj_free},
 };
 
-bool mlz_python_place(const void *ctx) { return (uintptr_t)ctx - (uintptr_t)inner < sizeof(inner); }
+static bool ours_on_top(const struct mlz_py_allocator *obj) { return obj->free == obj_free || obj->free == obj_free_any; }
 
 static void install(unsigned generation) {
   generation_now = generation;
   const struct mlz_stack_reader *reader = mlz_python.reader;
   struct mlz_py_allocator hooks[3];
   memcpy(hooks, mlz_agent.native ? hooks_native : hooks_plain, sizeof(hooks));
-  if (reader && !mlz_agent.native) {
+  if (mlz_agent.started && mlz_marks_atomic[MLZ_MARKS_PLAIN]) { /* others are at work under GILs of their own */
+    hooks[MLZ_D_OBJ].free = obj_free_any;
+    hooks[MLZ_D_MEM].free = mem_free_any;
+  } else if (reader && !mlz_agent.native) {
     hooks[MLZ_D_OBJ].malloc = reader->obj_malloc;
     hooks[MLZ_D_OBJ].realloc = reader->obj_realloc;
     hooks[MLZ_D_MEM].malloc = reader->mem_malloc;
@@ -216,7 +231,7 @@ static void install(unsigned generation) {
     if (mlz_python_place(inner[generation][d].ctx)) inner[generation][d].ctx = NULL; /* as give_back left it */
     a.ctx = &inner[generation][d];
     step = inner[generation][d];
-    /* The raw domain is called without the GIL meanwhile, and must not meet our function with another's context. */
+    /* The raw domain is called without the GIL meanwhile: no more of it than need be meets our function with another's context. */
     step.ctx = step.ctx ? step.ctx : a.ctx;
     mlz_python.mem_set(d, &step);
     mlz_python.mem_set(d, &a);
@@ -285,5 +300,5 @@ void mlz_python_rewrap(void) {
 void mlz_python_on_top(void) {
   struct mlz_py_allocator now;
   mlz_python.mem_get(MLZ_D_OBJ, &now);
-  if (now.free != obj_free) install(!generation_now);
+  if (!ours_on_top(&now)) install(!generation_now);
 }

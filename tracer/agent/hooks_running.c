@@ -113,10 +113,13 @@ void mlz_running_look(void) {
 
 /* raw is called without the GIL meanwhile, mem and obj under another one where there are several: such a thread reads one word of the table and then
  * another, and may be put aside in between for as long as the system likes. What it reads second must go with what it read first. An allocator whose ctx
- * is NULL does not look at it: there ours stays. (One that has a ctx, the debug hooks, is changed in one go: some nanoseconds.) */
+ * is NULL does not look at it: there ours stays. One that has a ctx (the debug hooks) would take ours for its own: with several GILs our hooks stay above it;
+ * with one, it is changed in one go, and few call raw without the GIL. */
 static void give_back(unsigned domain, const struct mlz_py_allocator *hook) {
   struct mlz_py_allocator under = *(const struct mlz_py_allocator *)hook->ctx;
-  if (!under.ctx && (domain == MLZ_D_RAW || mlz_marks_atomic[MLZ_MARKS_PLAIN])) under.ctx = hook->ctx;
+  bool several = mlz_marks_atomic[MLZ_MARKS_PLAIN];
+  if (under.ctx && several) return;
+  if (!under.ctx && (several || domain == MLZ_D_RAW)) under.ctx = hook->ctx;
   mlz_python.mem_set((int)domain, &under);
 }
 

@@ -55,11 +55,11 @@ static void find_runtime(void) {
   if (state) mlz_python.tstate_global = (const void *const *)(const void *)state;
 }
 
+/* The newest one is the first of the interpreter's list. It is not looked into: its own thread may be ending it. */
 void mlz_python_count(void) {
   void *(*head)(void) = (void *(*)(void))symbol("PyInterpreterState_Head");
-  void *(*next)(void *) = (void *(*)(void *))symbol("PyInterpreterState_Next");
-  void *first = head && next ? head() : NULL;
-  if (first && next(first)) mlz_marks_atomic[MLZ_MARKS_PLAIN] = true;
+  void *first = head && mlz_python.main_one ? head() : NULL;
+  if (first && first != mlz_python.main_one()) mlz_marks_atomic[MLZ_MARKS_PLAIN] = true;
 }
 
 void mlz_python_start(void) {
@@ -78,6 +78,7 @@ void mlz_python_start(void) {
   *(void **)&py->tstate_get = symbol("PyThreadState_GetUnchecked");
   if (!py->tstate_get) *(void **)&py->tstate_get = symbol("_PyThreadState_UncheckedGet");
   *(void **)&py->tstate_own = symbol("PyGILState_GetThisThreadState");
+  *(void **)&py->main_one = symbol("PyInterpreterState_Main");
   *(void **)&py->add_pending = symbol("Py_AddPendingCall");
   *(void **)&py->extra_request = symbol("_PyEval_RequestCodeExtraIndex");
   if (!py->extra_request) *(void **)&py->extra_request = symbol("PyUnstable_Eval_RequestCodeExtraIndex");
@@ -170,7 +171,18 @@ static void send_python(struct mlz_thread *th, const char *state) {
   mlz_event_rare(th, MLZ_K_PYTHON, 0, 0, mlz_peer_clock(&mlz_agent.peer), &payload, 1, true);
 }
 
+bool mlz_python_in_main(const char *tstate) {
+  return !mlz_python.main_one || *(const void *const *)(const void *)(tstate + MLZ_TSTATE_INTERP) == mlz_python.main_one();
+}
+
+/* There may be several GILs, or will be, with nobody to notice it: marks are changed atomically, and nobody takes the quick way (record.h). */
+static void assume_several(void) {
+  mlz_marks_atomic[MLZ_MARKS_PLAIN] = true;
+  atomic_store_explicit(&mlz_agent.last_gil, NULL, memory_order_relaxed);
+}
+
 static void refuse(struct mlz_thread *th) {
+  assume_several();
   atomic_fetch_add_explicit(&mlz_agent_control()->images_refused, 1, memory_order_relaxed);
   send_python(th, "layout not known: no stacks");
   atomic_store(&mlz_python.state, MLZ_PY_UNKNOWN);
@@ -180,6 +192,11 @@ void mlz_python_check(struct mlz_tls *t, const char *tstate) {
   static _Atomic uint32_t told; /* image that was told about the interpreter: a fork's child says it again */
   if (*mlz_python.initialized) mlz_python.seen_initialized = true; /* where no walk is, nobody else says it */
   if (atomic_load(&mlz_python.state) != MLZ_PY_NEW) return;
+  /* What is prepared here is the main interpreter's, under its GIL. Where a session is started, others may come by before it is done. */
+  if (!mlz_python_in_main(tstate)) {
+    assume_several();
+    return;
+  }
   if (!mlz_python.reader) {
     if (atomic_exchange(&told, mlz_agent.last_image) != mlz_agent.last_image) refuse(t->thread);
     return;
@@ -248,10 +265,7 @@ bool mlz_python_interp(struct mlz_thread *th, const void *interp) {
   th->interp_known = interp == mlz_python.main_interp || same_place(th->interp_number);
   mlz_thread_forget(th);
   th->stale_n = 0;
-  if (interp != mlz_python.main_interp) { /* it may have a GIL of its own */
-    mlz_marks_atomic[MLZ_MARKS_PLAIN] = true;
-    atomic_store_explicit(&mlz_agent.last_gil, NULL, memory_order_relaxed);
-  }
+  if (interp != mlz_python.main_interp) assume_several(); /* it may have a GIL of its own */
   return th->interp_known;
 }
 

@@ -68,6 +68,7 @@ struct mlz_python {
   const void *const *tstate_global;      /* <= 3.11: where the GIL holder's state is kept */
   void *(*tstate_get)(void);
   void *(*tstate_own)(void); /* PyGILState_GetThisThreadState */
+  void *(*main_one)(void);   /* PyInterpreterState_Main; NULL before 3.7 */
   int (*is_initialized)(void);
   const void *main_interp;
   bool seen_initialized;         /* it was initialised when code was last seen for the first time: 0 is the end then, not the beginning */
@@ -121,6 +122,7 @@ void mlz_running_mem_free(void *block);
 
 /* The first event with a frame: checks the layout, sends PYTHON, prepares GC and code ids. The GIL is held. */
 MLZ_COLD void mlz_python_check(struct mlz_tls *t, const char *tstate);
+bool mlz_python_in_main(const char *tstate); /* is it the main interpreter's? */
 void mlz_python_retell(struct mlz_thread *th);
 MLZ_COLD bool mlz_python_again(struct mlz_thread *th);
 MLZ_COLD void mlz_python_find_slot(struct mlz_thread *th);
