@@ -86,8 +86,10 @@ enum mlz_native_flag {
   MLZ_N_EXACT = 1, /* NODE: the address is that of the instruction (a frame interrupted by a signal), not a return address */
   MLZ_N_CUT = 2,   /* NODE with caller 0: there are frames further out; the walk could not go on, or went as far as it may */
   MLZ_N_EVAL = 4,  /* NODE: a loop of the interpreter */
-  MLZ_N_BARE = 8,  /* NATIVE: the innermost loop runs no frame yet that the Python stack holds */
+  MLZ_N_BARE = 8,  /* NATIVE: the innermost loop runs no frame, not yet or not any more; bits 7..4: nor do so many further ones */
 };
+#define MLZ_N_BARE_SHIFT 4
+#define MLZ_N_BARE_MAX 16u
 
 /* Word b of NATIVE_NODE: | 63..48 module number, 0: none is known there | 47..0 return address less the module's bias (module 0: as it is) | */
 #define MLZ_NATIVE_OFFSET_BITS 48
@@ -121,12 +123,25 @@ enum mlz_mark { MLZ_MARK_MARK = 0, MLZ_MARK_SNAPSHOT = 1 };
 #define MLZ_GRANULE_BITS 44
 
 /* A frame word: | 63..32 code id | 31..0 byte offset of the instruction in the code |. Code id 0: not known. Offset UINT32_MAX: not begun.
- * With native stacks, bit 31 of any other offset (MLZ_FRAME_INLINED) says that the frame runs in its caller's loop of the interpreter. */
+ * With native stacks, bit 31 of any other offset (MLZ_FRAME_INLINED) says that the frame runs in its caller's loop of the interpreter, and bit 30
+ * (MLZ_FRAME_IDLE), of a frame with a loop of its own, that outside of this one lie loops that run nothing: bits 29..23 of them. */
 #define MLZ_FRAME_INLINED UINT32_C(0x80000000)
+#define MLZ_FRAME_IDLE UINT32_C(0x40000000)
+#define MLZ_FRAME_IDLE_SHIFT 23
+#define MLZ_FRAME_IDLE_MAX 127u
 #define MLZ_FRAME(code_id, offset) ((uint64_t)(code_id) << 32 | (uint32_t)(offset))
 #define MLZ_FRAME_CODE(w) ((uint32_t)((w) >> 32))
 #define MLZ_FRAME_OFFSET(w) ((uint32_t)(w))
 #define MLZ_STACK_DEPTH_MAX 1024u
+static inline int mlz_frame_inlined(uint64_t w) { return MLZ_FRAME_OFFSET(w) != UINT32_MAX && (w & MLZ_FRAME_INLINED); }
+static inline unsigned mlz_frame_idle(uint64_t w) {
+  return !(w & MLZ_FRAME_INLINED) && w & MLZ_FRAME_IDLE ? (unsigned)(w >> MLZ_FRAME_IDLE_SHIFT) & MLZ_FRAME_IDLE_MAX : 0;
+}
+/* The same without those marks. */
+static inline uint64_t mlz_frame_unmarked(uint64_t w) {
+  if (mlz_frame_inlined(w)) return w & ~(uint64_t)MLZ_FRAME_INLINED;
+  return mlz_frame_idle(w) ? w & ~(uint64_t)(MLZ_FRAME_IDLE | MLZ_FRAME_IDLE_MAX << MLZ_FRAME_IDLE_SHIFT) : w;
+}
 
 static inline uint64_t mlz_head_word(unsigned kind, unsigned flags, unsigned domain, uint64_t value) {
   return value << 20 | (uint64_t)domain << 16 | (uint64_t)flags << 8 | kind;

@@ -195,6 +195,53 @@ def an_interpreter(python):
     same('output', traced([python, 'some.py']).stdout, 'done\n')
 
 
+EVENLY = '''
+import collections, json, re
+class E(Exception):
+    pass
+def deep(n):
+    if n == 0:
+        raise E('x' * 1000)
+    return deep(n - 1)
+def generate(n):
+    try:
+        for i in range(n):
+            yield [i] * 10
+    finally:
+        kept = [1] * 1000
+class Dies:
+    def __init__(self, inner=None):
+        self.inner = inner
+    def __del__(self):
+        kept = [0] * 500
+        inner, self.inner = self.inner, None      # dies at the end of this frame
+def dies(depth):
+    chain = None
+    for _ in range(depth):
+        chain = Dies(chain)
+    return 1                                      # and chain, when this frame has returned already
+for i in range(12):
+    json.loads(json.dumps({'a': [1, 2, {'b': [i] * 50}]}), object_hook=lambda d: dict(d))
+    sorted([re.compile('a%d+b*(c|d)' % i) for _ in range(3)], key=lambda p: p.pattern)
+    try:
+        deep(i)
+    except E:
+        list(generate(i))
+    dies(i)
+collections.namedtuple('A', 'b c d')
+dies(4)
+'''
+
+
+@case(each=PYTHONS)
+def each_loop_of_the_interpreter_has_its_frames(path):
+    """Of every stack that is whole: the system's interpreter is stripped, and a part of its loop lies elsewhere."""
+    with open('evenly.py', 'w') as file:
+        file.write(EVENLY)
+    traced([path, 'evenly.py'], '--max-stack-depth', '1000')
+    same('stacks with another number of loops than of frames that have one', tool('stats')['counters']['native_uneven'], 0)
+
+
 ALLOCATORS = {
     'jemalloc': '/usr/lib/x86_64-linux-gnu/libjemalloc.so.2',
     'mimalloc': '/usr/lib/x86_64-linux-gnu/libmimalloc.so.2.0',

@@ -611,11 +611,13 @@ bool mlz_native_capture(struct mlz_tls *t, const uintptr_t *frame, const char *t
   if (node == 0) node = capture_slowly(t, n, w, at_home, &room);
   if (MLZ_UNLIKELY(!room)) return false;
   if (MLZ_UNLIKELY(mlz_agent.native_check)) check(n, w, node);
-  bool bare = tstate && mlz_python.reader && mlz_python.reader->bare &&
-              atomic_load_explicit(&mlz_python.state, memory_order_relaxed) == MLZ_PY_READY && mlz_python.reader->bare(tstate);
-  uint32_t current = node | (uint32_t)bare << 31;
+  bool python = tstate && mlz_python.reader && mlz_python.reader->bare &&
+                atomic_load_explicit(&mlz_python.state, memory_order_relaxed) == MLZ_PY_READY;
+  unsigned bare = python ? mlz_python.reader->bare(tstate) : 0;
+  if (MLZ_UNLIKELY(bare > MLZ_N_BARE_MAX)) bare = MLZ_N_BARE_MAX;
+  uint32_t current = node | bare << NODE_BITS;
   if (current != n->sent) {
-    if (!send(t, mlz_head_word(MLZ_K_NATIVE, bare ? MLZ_N_BARE : 0, 0, node), 0)) return false;
+    if (!send(t, mlz_head_word(MLZ_K_NATIVE, bare ? MLZ_N_BARE | (bare - 1) << MLZ_N_BARE_SHIFT : 0, 0, node), 0)) return false;
     n->sent = current;
   }
   return true;

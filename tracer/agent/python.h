@@ -151,8 +151,7 @@ void mlz_gc_leave(void);   /* takes the callback out */
 /* stack.c: what is compiled for each layout of frames. */
 struct mlz_stack_reader {
   mlz_capture_function *capture;
-  bool (*bare)(
-      const char *tstate); /* for native stacks: the innermost loop of the interpreter runs no frame yet, or none any more. NULL: never */
+  unsigned (*bare)(const char *tstate); /* for native stacks: how many innermost loops of the interpreter run no frame. NULL: never any */
   /* Hooks with the walk in them (hooks_quick.h). NULL with native stacks, but for the second half: hooks of an earlier
    * session of the process may still be there. */
   void *(*obj_malloc)(void *ctx, size_t size);

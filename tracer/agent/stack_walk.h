@@ -64,6 +64,19 @@ static inline bool FN(_inlined)(const char *frame) {
 }
 #endif
 
+/* Does a loop of the interpreter begin with it? Of what is hidden: 3.12 and later, a shim, which is all that is left where the frame has gone (3.11: that
+ * goes later than its loop); 3.11, a frame that has not begun. */
+static inline uint32_t FN(_opens)(const char *frame) {
+#if defined(NATIVE_FRAMES) && defined(ENTRY)
+  return !FN(_inlined)(frame);
+#elif defined(NATIVE_FRAMES)
+  return FN(_shim)(frame);
+#else
+  (void)frame;
+  return 0;
+#endif
+}
+
 static inline uint64_t FN(_instr)(const char *frame) {
 #if defined(NATIVE_FRAMES)
   return (uint64_t)(uintptr_t)FN(_ptr)(frame, INSTR) | FN(_inlined)(frame); /* instructions lie at even addresses */
@@ -224,13 +237,30 @@ static inline void FN(_done)(struct mlz_thread *th, uint32_t n, uint32_t hidden,
   th->push = push;
 }
 
+/* The mark for loops that run nothing between that of the entry and the next frame that is shown; `root`: of what lies under the outermost entry. */
+static inline uint32_t FN(_idle)(const struct mlz_thread *th, const struct mlz_seen *e, uint32_t offset, uint32_t root) {
+#ifdef NATIVE_FRAMES
+  uint32_t loops = 0;
+  for (; e > th->seen && e[-1].id == MLZ_SEEN_HIDDEN; e--) loops += e[-1].floor;
+  if (e == th->seen) loops += root;
+#ifndef ENTRY
+  loops -= loops != 0; /* its own */
+#endif
+  if (loops > MLZ_FRAME_IDLE_MAX) loops = MLZ_FRAME_IDLE_MAX;
+  if (MLZ_UNLIKELY(loops) && offset < UINT32_C(1) << MLZ_FRAME_IDLE_SHIFT) return offset | MLZ_FRAME_IDLE | loops << MLZ_FRAME_IDLE_SHIFT;
+#else
+  (void)th, (void)e, (void)root;
+#endif
+  return offset;
+}
+
 /* Fills the entry from the frame, and returns the frame word; the id is that of `same`, when that is of the same code and still true. */
 static inline uint64_t FN(_enter)(struct mlz_thread *th, struct mlz_seen *e, const char *frame, const char *code, uint64_t instr,
-                                  bool id_true) {
+                                  bool id_true, uint32_t root) {
   uint32_t id = id_true && e->code == code ? e->id : 0;
   if (MLZ_UNLIKELY(id == 0 || id == MLZ_SEEN_HIDDEN)) id = FN(_id)(th, frame, code);
   *e = (struct mlz_seen){frame, code, instr, id, FN(_floor)(frame, code)};
-  return MLZ_FRAME(id, FN(_offset)(code, instr));
+  return MLZ_FRAME(id, FN(_idle)(th, e, FN(_offset)(code, instr), root));
 }
 
 /* Takes up the stack from the top anew and finds what the recorder can keep. The slow path: 40-100 ns. */
@@ -243,13 +273,15 @@ static __attribute__((noinline)) void FN(_rewalk)(struct mlz_thread *th, const c
     uint64_t instr = FN(_instr)(f);
     bool hidden = FN(_shim)(f) || FN(_incomplete)(f, code, instr);
     if (hidden && n == 0) continue; /* at the top there is nothing to keep together */
-    fresh[n++] = (struct mlz_seen){f, code, instr, hidden ? MLZ_SEEN_HIDDEN : 0, 0};
+    fresh[n++] = (struct mlz_seen){f, code, instr, hidden ? MLZ_SEEN_HIDDEN : 0, hidden ? FN(_opens)(f) : 0};
     real += !hidden;
   }
   const char *under = f;
   while (f && FN(_shim)(f)) f = FN(_ptr)(f, PREVIOUS);
   bool to_root = f == NULL;
-  while (to_root && n && fresh[n - 1].id == MLZ_SEEN_HIDDEN) under = fresh[--n].frame; /* the shim at the root */
+  uint32_t at_root = 0; /* loops */
+  for (; to_root && n && fresh[n - 1].id == MLZ_SEEN_HIDDEN; under = fresh[--n].frame)
+    at_root += fresh[n - 1].floor; /* shims at the root */
   /* The outermost fresh frame among the remembered ones: from there inwards, how much is the same? What is remembered under it
    * lies outside the window; whether it still is true is looked at when the window comes down to it. */
   uint32_t keep = 0; /* remembered entries that stay */
@@ -284,7 +316,7 @@ static __attribute__((noinline)) void FN(_rewalk)(struct mlz_thread *th, const c
       th->seen[keep] = *from;
       continue;
     }
-    th->words[push++] = FN(_enter)(th, &th->seen[keep], from->frame, from->code, from->instr, false);
+    th->words[push++] = FN(_enter)(th, &th->seen[keep], from->frame, from->code, from->instr, false, at_root);
   }
   FN(_done)(th, keep, hidden, pop, push);
   th->reset = reset;
@@ -333,17 +365,17 @@ static bool FN(_turn)(struct mlz_thread *th, const char *top) {
   /* It is so. */
   uint32_t push = 0;
   for (struct mlz_seen *e = same + 1; e <= at; e++) {
-    th->words[push++] = FN(_enter)(th, e, e->frame, FN(_code)(e->frame), FN(_instr)(e->frame), true);
+    th->words[push++] = FN(_enter)(th, e, e->frame, FN(_code)(e->frame), FN(_instr)(e->frame), true, 0);
     pop++;
   }
   for (struct mlz_seen *e = at + 1; n_fresh-- > 0; e++) {
     f = fresh[n_fresh];
     if (FN(_shim)(f)) {
-      *e = (struct mlz_seen){f, FN(_code)(f), FN(_instr)(f), MLZ_SEEN_HIDDEN, 0};
+      *e = (struct mlz_seen){f, FN(_code)(f), FN(_instr)(f), MLZ_SEEN_HIDDEN, FN(_opens)(f)};
       continue;
     }
     /* The entry left here by the last call at this depth often is of the same code: its id is still true. */
-    th->words[push++] = FN(_enter)(th, e, f, FN(_code)(f), FN(_instr)(f), (uint32_t)(e - seen) < th->stale_n);
+    th->words[push++] = FN(_enter)(th, e, f, FN(_code)(f), FN(_instr)(f), (uint32_t)(e - seen) < th->stale_n, 0);
   }
   FN(_done)(th, n, hidden, pop, push);
   return true;
@@ -383,11 +415,15 @@ static unsigned WALK_SELF(struct mlz_thread *th, const char *tstate) {
 }
 
 #ifdef NATIVE_FRAMES
-/* The innermost loop begins, and its frame has not, or ends, and its frame is gone. */
-static bool FN(_bare)(const char *tstate) {
-  const char *top = FN(_top)(tstate);
-  if (!top) return false;
-  return FN(_shim)(top) || (FN(_incomplete)(top, FN(_code)(top), FN(_instr)(top)) && !FN(_inlined)(top));
+/* Innermost loops that begin, and their frames have not, or end, and their frames are gone. */
+static unsigned FN(_bare)(const char *tstate) {
+  unsigned loops = 0;
+  for (const char *f = FN(_top)(tstate); f; f = FN(_ptr)(f, PREVIOUS)) {
+    bool shim = FN(_shim)(f);
+    if (!shim && !FN(_incomplete)(f, FN(_code)(f), FN(_instr)(f))) break;
+    loops += FN(_opens)(f);
+  }
+  return loops;
 }
 #else
 #include "hooks_quick.h"

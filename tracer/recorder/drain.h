@@ -60,7 +60,7 @@ struct mlz_feed {
   uint32_t nodes_n, nodes_size, modules_n;
   uint32_t native; /* the innermost node now; 0: no native stack */
   uint32_t alone;  /* id of the stack of native frames alone; 0: empty, or not known yet */
-  bool bare;       /* the innermost loop of the interpreter runs no frame yet */
+  uint32_t bare;   /* innermost loops of the interpreter that run no frame, not yet or not any more */
 
   bool unlooked;                     /* room was made without a look at whether the producer waits for it: due at the end of the round */
   bool blocked, force, broken, gone; /* gone: thread or process was gone before this round's heads were read */

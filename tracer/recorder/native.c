@@ -9,7 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define NODES_MAX (UINT32_C(1) << 30)      /* of a session: 32 GiB */
+#define NODES_MAX (UINT32_C(1) << 27)      /* of a session: 4 GiB; bits of a pair's key */
 #define RING_NODES_MAX (UINT32_C(1) << 24) /* the agent begins again long before */
 #define FILES_MAX 200u                     /* modules that are held open, below the usual limit of 1024 descriptors */
 #define PATH_BYTES_MAX 4096u
@@ -197,7 +197,7 @@ bool mlz_native_take_node(struct mlz_drain *d, struct mlz_feed *f, uint64_t call
 
 void mlz_native_reset(struct mlz_feed *f) {
   f->nodes_n = f->native = f->stack = f->alone = 0;
-  f->bare = false;
+  f->bare = 0;
 }
 
 void mlz_native_forget(struct mlz_feed *f) {
@@ -214,8 +214,6 @@ struct merge {
   uint32_t n, depth;
 };
 
-static bool inlined(uint64_t word) { return MLZ_FRAME_OFFSET(word) != UINT32_MAX && (MLZ_FRAME_OFFSET(word) & MLZ_FRAME_INLINED); }
-
 /* The innermost Python frame that is left. */
 static uint64_t put_python(struct merge *m) {
   uint64_t word = m->python.words[--m->python.count];
@@ -223,7 +221,7 @@ static uint64_t put_python(struct merge *m) {
   return word;
 }
 
-uint32_t mlz_native_merge(const struct mlz_native *n, uint32_t node, bool bare, struct mlz_python_frames python, uint32_t depth,
+uint32_t mlz_native_merge(const struct mlz_native *n, uint32_t node, uint32_t bare, struct mlz_python_frames python, uint32_t depth,
                           struct mlz_merged *out, bool *truncated) {
   struct merge m = {.python = python, .out = out, .depth = depth};
   bool alone = !python.words, cut = false;
@@ -234,9 +232,11 @@ uint32_t mlz_native_merge(const struct mlz_native *n, uint32_t node, bool bare, 
     if (!(x->flags & MLZ_N_EVAL) || alone) {
       m.out[m.n++] = (struct mlz_merged){.node = node};
     } else if (bare) {
-      bare = false;
+      bare--;
     } else {
-      while (m.python.count && m.n < depth && inlined(put_python(&m))) {}
+      uint64_t last = 0;
+      while (m.python.count && m.n < depth && mlz_frame_inlined(last = put_python(&m))) {}
+      bare = mlz_frame_idle(last);
     }
   }
   if (!node) { /* what no loop was found for: the native frames were cut */
@@ -271,18 +271,18 @@ static uint32_t frame_of(struct mlz_drain *d, uint32_t node) {
 }
 
 /* Does each loop run frames, and has each frame its loop? Asked where both sides are whole and known to be true. */
-static bool uneven(const struct mlz_native *n, uint32_t node, bool bare, struct mlz_python_frames python, uint32_t depth) {
-  uint32_t loops = 0, entered = 0;
+static bool uneven(const struct mlz_native *n, uint32_t node, uint32_t bare, struct mlz_python_frames python, uint32_t depth) {
+  uint32_t loops = 0, running = 0;
   if (!python.words || python.below || !node || n->nodes[node].depth > depth) return false;
   for (; node; node = n->nodes[node].caller) {
     if (n->nodes[node].flags & MLZ_N_CUT) return false;
     loops += (n->nodes[node].flags & MLZ_N_EVAL) != 0;
   }
-  for (uint32_t i = 0; i < python.count; i++) entered += !inlined(python.words[i]);
-  return loops != entered + bare;
+  for (uint32_t i = 0; i < python.count; i++) running += mlz_frame_inlined(python.words[i]) ? 0 : 1 + mlz_frame_idle(python.words[i]);
+  return loops != running + bare;
 }
 
-static uint32_t merged_stack(struct mlz_drain *d, const struct mlz_feed *f, uint32_t node, bool bare, struct mlz_python_frames python) {
+static uint32_t merged_stack(struct mlz_drain *d, const struct mlz_feed *f, uint32_t node, uint32_t bare, struct mlz_python_frames python) {
   struct mlz_merged merged[MLZ_STACK_DEPTH_MAX];
   uint32_t frames[MLZ_STACK_DEPTH_MAX];
   bool truncated;
@@ -329,7 +329,7 @@ static void pair_add(struct mlz_native *n, uint64_t key, uint32_t stack) {
 
 static uint32_t stack_of(struct mlz_drain *d, const struct mlz_feed *f, uint32_t window, bool python) {
   struct mlz_native *n = d->native;
-  uint64_t key = (uint64_t)(f->native | (f->bare ? UINT32_C(1) << 31 : 0)) << 32 | window;
+  uint64_t key = (uint64_t)(f->native | f->bare << 27) << 32 | window;
   struct mlz_pair *recent = &n->recent[key * UINT64_C(0x9e3779b97f4a7c15) >> 52];
   _Static_assert(MLZ_PAIRS_RECENT == 1u << (64 - 52), "the hash's bits");
   if (recent->key == key) return recent->stack;
@@ -358,4 +358,4 @@ uint32_t mlz_native_alone(struct mlz_drain *d, struct mlz_feed *f) {
   return f->alone ? f->alone : (f->alone = stack_of(d, f, mlz_paths_root(f->depth, false) | NO_PYTHON, false));
 }
 
-uint32_t mlz_native_python_stack(struct mlz_drain *d, const struct mlz_feed *f) { return merged_stack(d, f, 0, false, python_of(f)); }
+uint32_t mlz_native_python_stack(struct mlz_drain *d, const struct mlz_feed *f) { return merged_stack(d, f, 0, 0, python_of(f)); }

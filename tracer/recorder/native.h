@@ -70,7 +70,7 @@ struct mlz_python_frames {
   bool below; /* more lie below words[0] */
 };
 /* One stack, innermost first, of at most `depth` frames into `out`. *truncated: there were frames further out. */
-uint32_t mlz_native_merge(const struct mlz_native *n, uint32_t node, bool bare, struct mlz_python_frames python, uint32_t depth,
+uint32_t mlz_native_merge(const struct mlz_native *n, uint32_t node, uint32_t bare, struct mlz_python_frames python, uint32_t depth,
                           struct mlz_merged *out, bool *truncated);
 
 /* Stack id of the feed's present pair, or MLZ_STACK_FILTERED. */
@@ -88,7 +88,7 @@ void mlz_native_forget(struct mlz_feed *f); /* the feed goes */
 static inline bool mlz_native_set(struct mlz_feed *f, uint64_t node, unsigned flags) {
   if (__builtin_expect(node > f->nodes_n, 0)) return false;
   f->native = node ? f->nodes[node] : 0;
-  f->bare = flags & MLZ_N_BARE;
+  f->bare = flags & MLZ_N_BARE ? 1 + (flags >> MLZ_N_BARE_SHIFT & 15) : 0;
   f->stack = f->alone = 0;
   return true;
 }

@@ -132,14 +132,12 @@ int mlz_symbols_code(struct mlz_symbols *s, uint32_t id, const uint8_t *data, si
 
 /* ---- frames ---- */
 
-static bool inlined(uint64_t word) { return (uint32_t)word != UINT32_MAX && (word & MLZ_FRAME_INLINED); }
-
 static uint32_t frame_resolve(struct mlz_symbols *s, uint64_t word) {
   bool added;
   uint32_t *place = mlz_intern_get(&s->places, &word, sizeof word, &added, NULL);
   if (!place) return 0;
   if (!added) return *place;
-  if (inlined(word)) word &= ~(uint64_t)MLZ_FRAME_INLINED;
+  word = mlz_frame_unmarked(word);
   uint32_t id = (uint32_t)(word >> 32);
   struct mlz_content *c = &s->contents[id < s->contents_used ? id : 0];
   struct mlz_frame f = {.function = c->function, .file = c->file, .module = c->module, .language = MLZ_LANG_PYTHON};
@@ -230,8 +228,9 @@ uint32_t mlz_symbols_window(struct mlz_symbols *s, const uint64_t *words, struct
   uint32_t kind = w.count | w.depth << 12 | (uint32_t)w.truncated << 31, frames[MLZ_STACK_DEPTH_MAX];
   const size_t bytes = w.count * sizeof *frames;
   for (uint32_t i = 0; i < w.count; i++) frames[i] = mlz_symbols_frame(s, words[i]);
-  if (__builtin_expect(s->marked, 0)) { /* loops of the interpreter run the same frames otherwise: another window */
-    for (uint32_t i = 0; i < w.count; i++) frames[i] |= inlined(words[i]) ? UINT32_C(1) << 31 : 0;
+  if (__builtin_expect(s->marked, 0)) {    /* loops of the interpreter run the same frames otherwise: another window */
+    for (uint32_t i = 0; i < w.count; i++) /* what has no room for the mark has less exact native stacks */
+      frames[i] |= mlz_frame_inlined(words[i]) ? UINT32_C(1) << 31 : frames[i] >> 24 == 0 ? mlz_frame_idle(words[i]) << 24 : 0;
   }
   uint64_t hash = XXH3_64bits_withSeed(frames, bytes, kind) | 1;
   size_t at = hash & (s->windows_capacity - 1);

@@ -9,7 +9,8 @@ static struct fake f;
  * behind one says that it is inlined. */
 struct row {
   const char *name, *native, *python;
-  bool bare, below, cut;
+  unsigned bare;
+  bool below, cut;
   uint32_t depth;
   const char *merged; /* innermost first; native lower case, Python capitals; '+' at the end: truncated */
 };
@@ -24,6 +25,11 @@ static const struct row table[] = {
     {"bare, below a native frame", "m(c(q", "A", true, false, false, 32, "qcAm"},
     {"only the innermost loop is bare", "m(c(d(", "AB", true, false, false, 32, "dBcAm"},
     {"bare and nothing else", "m(", "", true, false, false, 32, "m"},
+    {"two are bare", "m(c(d(e", "A", 2, false, false, 32, "edcAm"},
+    {"one runs nothing any more, and has called another", "m(c(d(e", "AoB", 0, false, false, 32, "eBdcAm"},
+    {"two of them", "m(c(d(e(", "AooBCx", 0, false, false, 32, "CBedcAm"},
+    {"and the innermost", "m(c(d(e(f", "AoB", 1, false, false, 32, "feBdcAm"},
+    {"none is left for it", "m(c", "ooB", 0, false, false, 32, "cBm"},
     {"cut by depth among native frames", "m(c(d", "AB", false, false, false, 1, "d+"},
     {"cut by depth among Python frames", "m(d", "ABxCx", false, false, false, 2, "dC+"},
     {"exactly as deep", "m(d", "A", false, false, false, 3, "dAm"},
@@ -64,12 +70,14 @@ Test(native, merging) {
   for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
     const struct row *r = &table[i];
     uint64_t words[16];
-    uint32_t count = 0;
+    uint32_t count = 0, idle = 0;
     for (const char *p = r->python; *p; p++) {
       if (*p == 'x')
         words[count - 1] |= MLZ_FRAME_INLINED;
+      else if (*p == 'o')
+        idle++;
       else
-        words[count++] = MLZ_FRAME((unsigned)*p, 8);
+        words[count++] = MLZ_FRAME((unsigned)*p, 8) | (idle ? MLZ_FRAME_IDLE | idle << MLZ_FRAME_IDLE_SHIFT : 0), idle = 0;
     }
     const char *got = merged_text(n, chain(n, r->native, r->cut), r, (struct mlz_python_frames){words, count, r->below});
     cr_assert_str_eq(got, r->merged, "%s: %s", r->name, got);
