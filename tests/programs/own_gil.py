@@ -67,7 +67,7 @@ def main():
             time.sleep(0.0001)
 
     def record():
-        tracer = memlyze.start("trace.mlyze", chance.choice((1.0, 1.0, 0.1)), chance.choice((0, 5, 100)), overwrite=True)
+        tracer = memlyze.start("trace.mlyze", chance.choice((1.0, 1.0, 0.3, 0.05)), chance.choice((0, 5, 100)), overwrite=True, native=chance.random() < 0.2)
         for _ in range(chance.randrange(3)):
             kept = [bytes(100) for _ in range(chance.randrange(300))]
             what = chance.randrange(5)
