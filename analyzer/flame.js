@@ -40,7 +40,7 @@
   // What a label may be shortened to, longest first: without the line, without ".<locals>", the function's own name.
   function labelsOf(label) {
     const name = label.replace(/ [^ ]+:\d+$/, ""), brief = name.replaceAll(".<locals>", "");
-    const own = /[^.]*(\.<[^.]*)*$/.exec(brief)[0]; // of f.<listcomp>, f too
+    const own = /\+0x[0-9a-f]+$/.test(brief) ? brief : /[^.]*(\.<[^.]*)*$/.exec(brief)[0]; // of f.<listcomp>, f too
     return [label, label.replaceAll(".<locals>", ""), name, brief, own];
   }
 
@@ -83,6 +83,27 @@
     }
     draw();
     drawFocus();
+  }
+
+  // ---- taller than the window ----
+
+  // Callers that stand below are where one begins to read, so a tall picture opens there; head and details stay in sight.
+  const tall = Number(root.getAttribute("height")), icicle = root.getAttribute("data-icicle") === "1";
+  const headBar = bar(0, Number(area.getAttribute("y")) - 6), tailBar = bar(tall - 30, 30);
+  for (const id of ["title", "subtitle", "reset", "search", "case", "matched", "box", "details"]) root.appendChild(find(id)); // in front of the bars
+
+  function bar(y, height) {
+    const made = document.createElementNS("http://www.w3.org/2000/svg", "rect");
+    for (const [name, value] of Object.entries({ class: "bar", y, height, width: "100%" })) made.setAttribute(name, value);
+    return root.appendChild(made);
+  }
+
+  function stick() {
+    const down = Math.min(Math.max(0, window.scrollY), Math.max(0, tall - window.innerHeight));
+    const up = Math.max(0, tall - window.innerHeight - down);
+    for (const part of [headBar, ...["title", "subtitle", "reset", "search", "case", "matched", "box"].map(find)])
+      part.setAttribute("transform", "translate(0 " + down + ")");
+    for (const part of [tailBar, find("details")]) part.setAttribute("transform", "translate(0 " + -up + ")");
   }
 
   // ---- details ----
@@ -196,7 +217,6 @@
   }
 
   function move(key) {
-    const icicle = root.getAttribute("data-icicle") === "1";
     const outward = icicle ? "ArrowDown" : "ArrowUp";
     if (focused < 0 || !frames[focused].shown) focused = zoomed;
     else if (key === "ArrowLeft") focused = neighbour(-1);
@@ -204,7 +224,7 @@
     else focused = key === outward ? widestChild() : frames[focused].parent;
     drawFocus();
     const box = frames[focused].node.getBoundingClientRect();
-    if (box.top < 0 || box.bottom > window.innerHeight) frames[focused].rect.scrollIntoView({ block: "center" });
+    if (box.top < headBar.getBoundingClientRect().bottom || box.bottom > tailBar.getBoundingClientRect().top) frames[focused].rect.scrollIntoView({ block: "center" });
   }
 
   function keyTyping(e) {
@@ -267,9 +287,12 @@
     draft += e.clipboardData.getData("text").split("\n")[0];
     drawBox();
   });
-  window.addEventListener("resize", resize);
+  window.addEventListener("resize", () => { resize(); stick(); });
+  window.addEventListener("scroll", stick);
   window.addEventListener("hashchange", () => { restore(); drawFocus(); });
   details("");
   resize();
   restore();
+  if (!icicle) window.scrollTo(0, tall);
+  stick();
 })();

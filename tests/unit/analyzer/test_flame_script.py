@@ -28,6 +28,9 @@ const note = (what) => seen[what] = {
   box: !document.getElementById("box").classList.contains("hidden"),
   details: document.getElementById("details").textContent,
   hash: location.hash,
+  down: window.scrollY, below: document.documentElement.getAttribute("height") - window.innerHeight,
+  head: document.getElementById("title").getBoundingClientRect().top,
+  root: frames[0].getBoundingClientRect().bottom, foot: document.getElementById("details").getBoundingClientRect().bottom - window.innerHeight,
   labels: frames.map((f) => f.querySelector("text").textContent),
 };
 note("hash");
@@ -43,9 +46,9 @@ document.documentElement.setAttribute("data-seen", JSON.stringify(seen));
 '''
 
 
-def browse(chromium, path, fragment):
+def browse(chromium, path, fragment, window='800,900'):
     with tempfile.TemporaryDirectory() as profile:
-        out = subprocess.run([chromium, '--headless', '--no-sandbox', '--disable-gpu', '--user-data-dir=' + profile, '--dump-dom', 'file://' + path + fragment],
+        out = subprocess.run([chromium, '--headless', '--no-sandbox', '--disable-gpu', '--user-data-dir=' + profile, '--window-size=' + window, '--dump-dom', 'file://' + path + fragment],
                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=120, check=True).stdout.decode()
     found = re.search(r'data-seen="([^"]*)"', out)
     assert found, 'the script did not run to its end'
@@ -66,10 +69,14 @@ def main():
         with open(picture, 'w') as out:
             out.write(text[:end] + '<script><![CDATA[' + PROBE + ']]></script>' + text[end:])
         seen = browse(chromium, picture, '#zoom=3&search=json')
+        low = browse(chromium, picture, '', '800,300')['start']
     everything = seen['start']['shown']
     checks = [
         ('the address brings zoom and search back', seen['hash']['reset'] and 'JSONDecoder.raw_decode' in seen['hash']['hits'] and seen['hash']['above'] == ['all', '<module>']),
         ('an empty address shows all', not seen['start']['reset'] and not seen['start']['hits'] and len(everything) > 15),
+        ('a picture that fits is not scrolled', seen['start']['down'] == 0 and seen['start']['below'] <= 0),
+        ('a taller one opens where callers begin', low['below'] > 0 and abs(low['down'] - low['below']) < 2 and 0 < low['root'] < 300),
+        ('with title and details in sight', 0 <= low['head'] < 40 and -40 < low['foot'] <= 0),
         ('at rest it says how to use it', 'callers stand below' in seen['start']['details'] and 'Click: zoom' in seen['start']['details']),
         ('a label that has no room loses line and class before the name', 'raw_decode' in seen['start']['labels']),
         ('the search box opens and shows hits while typing', seen['typing']['box'] and 'remember' in seen['typing']['hits'] and not seen['typing']['hash']),
