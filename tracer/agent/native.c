@@ -2,6 +2,7 @@
 #include "native.h"
 
 #include "event.h"
+#include "native_memo.h"
 #include "python.h"
 #include "sys.h"
 
@@ -14,26 +15,22 @@
 #define NODES_MAX (1u << 20)
 #define NODES_MAX_SMALL (1u << 16) /* where address space is scarce */
 #define NODE_HASH_FIRST 10u        /* bits */
-#define MEMO_SLOTS 83u             /* code with frame pointers has two words a frame */
-#define MEMO_WAYS 4u
-#define MEMO_FIRST 7u /* bits of the sets: 102 KB of entries, then 410 KB, 1.6 MB */
-#define MEMO_LAST 11u
-#define MEMO_WINDOW 4096u /* lookups after which its size is thought over */
 #define SCRATCH 8192u
 #define HUGE (UINT64_C(2) << 20)
 
 /* A frame that was walked through: the registers in it, and the words that led out of it. */
 enum frame_flag {
-  FRAME_EXACT = 1,   /* pc is that of an instruction + 1 */
-  FRAME_NEEDS = 2,   /* what lies further out depends on rbp */
-  FRAME_LAST = 4,    /* nothing is known further out */
-  FRAME_CUT = 8,     /* though there is something */
-  FRAME_LIMIT = 16,  /* because the walk had gone far enough */
-  FRAME_EVAL = 32,   /* a loop of the interpreter */
-  FRAME_HIDDEN = 64, /* of this library */
-  FRAME_START = 512, /* its word is that of a function's beginning */
-  FRAME_SUM = 256,   /* the CFA is not a word of the stack but what was added to one: such a frame is walked each time */
-  FRAME_FREE = 128,  /* the code is in no module: nothing of this may be remembered */
+  FRAME_EXACT = 1,    /* pc is that of an instruction + 1 */
+  FRAME_NEEDS = 2,    /* what lies further out depends on rbp */
+  FRAME_LAST = 4,     /* nothing is known further out */
+  FRAME_CUT = 8,      /* though there is something */
+  FRAME_LIMIT = 16,   /* because the walk had gone far enough */
+  FRAME_EVAL = 32,    /* a loop of the interpreter */
+  FRAME_HIDDEN = 64,  /* of this library */
+  FRAME_START = 512,  /* its word is that of a function's beginning */
+  FRAME_SUM = 256,    /* the CFA is not a word of the stack but what was added to one: such a frame is walked each time */
+  FRAME_BASED = 1024, /* the CFA itself is known by rbp */
+  FRAME_FREE = 128,   /* the code is in no module: nothing of this may be remembered */
 };
 struct frame {
   uintptr_t sp, pc, rbp;
@@ -63,16 +60,6 @@ struct place {
 #define NODE_MASK ((1u << NODE_BITS) - 1)
 _Static_assert(NODES_MAX <= NODE_MASK, "a node's number fits");
 
-/* A whole stack, known by its innermost frame: it is the same one if the words at those places are. */
-struct memo {
-  uintptr_t pc, sp;
-  uint64_t mix;
-  uint32_t node;
-  uint16_t words;
-  uint16_t needs_rbp;
-  uint16_t at[MEMO_SLOTS]; /* words above sp */
-};
-
 struct mlz_native {
   uint32_t epoch; /* of modules: what is remembered is true in it */
   uint32_t reach; /* frames that must be true */
@@ -82,10 +69,6 @@ struct mlz_native {
   uint32_t nodes; /* of the ring's trie */
   uint32_t nodes_max;
   uint32_t hash_bits;
-  uint32_t memo_bits, memo_next;
-  uint32_t memo_asked, memo_missed;
-  uint32_t
-      memo_every; /* one of so many stacks that were not found is remembered: where they are too many, the others would only push each other out */
   struct mlz_native_home home;
   struct mlz_native_view view;
   struct node *node;   /* [nodes_max + 1], from 1 */
@@ -95,33 +78,19 @@ struct mlz_native {
   uint8_t scratch[SCRATCH];
   _Alignas(64) struct frame chain[CHAIN + 1]; /* innermost first, ends at chain[CHAIN - 1] */
   struct frame fresh[FRESH_MAX];
-  uint32_t memo_tags[MEMO_WAYS << MEMO_LAST]; /* 0: free */
-  struct memo memo[MEMO_WAYS << MEMO_LAST];
+  struct mlz_memo memo;
 };
-
-/* Odd numbers without a pattern (the finalizer of SplitMix64, gate.c). */
-#define FACTOR_1(x) (((x) ^ (x) >> 30) * UINT64_C(0xbf58476d1ce4e5b9))
-#define FACTOR_2(x) (((x) ^ (x) >> 27) * UINT64_C(0x94d049bb133111eb))
-#define FACTOR(i) (FACTOR_2(FACTOR_1((i)*UINT64_C(0x9e3779b97f4a7c15))) | 1)
-#define FACTORS(i) FACTOR(i), FACTOR((i) + 1), FACTOR((i) + 2), FACTOR((i) + 3), FACTOR((i) + 4), FACTOR((i) + 5), FACTOR((i) + 6)
-static const uint64_t factors[MEMO_SLOTS + 1] = {FACTORS(1),  FACTORS(8),  FACTORS(15), FACTORS(22), FACTORS(29), FACTORS(36),
-                                                 FACTORS(43), FACTORS(50), FACTORS(57), FACTORS(64), FACTORS(71), FACTORS(78)};
-_Static_assert(MEMO_SLOTS + 1 == 12 * 7, "all of them are given");
 
 /* ---- a thread's memory ---- */
 
 static void forget_stack(struct mlz_native *n) { n->top = CHAIN; }
-static void forget_memo(struct mlz_native *n) {
-  memset(n->memo_tags, 0, sizeof(*n->memo_tags) * MEMO_WAYS << n->memo_bits);
-  n->memo_asked = n->memo_missed = 0;
-}
 static void forget_nodes(struct mlz_native *n) {
   n->nodes = 0;
   n->sent = 0;
   n->hash_bits = NODE_HASH_FIRST;
   memset(n->place, 0, sizeof(*n->place) << n->hash_bits);
   forget_stack(n);
-  forget_memo(n);
+  mlz_memo_forget(&n->memo);
 }
 
 static struct mlz_native *make_for(struct mlz_thread *th, uint32_t nodes) {
@@ -136,8 +105,7 @@ static struct mlz_native *make_for(struct mlz_thread *th, uint32_t nodes) {
   n->nodes_max = nodes;
   n->node = (struct node *)(n + 1);
   n->place = (struct place *)(((uintptr_t)(n + 1) + node_bytes + HUGE - 1) & ~(uintptr_t)(HUGE - 1));
-  n->memo_bits = MEMO_FIRST;
-  n->memo_every = 1;
+  mlz_memo_begin(&n->memo);
   th->native = n;
   return n;
 }
@@ -217,7 +185,7 @@ static inline __attribute__((always_inline)) bool step(struct mlz_native *n, str
   f->rbp_off = f->cfa_off = NOWHERE;
   f->word = r.word - w->exact;
   uint32_t marks = w->exact ? FRAME_EXACT : 0;
-  if (flags & MLZ_RULE_RBP) marks |= FRAME_NEEDS;
+  if (flags & MLZ_RULE_RBP) marks |= FRAME_NEEDS | FRAME_BASED;
   if (MLZ_UNLIKELY(flags & (MLZ_RULE_EVAL | MLZ_RULE_OURS | MLZ_RULE_START)))
     marks |=
         (flags & MLZ_RULE_EVAL ? FRAME_EVAL : 0) | (flags & MLZ_RULE_OURS ? FRAME_HIDDEN : 0) | (flags & MLZ_RULE_START ? FRAME_START : 0);
@@ -442,69 +410,38 @@ static bool name_frames(struct mlz_tls *t, struct mlz_native *n, uint32_t end) {
 
 /* ---- the memo ---- */
 
-static inline uint64_t memo_hash(uintptr_t pc, uintptr_t sp) {
-  return ((pc * UINT64_C(0x9e3779b97f4a7c15)) ^ sp) * UINT64_C(0xd1b54a32d192ed03);
-}
-static inline uint32_t memo_set(const struct mlz_native *n, uint64_t hash) { return (uint32_t)(hash >> (64 - n->memo_bits)) * MEMO_WAYS; }
-static inline uint32_t memo_tag(uint64_t hash) { return (uint32_t)(hash >> 16) | 1; }
-static inline uint64_t memo_mix(const struct memo *m, uintptr_t sp, uintptr_t rbp) {
-  uint64_t h = m->needs_rbp ? rbp * factors[MEMO_SLOTS] : 0;
-  const uintptr_t *stack = (const uintptr_t *)sp;
-#pragma GCC unroll 4
-  for (uint32_t i = 0, words = m->words; i < words; i++) h += stack[m->at[i]] * factors[i];
-  return h;
-}
-static inline uint32_t memo_find(struct mlz_native *n, uintptr_t pc, uintptr_t sp, uintptr_t rbp) {
-  uint64_t hash = memo_hash(pc, sp);
-  uint32_t set = memo_set(n, hash), tag = memo_tag(hash);
-  for (uint32_t i = set; i < set + MEMO_WAYS; i++) {
-    const struct memo *m = &n->memo[i];
-    if (n->memo_tags[i] == tag && m->pc == pc && m->sp == sp && memo_mix(m, sp, rbp) == m->mix) return m->node;
-  }
-  return 0;
-}
-
-static MLZ_COLD void memo_think(struct mlz_native *n) {
-  if (n->memo_missed > MEMO_WINDOW / 20 && n->memo_bits < MEMO_LAST) {
-    n->memo_bits += 2;
-    forget_memo(n);
-  }
-  n->memo_every = n->memo_bits == MEMO_LAST && n->memo_missed > MEMO_WINDOW / 5 ? 4 : 1;
-  n->memo_asked = n->memo_missed = 0;
-}
-
-static bool memo_word(struct memo *m, uintptr_t sp, uintptr_t at) {
-  if (m->words == MEMO_SLOTS || at < sp || (at - sp) / 8 > UINT16_MAX) return false;
-  m->at[m->words++] = (uint16_t)((at - sp) / 8);
+static bool memo_word(struct mlz_memo_stack *s, uintptr_t at) {
+  struct mlz_memo_entry *e = &s->entry;
+  if (e->words == MLZ_MEMO_WORDS || at < s->sp || (at - s->sp) / 8 > UINT16_MAX) return false;
+  e->at[e->words++] = (uint16_t)((at - s->sp) / 8);
   return true;
+}
+/* Where the frame's return address lies, if that follows from its program counter and from where the frames inside it end. */
+static uint32_t memo_step(const struct mlz_memo_stack *s, const struct frame *f, const struct frame *end) {
+  bool follows = f < end && f->ra_at >= s->sp && !(f->flags & (FRAME_BASED | FRAME_LAST)) && f->cfa_off == NOWHERE;
+  return follows && f->ra_at - s->sp < UINT32_MAX ? (uint32_t)((f->ra_at - s->sp) / 8) : MLZ_MEMO_STOP;
 }
 /* Remembers the stack that is in the chain, and true as far as it can be shown. */
 static void memo_keep(struct mlz_native *n) {
   const struct frame *f = &n->chain[n->top], *end = f + n->reach;
   if (end > &n->chain[CHAIN]) end = &n->chain[CHAIN];
-  uintptr_t sp = f->sp, rbp = f->rbp;
-  if (n->memo_missed++ % n->memo_every || f->node == 0) return;
-  uintptr_t pc = f->pc;
-  uint64_t hash = memo_hash(pc, sp);
-  uint32_t set = memo_set(n, hash), at = set;
-  while (at < set + MEMO_WAYS && n->memo_tags[at]) at++;
-  if (at == set + MEMO_WAYS) at = set + n->memo_next++ % MEMO_WAYS;
-  n->memo_tags[at] = 0;
-  struct memo *m = &n->memo[at];
-  m->words = 0;
-  m->needs_rbp = (f->flags & FRAME_NEEDS) != 0;
-  m->node = f->node;
+  if (n->memo.missed++ % n->memo.every || f->node == 0) return;
+  struct mlz_memo_stack s;
+  s.pc = f->pc;
+  s.sp = f->sp;
+  s.rbp = f->rbp;
+  s.entry.node = f->node;
+  s.entry.words = 0;
+  s.entry.needs_rbp = (f->flags & FRAME_NEEDS) != 0;
+  for (uint32_t i = 0; i < MLZ_MEMO_STEPS; i++) s.follow[i] = memo_step(&s, f + i, end);
   for (; f + 1 < end; f++) {
-    if (f->cfa_off != NOWHERE && !memo_word(m, sp, f->sp + (uintptr_t)(intptr_t)f->cfa_off)) return;
-    if (!memo_word(m, sp, f->ra_at)) return;
-    if (f[1].flags & FRAME_NEEDS && f->rbp_off != NOWHERE && !memo_word(m, sp, f->sp + (uintptr_t)(intptr_t)f->rbp_off)) return;
+    if (f->cfa_off != NOWHERE && !memo_word(&s, f->sp + (uintptr_t)(intptr_t)f->cfa_off)) return;
+    if (!memo_word(&s, f->ra_at)) return;
+    if (f[1].flags & FRAME_NEEDS && f->rbp_off != NOWHERE && !memo_word(&s, f->sp + (uintptr_t)(intptr_t)f->rbp_off)) return;
   }
   /* The end of the stack, where it is a word that says so. */
-  if (f->flags & FRAME_LAST && f->ra_at && !(f->flags & FRAME_CUT) && !memo_word(m, sp, f->ra_at)) return;
-  m->mix = memo_mix(m, sp, rbp);
-  m->sp = sp;
-  m->pc = pc;
-  n->memo_tags[at] = memo_tag(hash);
+  if (f->flags & FRAME_LAST && f->ra_at && !(f->flags & FRAME_CUT) && !memo_word(&s, f->ra_at)) return;
+  mlz_memo_keep(&n->memo, &s, n->home.high);
 }
 
 /* ---- debug mode: once more, with nothing remembered ---- */
@@ -544,7 +481,7 @@ static MLZ_COLD void look(struct mlz_thread *th, struct mlz_native *n) {
   if (atomic_load_explicit(&mlz_native_epoch.unloading, memory_order_acquire)) now = UINT32_MAX;
   if (n->epoch != now || n->reach != th->depth + 2) {
     forget_stack(n);
-    forget_memo(n);
+    mlz_memo_forget(&n->memo);
   }
   n->epoch = now;
   n->reach = th->depth + 2; /* what stands for nothing (MLZ_N_BARE) makes room for one more */
@@ -605,8 +542,8 @@ bool mlz_native_capture(struct mlz_tls *t, const uintptr_t *frame, const char *t
   }
   uint32_t node = 0;
   if (MLZ_LIKELY(at_home)) {
-    node = memo_find(n, w.pc, w.sp, w.rbp);
-    if (MLZ_UNLIKELY(++n->memo_asked == MEMO_WINDOW)) memo_think(n);
+    node = mlz_memo_find(&n->memo, w.pc, w.sp, w.rbp, n->home.high);
+    if (MLZ_UNLIKELY(++n->memo.asked == MLZ_MEMO_WINDOW)) mlz_memo_think(&n->memo);
   }
   if (node == 0) node = capture_slowly(t, n, w, at_home, &room);
   if (MLZ_UNLIKELY(!room)) return false;

@@ -10,7 +10,8 @@
  *   native_loops.c    where the interpreter's loops are
  *   native_rules.c    the process's table of rules
  *   native_stack.c    which memory may be read
- *   native.c          walk, shadow stack, memo, trie, messages */
+ *   native_memo.h     whole stacks that are remembered
+ *   native.c          walk, shadow stack, trie, messages */
 #ifndef MLZ_AGENT_NATIVE_H
 #define MLZ_AGENT_NATIVE_H
 
