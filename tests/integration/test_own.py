@@ -220,6 +220,57 @@ def a_table_of_allocators_that_was_half_read(interpreter):
         same('%s, %s: tables that start() changes' % (way, allocator), result.stdout, '%d\n' % (0 if stays else 3))
 
 
+# The recorder is told another directory's file by its whole name; what dump() itself does is in no report.
+DUMPS = '''
+import os, sys, memlyze
+UNIT = b"x"
+def made(n):
+    return [UNIT * (1000 + i) for i in range(n)]  # @made
+tracer = memlyze.start("trace.mlyze", overwrite=True, **({"flight_recorder": 60} if sys.argv[1] == "started" else {}))
+kept = made(100)
+first = tracer.dump()
+kept += made(200)
+second = memlyze.dump("second \\u00e9.mlyze")
+print(first == tracer.path, second == os.path.abspath("second \\u00e9.mlyze"))
+for path, kind in (("", ValueError), (5, TypeError), ("x" * 2000, ValueError), ("/nowhere/at/all.mlyze", OSError)):
+    try:
+        tracer.dump(path)
+        print("dumped into", path)
+    except kind as error:
+        assert "\\n" not in str(error), error
+assert tracer.running
+kept += made(300)
+tracer.stop()
+for settings in ({}, {"max_size": "2 MiB"}):
+    if sys.argv[1] == "started":
+        with memlyze.start("plain.mlyze", overwrite=True, **settings) as tracer:
+            try:
+                tracer.dump()
+                print("dumped", settings)
+            except RuntimeError as error:
+                assert "no flight recorder" in str(error), error
+try:
+    tracer.dump()
+    print("dumped after stop()")
+except RuntimeError:
+    pass
+'''
+
+
+@case(each=[PYTHONS[0], PYTHONS[-1]])
+def a_flight_recorder_is_written_from_within(interpreter):
+    for way, runner in (('started', ()), ('recorded', [MEMLYZE, 'record', '-qf', '-o', 'trace.mlyze', '--flight-recorder', '60s'])):
+        same('output, ' + way, python(interpreter, DUMPS, way, runner=runner).stdout, 'True True\n')
+        line = lines_of('program.py')['made']
+        for trace, wanted in (('second \u00e9.mlyze', 300), ('trace.mlyze', 600)):
+            sites = tool('top', '-n', '0', trace=trace)['sites']
+            known = [s for s in sites if s['file'].endswith('program.py') and s['line'] == line]
+            assert wanted <= sum(s['live_count'] for s in known) <= wanted + 10, (way, trace, known)  # and the lists
+            same('of the package', [s for s in sites if s['file'].endswith(('/_tracer.py', '/_agent.py'))], [])
+            verified = execute([os.path.join(BUILD, 'analyzer', 'memlyze-verify'), trace])
+            same('verify', verified.returncode, 0)
+
+
 # 3.14: code that has anything in its co_extra is refused.
 STATELESS = '''
 from concurrent import interpreters

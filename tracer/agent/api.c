@@ -345,3 +345,20 @@ EXPORT int memlyze_request(const char *mark, const char *snapshot, double sample
   errno = saved;
   return r;
 }
+
+EXPORT int memlyze_dump(const char *path, uint64_t *ns, char *text, size_t size) {
+  int saved = errno;
+  struct mlz_request q = {.dump = 1};
+  *ns = 0;
+  if (size) text[0] = 0;
+  size_t n = path ? strnlen(path, sizeof(q.path)) : 0;
+  if (path && (path[0] != '/' || n == sizeof(q.path)))
+    return fail(MEMLYZE_E_VALUE, text, size, "the file of a dump must be an absolute path of at most 1023 bytes");
+  if (path) memcpy(q.path, path, n);
+  q.path_bytes = (uint32_t)n;
+  mlz_agent_inside(1);
+  int r = ask(&q, ns, text, size);
+  mlz_agent_inside(-1);
+  errno = saved;
+  return r == MEMLYZE_E_VALUE ? MEMLYZE_E_STATE : r; /* nothing else was wrong with it */
+}

@@ -59,4 +59,8 @@ int memlyze_stop(char *text, size_t size);
 int memlyze_request(const char *mark, const char *snapshot, double sample_rate, int max_stack_depth /* -1: as it is */,
                     int paused /* 0, 1; -1: as it is */, uint64_t *ns, char *text, size_t size);
 
+/* What a flight recorder holds, written into the file `path` (absolute; NULL: its own) before it returns; the recording goes on. As memlyze_request;
+ * MEMLYZE_E_STATE: there is no flight recorder. */
+int memlyze_dump(const char *path, uint64_t *ns, char *text, size_t size);
+
 #endif

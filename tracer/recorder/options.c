@@ -19,6 +19,7 @@
 enum id {
   ID_OUTPUT = 'o',
   ID_FORCE = 'f',
+  ID_QUIET = 'q',
   ID_VERBOSE = 'v',
   ID_HELP = 'h',
   ID_RATE = 256,
@@ -37,7 +38,6 @@ enum id {
   ID_EXCLUDE,
   ID_EVERY,
   ID_ONLY,
-  ID_QUIET,
   ID_VERSION,
   ID_NATIVE,
   ID_SERVE,
@@ -238,7 +238,7 @@ int mlz_options_parse(struct mlz_options *o, int argc, char **argv, char *err, s
   mlz_option_rows_names(rows, ROWS, names);
   optind = 0; /* glibc: begin anew */
   opterr = 0;
-  for (int c; (c = getopt_long(argc, argv, "+:o:fvh", names, NULL)) != -1;) {
+  for (int c; (c = getopt_long(argc, argv, "+:o:fqvh", names, NULL)) != -1;) {
     if (c == '?' || c == ':') {
       mlz_option_rows_wrong(rows, ROWS, "memlyze record", c, argv, err, err_size);
       return -EINVAL;

@@ -41,7 +41,7 @@ Test(options, all_given) {
   struct mlz_options o;
   cr_assert_eq(PARSE(&o, W("-f"), W("-o"), W("t"), W("--sample-rate=0.1"), W("--sample-over"), W("1.5 KiB"), W("--max-stack-depth"), W("0"),
                      W("--no-track-gc"), W("--max-events"), W("1"), W("--on-full=drop"), W("--no-malloc"), W("--no-follow"), W("--wait"),
-                     W("all"), W("--quiet"), W("-v"), W("--"), W("prog")),
+                     W("all"), W("-qv"), W("--"), W("prog")),
                MLZ_OPTIONS_RUN, "%s", err);
   cr_assert(o.force && o.drop && !o.malloc && !o.follow && o.wait_all && o.quiet && o.verbose && !o.track_gc);
   cr_assert_eq(o.sample_over, 1536);

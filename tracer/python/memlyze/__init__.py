@@ -13,17 +13,17 @@
         table = pyarrow.table(trace.allocations)    # or polars.DataFrame, duckdb, pandas
 
 `start` works in a plain Python, and inside `memlyze record`, whose running recording it steers. The functions `mark`, `snapshot`, `set_sample_rate`, `pause`,
-`resume` and `stop` of this module are those of the tracer that runs. Sizes are bytes, times are nanoseconds since the start of the trace.
+`resume`, `dump` and `stop` of this module are those of the tracer that runs. Sizes are bytes, times are nanoseconds since the start of the trace.
 
 `python -m memlyze TOOL ...` runs the programs (`record`, `stats`, `top`, ...); `memlyze.pytest_plugin` is the plugin of `pytest --memlyze`;
 `%load_ext memlyze` gives Jupyter `%%memlyze`.
 """
 from ._read import DamageWarning, Table, Trace, open
 from ._stats import Stats
-from ._tracer import (Point, Tracer, current, is_recording, mark, pause, resume, set_sample_rate, snapshot, start, stop)
+from ._tracer import (Point, Tracer, current, dump, is_recording, mark, pause, resume, set_sample_rate, snapshot, start, stop)
 
 __version__ = "0.1.0"
-__all__ = ["DamageWarning", "Point", "Stats", "Table", "Trace", "Tracer", "current", "is_recording", "mark", "open", "pause", "resume", "set_sample_rate", "snapshot", "start", "stop"]
+__all__ = ["DamageWarning", "Point", "Stats", "Table", "Trace", "Tracer", "current", "dump", "is_recording", "mark", "open", "pause", "resume", "set_sample_rate", "snapshot", "start", "stop"]
 
 
 def load_ipython_extension(ipython: object) -> None:

@@ -71,6 +71,7 @@ class Agent:
         self._held.memlyze_stop.argtypes = (ctypes.c_char_p, ctypes.c_size_t)
         self._free.memlyze_request.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_double, ctypes.c_int, ctypes.c_int,
                                                ctypes.POINTER(ctypes.c_uint64), ctypes.c_char_p, ctypes.c_size_t)
+        self._free.memlyze_dump.argtypes = (ctypes.c_char_p, ctypes.POINTER(ctypes.c_uint64), ctypes.c_char_p, ctypes.c_size_t)
 
     def info(self) -> Info:
         raw = _InfoStruct(bytes=ctypes.sizeof(_InfoStruct))
@@ -100,6 +101,14 @@ class Agent:
         ns, text = ctypes.c_uint64(), _Text()
         code = self._free.memlyze_request(None if mark is None else mark.encode(), None if snapshot is None else snapshot.encode(), sample_rate,
                                           max_stack_depth, paused, ctypes.byref(ns), text, len(text))
+        if code != 0:
+            _raise(code, text)
+        return ns.value
+
+    def dump(self, path: Optional[str]) -> int:
+        """As `request`, for what the flight recorder holds; None: into its own file."""
+        ns, text = ctypes.c_uint64(), _Text()
+        code = self._free.memlyze_dump(None if path is None else path.encode(_NAMES, "surrogateescape"), ctypes.byref(ns), text, len(text))
         if code != 0:
             _raise(code, text)
         return ns.value

@@ -267,6 +267,14 @@ class Tracer:
         self._must_run()
         self._agent.request(paused=0)
 
+    def dump(self, path: Optional[Path] = None) -> str:
+        """Writes what a flight recorder holds (`start(flight_recorder=...)`) into `path`, by default its own file, and goes on recording. Returns the file's name.
+
+        It has the last seconds, as events, and everything that lives. ValueError, TypeError: no name of a file. RuntimeError: stopped, or no flight recorder.
+        OSError: it cannot be written, or the recorder is gone."""
+        self._must_run()
+        return _dump(self._agent, path) or self.path
+
     def stop(self) -> Stats:
         """Ends the recording and returns its stats; the whole file is on disk.
 
@@ -311,6 +319,17 @@ def _snapshot(agent: Agent, name: Optional[str]) -> Point:
     return _point(name, agent.request(snapshot=name))
 
 
+def _dump(agent: Agent, path: Optional[Path]) -> str:
+    if path is None:
+        agent.dump(None)
+        return ""
+    file = _file(path)
+    if file[:1] != "/":  # the recorder may be in another directory. os.path is not asked: see _agent
+        file = os.getcwd() + "/" + file
+    agent.dump(file)
+    return file
+
+
 # ---- the functions of the module ----
 
 def start(path: Path = "trace.mlyze", sample_rate: Optional[float] = None, max_stack_depth: Optional[int] = None, track_gc: Optional[bool] = None,
@@ -330,7 +349,7 @@ def start(path: Path = "trace.mlyze", sample_rate: Optional[float] = None, max_s
     native             native frames too, in one stack with the Python frames
     snapshots_only     keep totals per stack at each snapshot instead of events
     max_size           keep the newest part only: the file never takes more of the disk, bytes or text like '64 MiB'; totals stay those of the whole run
-    flight_recorder    keep the last seconds, or text like '5m', in memory, and write the file at the end or when `memlyze control --dump` asks for it
+    flight_recorder    keep the last seconds, or text like '5m', in memory, and write the file at the end, or when `dump()` or `memlyze control --dump` asks for it
     on_full            when a ring is full: 'block' waits for the recorder (default), 'drop' counts the loss and goes on
 
     Inside `memlyze record` it steers the recording that runs: the file stays the one of `memlyze record` (`tracer.path`), sample_rate and max_stack_depth are
@@ -410,7 +429,7 @@ def _first_calls(agent: Agent) -> None:
     tracer = Tracer(agent, "")
     tracer.running = False
     named = (tracer.mark, tracer.snapshot, mark, snapshot)
-    calls = [tracer.stop, tracer.pause, tracer.resume, tracer.__enter__, stop, pause, resume, is_recording, current]
+    calls = [tracer.stop, tracer.pause, tracer.resume, tracer.dump, tracer.__enter__, stop, pause, resume, dump, is_recording, current]
     calls += [functools.partial(call, "x") for call in named] + [functools.partial(call, 1) for call in (tracer.set_sample_rate, set_sample_rate)]
     for call in calls:
         try:
@@ -480,6 +499,12 @@ def pause() -> None:
 def resume() -> None:
     """`Tracer.resume` of the recording that runs; inside `memlyze record` without a start(), too."""
     _steered("resume").request(paused=0)
+
+
+def dump(path: Optional[Path] = None) -> str:
+    """`Tracer.dump` of the recording that runs; inside `memlyze record --flight-recorder T` without a start(), too."""
+    agent = _steered("dump")
+    return _dump(agent, path) or (_current.path if _current is not None else _file_of(agent.info().recorder_pid) or "")
 
 
 def stop() -> Stats:
