@@ -1,7 +1,7 @@
 /* The arena: one memfd for each session, made and sized by the recorder, sealed against shrinking.
  *
  *   offset 0            struct mlz_control
- *   ring_offset         ring_count regions of ring_stride bytes, each: struct mlz_ring, slots, side buffer
+ *   ring_offset         ring_count regions of ring_stride bytes, each: struct mlz_ring, words, side buffer
  *
  * The recorder publishes the arena as `<session>/arena`, a link to its own descriptor, beside the agent's link
  * `<session>/libmemlyze.so` that LD_PRELOAD names. An agent finds the session by the directory of the path it was
@@ -13,7 +13,7 @@
 #include "ring.h"
 
 #define MLZ_ARENA_MAGIC UINT64_C(0x314e455241595a4c) /* "LZYAREN1", little-endian */
-#define MLZ_ARENA_ABI 4u
+#define MLZ_ARENA_ABI 5u
 #define MLZ_ARENA_NAME "arena"
 #define MLZ_AGENT_NAME "libmemlyze.so"
 #define MLZ_CONTROL_BYTES 4096u
@@ -58,7 +58,7 @@ struct mlz_control {
   uint64_t ring_offset;
   uint64_t ring_stride;
   uint32_t ring_count;
-  uint32_t ring_slots; /* a power of two */
+  uint32_t ring_words; /* a power of two */
   uint32_t side_bytes; /* a power of two */
   uint32_t recorder_pid;
   uint64_t base_ns; /* CLOCK_MONOTONIC at the start of the trace; every ns in a ring is CLOCK_MONOTONIC less this */

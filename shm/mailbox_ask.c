@@ -182,7 +182,7 @@ static int answer(const struct asking *a, const struct mlz_request *request) {
     return -ESRCH;
   case MLZ_ANSWER_RINGS:
     snprintf(a->err, a->size, "the session's rings (%u records) are too small for stacks of %u frames; record with a larger --max-events",
-             a->control->ring_slots, request->depth);
+             a->control->ring_words, request->depth);
     return -ENOSPC;
   case MLZ_ANSWER_DISK:
     snprintf(a->err, a->size, "the recorder cannot write the trace (a full disk?); the mark or dump may be lost");

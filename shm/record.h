@@ -1,8 +1,8 @@
 /* The record layout: what a traced thread writes into its ring and the recorder reads.
  *
  * Glossary
- *   slot     16 bytes, the unit of a ring.
- *   message  one head slot and its payload slots; published whole by one store of the ring's head index.
+ *   word     8 bytes, the unit of a ring.
+ *   message  a head word and, by its kind, a second word and payload words; published whole by one store of the ring's head index.
  *   granule  address >> 4. Every traced block is 16-byte aligned, so a granule names a block.
  *   window   the innermost `max_stack_depth` frames of a stack.
  *   image    one program image: a new number after every fork and every exec.
@@ -15,50 +15,54 @@
 #ifndef MLZ_SHM_RECORD_H
 #define MLZ_SHM_RECORD_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-struct mlz_slot {
+/* Two words: a message's first ones (a, b), or two payload words. */
+struct mlz_two {
   uint64_t a;
   uint64_t b;
 };
-_Static_assert(sizeof(struct mlz_slot) == 16, "a slot is 16 bytes");
+_Static_assert(sizeof(struct mlz_two) == 16, "two words");
 
-/* Head slot, word a: | 63..20 granule or value (44 bits) | 19..16 domain | 15..8 flags | 7..0 kind | */
+/* Head word a: | 63..20 granule or value (44 bits) | 19..16 domain | 15..8 flags | 7..0 kind |. All kinds are even: an odd head word is a whole message,
+ * SMALL (below). A second word b follows, but for the kinds that say "one word". */
 enum mlz_kind {
   MLZ_K_NONE = 0,
-  MLZ_K_ALLOC = 1,         /* granule, domain; b = size and stack difference; payload = pushed frames */
-  MLZ_K_FREE = 2,          /* granule, domain; b = address of the block that the thread allocated last, 0 where it was not recorded: the
-                              freed block is temporary if that is the same one */
-  MLZ_K_REALLOC_BEGIN = 3, /* granule, domain, b as FREE: like FREE, but holds only once REALLOC_END says so */
-  MLZ_K_REALLOC_END = 4,   /* as ALLOC, closes this thread's REALLOC_BEGIN; flag FAILED: the old block lives on */
-  MLZ_K_TIME = 5,          /* b = ns: the time of all following events of this ring */
-  MLZ_K_ORDER = 6,         /* b = sequence number: the following events come after every lower sequence number */
-  MLZ_K_MMAP = 7,          /* granule = address >> 4; b as ALLOC; size = length rounded up to whole pages */
-  MLZ_K_MUNMAP = 8,        /* granule = address >> 4; b = length rounded up to whole pages */
-  MLZ_K_STACK = 9,         /* b as ALLOC with size 0: only the stack difference, for the next GC_START */
-  MLZ_K_GC_START = 10,     /* value = generation; b = ns; the stack is the ring's current one */
-  MLZ_K_GC_STOP = 11,      /* value = generation; b = ns; payload slot: a = collected, b = uncollectable */
-  MLZ_K_CODE = 12,         /* value = code id; b = bytes in the side buffer; flag MORE: further pieces follow */
-  MLZ_K_MARK = 13,         /* b = ns; payload slot: a = bytes of the name in the side buffer, b = enum mlz_mark */
-  MLZ_K_THREAD = 14,       /* b = ns: the thread's first record; payload: a = bytes of its name in the side buffer, b = thread number */
-  MLZ_K_THREAD_END = 15,   /* b = ns */
-  MLZ_K_IMAGE = 16,        /* b = ns: first record of an image; payload: a = parent image (0: none seen), b = enum mlz_origin;
+  MLZ_K_ALLOC = 2,         /* granule, domain; b = size and stack difference; payload = pushed frames */
+  MLZ_K_FREE = 4,          /* one word: granule, domain; flag TEMPORARY */
+  MLZ_K_REALLOC_BEGIN = 6, /* like FREE, but holds only once REALLOC_END says so */
+  MLZ_K_REALLOC_END = 8,   /* as ALLOC, closes this thread's REALLOC_BEGIN; flag FAILED: the old block lives on */
+  MLZ_K_TIME = 10,         /* b = ns: the time of all following events of this ring */
+  MLZ_K_ORDER = 12,        /* b = sequence number: the following events come after every lower sequence number */
+  MLZ_K_MMAP = 14,         /* granule = address >> 4; b as ALLOC; size = length rounded up to whole pages */
+  MLZ_K_MUNMAP = 16,       /* granule = address >> 4; b = length rounded up to whole pages */
+  MLZ_K_STACK = 18,        /* b as ALLOC with size 0: only the stack difference, for the next GC_START */
+  MLZ_K_GC_START = 20,     /* value = generation; b = ns; the stack is the ring's current one */
+  MLZ_K_GC_STOP = 22,      /* value = generation; b = ns; payload: a = collected, b = uncollectable */
+  MLZ_K_CODE = 24,         /* value = code id; b = bytes in the side buffer; flag MORE: further pieces follow */
+  MLZ_K_MARK = 26,         /* b = ns; payload: a = bytes of the name in the side buffer, b = enum mlz_mark */
+  MLZ_K_THREAD = 28,       /* b = ns: the thread's first record; payload: a = bytes of its name in the side buffer, b = thread number */
+  MLZ_K_THREAD_END = 30,   /* b = ns */
+  MLZ_K_IMAGE = 32,        /* b = ns: first record of an image; payload: a = parent image (0: none seen), b = enum mlz_origin;
                               second payload: a = bytes in the side buffer (command line, arguments separated by NUL), b = parent pid */
-  MLZ_K_PYTHON = 17,       /* b = ns: an interpreter was found; payload: a = bytes of "version\0state" in the side buffer, b = 0 */
-  MLZ_K_FINALIZE = 18,     /* b = ns: the image's end as docs/architecture.md defines it; later events are of phase finalize */
-  MLZ_K_SETTINGS = 19, /* b = settings word (control.h) that the following allocations obey; payload: a = sample_over bytes or 0, b = 0 */
-  MLZ_K_LOST = 20,     /* payload: a = allocations lost, b = frees lost since the last LOST of this ring; head b = ns */
-  MLZ_K_NAME = 21,     /* b = ns: the thread of payload.b (of this image) has a new name; payload as THREAD */
+  MLZ_K_PYTHON = 34,       /* b = ns: an interpreter was found; payload: a = bytes of "version\0state" in the side buffer, b = 0 */
+  MLZ_K_FINALIZE = 36,     /* b = ns: the image's end as docs/architecture.md defines it; later events are of phase finalize */
+  MLZ_K_SETTINGS = 38, /* b = settings word (control.h) that the following allocations obey; payload: a = sample_over bytes or 0, b = 0 */
+  MLZ_K_LOST = 40,     /* payload: a = allocations lost, b = frees lost since the last LOST of this ring; head b = ns */
+  MLZ_K_NAME = 42,     /* b = ns: the thread of payload.b (of this image) has a new name; payload as THREAD */
   /* As ALLOC where of the stack at most the innermost frame has moved on, in the same code; b = | 63..32 its byte offset | 31..0 size | */
-  MLZ_K_ALLOC_STEP = 22,
+  MLZ_K_ALLOC_STEP = 44,
   /* Native stacks (docs/native.md). Each ring has a trie of its own; modules are announced in each ring that names them. */
-  MLZ_K_MODULE = 23,       /* value = module number (of the image, from 1, 16 bits); b = load bias: run-time address - address in the file's
+  MLZ_K_MODULE = 46,       /* value = module number (of the image, from 1, 16 bits); b = load bias: run-time address - address in the file's
                               sense (p_vaddr); payload: a = bytes in the side buffer (struct mlz_module_header and what follows), b = 0 */
-  MLZ_K_NATIVE_NODE = 24,  /* a frame: value = its caller's node, 0: it is the outermost one known; flags: enum mlz_native_flag;
+  MLZ_K_NATIVE_NODE = 48,  /* a frame: value = its caller's node, 0: it is the outermost one known; flags: enum mlz_native_flag;
                               b = mlz_native_word. The ring's next node number, from 1 */
-  MLZ_K_NATIVE = 25,       /* value = the node that is innermost from now on, 0: no native stack; flags: MLZ_N_BARE or 0; b = 0 */
-  MLZ_K_NATIVE_RESET = 26, /* the ring's nodes are forgotten, the next one is number 1; the current node is 0 */
+  MLZ_K_NATIVE = 50,       /* one word: value = the node that is innermost from now on, 0: no native stack; flags: MLZ_N_BARE or 0 */
+  MLZ_K_NATIVE_RESET = 52, /* one word: the ring's nodes are forgotten, the next one is number 1; the current node is 0 */
+  /* one word, then frames: an ALLOC of little, near by, whose stack differs by little (mlz_near_word) */
+  MLZ_K_ALLOC_NEAR = 54,
   MLZ_K_COUNT
 };
 
@@ -72,14 +76,15 @@ enum mlz_domain { /* the outermost layer that was called */
 };
 
 enum mlz_record_flag {
-  MLZ_F_NOGIL = 1,   /* of a block's allocation or free: made without the GIL, so its place in the order is known to one number or so */
-  MLZ_F_CERTAIN = 2, /* ALLOC, REALLOC_END: size >= sample_over, recorded whatever the rate; its weight is 1 */
-  MLZ_F_NOSTACK = 4, /* no Python stack: the frame array stays as it is and the event has the empty stack */
-  MLZ_F_RESET = 8,   /* the frame array is emptied before the push */
-  MLZ_F_FAILED = 16, /* REALLOC_END: out of memory, nothing happened */
-  MLZ_F_MORE = 32,   /* CODE: not the last piece */
-  MLZ_F_ZERO = 64,   /* REALLOC_END: realloc(p, 0) freed the block and there is no new one */
-  MLZ_F_BELOW = 128, /* with RESET: frames lie below the outermost one sent, the stack is deeper than max_stack_depth */
+  MLZ_F_NOGIL = 1,     /* of a block's allocation or free: made without the GIL, so its place in the order is known to one number or so */
+  MLZ_F_TEMPORARY = 2, /* FREE, REALLOC_BEGIN: the block is the one that the thread allocated last */
+  MLZ_F_CERTAIN = 2,   /* ALLOC, REALLOC_END: size >= sample_over, recorded whatever the rate; its weight is 1 */
+  MLZ_F_NOSTACK = 4,   /* no Python stack: the frame array stays as it is and the event has the empty stack */
+  MLZ_F_RESET = 8,     /* the frame array is emptied before the push */
+  MLZ_F_FAILED = 16,   /* REALLOC_END: out of memory, nothing happened */
+  MLZ_F_MORE = 32,     /* CODE: not the last piece */
+  MLZ_F_ZERO = 64,     /* REALLOC_END: realloc(p, 0) freed the block and there is no new one */
+  MLZ_F_BELOW = 128,   /* with RESET: frames lie below the outermost one sent, the stack is deeper than max_stack_depth */
 };
 
 enum mlz_native_flag {
@@ -113,8 +118,8 @@ enum mlz_origin { MLZ_ORIGIN_EXEC = 0, MLZ_ORIGIN_FORK = 1 };
 enum mlz_mark { MLZ_MARK_MARK = 0, MLZ_MARK_SNAPSHOT = 1 };
 
 /* Word b of ALLOC, REALLOC_END, MMAP, STACK: | 63..56 push | 55..48 pop | 47..0 size |
- * push frames follow, two in each payload slot, outermost of them first: slot.a, slot.b, slot.a, ...
- * push == MLZ_PUSH_LONG: one more payload slot comes first, whose a is the real number. */
+ * push frames follow, a payload word each, outermost of them first.
+ * push == MLZ_PUSH_LONG: one more payload word comes first, the real number. */
 #define MLZ_PUSH_LONG 255u
 #define MLZ_POP_MAX 255u
 #define MLZ_SIZE_BITS 48
@@ -154,6 +159,48 @@ static inline uint64_t mlz_word_value(uint64_t a) { return a >> 20; }
 static inline uint64_t mlz_step_word(uint32_t size, uint32_t offset) { return (uint64_t)offset << 32 | size; }
 static inline uint64_t mlz_size_word(uint64_t size, unsigned pop, unsigned push) {
   return (size & MLZ_SIZE_MASK) | (uint64_t)pop << 48 | (uint64_t)push << 56;
+}
+
+/* Messages of one word. A block is near when its granule is at most 2^34 - 1 above the ring's base for its domain (ring.h): 256 GiB of address space,
+ * one for the interpreter's blocks and one for the C library's.
+ *   SMALL   | 63..30 granule less the base | 29..12 offset / 2 | 11..2 size | 1 domain: OBJ, else MEM | 0 1 |
+ *           As ALLOC_STEP.
+ *   NEAR    | 63..30 granule less the base | 29..26 push | 25..22 pop | 21..12 size | 11 MLZ_F_NOGIL | 10..8 domain | 7..0 kind |
+ *           As ALLOC; push frames follow. */
+#define MLZ_NEAR_BITS 34
+#define MLZ_NEAR_SHIFT 30
+#define MLZ_NEAR_FRAMES 15u
+#define MLZ_SMALL_SIZE 1024u
+#define MLZ_SMALL_OFFSET (1u << 19)
+
+/* Which of a ring's bases a domain's blocks are measured from. */
+static inline unsigned mlz_near_base(unsigned domain) { return domain == MLZ_D_MEM || domain == MLZ_D_OBJ ? 0 : 1; }
+/* `offset` is even and below MLZ_SMALL_OFFSET, `size` below MLZ_SMALL_SIZE. */
+static inline uint64_t mlz_small_word(uint64_t near, uint32_t offset, uint64_t size, bool obj) {
+  return near << MLZ_NEAR_SHIFT | (uint64_t)offset << 11 | size << 2 | (uint64_t)obj << 1 | 1;
+}
+static inline bool mlz_word_small(uint64_t a) { return a & 1; }
+static inline uint32_t mlz_small_offset(uint64_t a) { return (uint32_t)(a >> 11) & (MLZ_SMALL_OFFSET - 2); }
+static inline uint32_t mlz_small_size(uint64_t a) { return (uint32_t)(a >> 2) & (MLZ_SMALL_SIZE - 1); }
+static inline unsigned mlz_small_domain(uint64_t a) { return MLZ_D_MEM + (unsigned)(a >> 1 & 1); }
+static inline uint64_t mlz_near_word(uint64_t near, unsigned push, unsigned pop, uint64_t size, unsigned flags, unsigned domain) {
+  return near << MLZ_NEAR_SHIFT | (uint64_t)push << 26 | (uint64_t)pop << 22 | size << 12 | (uint64_t)flags << 11 | (uint64_t)domain << 8 |
+         MLZ_K_ALLOC_NEAR;
+}
+static inline unsigned mlz_near_push(uint64_t a) { return (unsigned)(a >> 26) & 15; }
+static inline unsigned mlz_near_pop(uint64_t a) { return (unsigned)(a >> 22) & 15; }
+static inline uint32_t mlz_near_size(uint64_t a) { return (uint32_t)(a >> 12) & (MLZ_SMALL_SIZE - 1); }
+static inline unsigned mlz_near_flags(uint64_t a) { return (unsigned)(a >> 11) & MLZ_F_NOGIL; }
+static inline unsigned mlz_near_domain(uint64_t a) { return (unsigned)(a >> 8) & 7; }
+_Static_assert(MLZ_D_COUNT <= 8 && MLZ_F_NOGIL == 1 && MLZ_D_OBJ == MLZ_D_MEM + 1, "they fit");
+/* The block of a message that is SMALL or NEAR. */
+static inline uint64_t mlz_near_granule(uint64_t a, uint64_t base) {
+  return (base + (a >> MLZ_NEAR_SHIFT)) & ((UINT64_C(1) << MLZ_GRANULE_BITS) - 1);
+}
+/* The block of a message that may be of any kind; what is said of a word that is none is of no block. */
+static inline uint64_t mlz_word_granule(uint64_t a, const uint64_t base[2]) {
+  if (mlz_word_small(a)) return mlz_near_granule(a, base[0]);
+  return mlz_word_kind(a) == MLZ_K_ALLOC_NEAR ? mlz_near_granule(a, base[mlz_near_base(mlz_near_domain(a))]) : mlz_word_value(a);
 }
 
 /* What a CODE message carries in the side buffer (all pieces joined): this header, then the four byte

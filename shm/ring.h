@@ -1,7 +1,7 @@
 /* One thread's ring: single producer (the traced thread), single consumer (the recorder), lock-free.
  *
- * Invariants (indices count slots since the ring was claimed and never wrap in practice):
- *   tail <= head <= tail + slots
+ * Invariants (indices count words since the ring was claimed and never wrap in practice):
+ *   tail <= head <= tail + words
  *   every message lies wholly below head or is not visible at all
  *   side_tail <= side_head <= side_tail + side_bytes; side bytes are published before the message naming them
  * head, side_head: written by the producer only. tail, side_tail: by the recorder only. */
@@ -34,7 +34,9 @@ struct mlz_ring {
   uint32_t thread_no;      /* order of creation among the image's threads, from 1; the sampling hash uses it */
   _Atomic uint32_t ending; /* enum mlz_ring_ending */
   uint64_t start_ns;
-  uint64_t reserved0[4];
+  /* Of messages SMALL and NEAR (record.h), in granules; 0: there are none. Set once, before the first of them is published. */
+  _Atomic uint64_t near_base[2];
+  uint64_t reserved0[2];
 
   /* Line 1: the producer's. */
   _Alignas(64) _Atomic uint64_t head;
@@ -61,8 +63,8 @@ _Static_assert(offsetof(struct mlz_ring, head) == 64, "layout");
 _Static_assert(offsetof(struct mlz_ring, tail) == 128, "layout");
 _Static_assert(offsetof(struct mlz_ring, room_futex) == 192, "layout");
 
-/* A ring region in the arena: header, slots, side buffer, each aligned; see control.h for the offsets. */
-static inline struct mlz_slot *mlz_ring_slots(struct mlz_ring *r) { return (struct mlz_slot *)(r + 1); }
-static inline uint8_t *mlz_ring_side(struct mlz_ring *r, uint32_t slots) { return (uint8_t *)(mlz_ring_slots(r) + slots); }
+/* A ring region in the arena: header, words, side buffer, each aligned; see control.h for the offsets. */
+static inline uint64_t *mlz_ring_words(struct mlz_ring *r) { return (uint64_t *)(r + 1); }
+static inline uint8_t *mlz_ring_side(struct mlz_ring *r, uint32_t words) { return (uint8_t *)(mlz_ring_words(r) + words); }
 
 #endif

@@ -1,7 +1,7 @@
 /* How many events a second the drain takes. Only its rounds are timed. Prints a line for each run, without and with the builders and the writer thread.
  *   bench_drain                             synthetic programs in one ring of this process
  *   bench_drain [-c|-w] [-r ROOM] FILE...   streams of real programs (capture_rings); -c: counted only, -w: written only;
- *                                           -r: slots that a round holds at least (4096); -o TRACE: keeps what the last run wrote */
+ *                                           -r: words that a round holds at least (4096); -o TRACE: keeps what the last run wrote */
 #include "benchmarks/recorder/replay.h"
 #include "tracer/recorder/arena.h"
 
@@ -12,7 +12,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#define SLOTS 16384u
+#define WORDS 16384u
+#define BASE UINT64_C(0x7f0000000)
 #define EVENTS 10000000u
 
 uint64_t bench_now(int clock) {
@@ -35,7 +36,11 @@ static uint64_t random_next(struct program *p) {
   return p->seed ^= p->seed << 17;
 }
 
-static void put(struct program *p, uint64_t a, uint64_t b) { mlz_ring_slots(p->ring)[p->head++ & (SLOTS - 1)] = (struct mlz_slot){a, b}; }
+static void put(struct program *p, uint64_t a) { mlz_ring_words(p->ring)[p->head++ & (WORDS - 1)] = a; }
+static void put_two(struct program *p, uint64_t a, uint64_t b) {
+  put(p, a);
+  put(p, b);
+}
 
 /* Blocks of 32 to 80 bytes in a pool of 80-byte cells, freed in random order; a stack of ten frames whose inner ones change:
  * 4096 different stacks. */
@@ -44,15 +49,15 @@ static void step(struct program *p) {
   unsigned i = (unsigned)(r % p->spread);
   p->events++;
   if (p->live[i]) {
-    put(p, mlz_head_word(MLZ_K_FREE, 0, MLZ_D_OBJ, p->live[i]), 0);
+    put(p, mlz_head_word(MLZ_K_FREE, 0, MLZ_D_OBJ, p->live[i]));
     p->live[i] = 0;
     return;
   }
-  p->live[i] = UINT64_C(0x7f0000000) + (uint64_t)i * 5;
+  p->live[i] = BASE + (uint64_t)i * 5;
   unsigned push = (r >> 32 & 255) < p->changes ? 1 + (unsigned)(r >> 40 & 1) : 0;
-  put(p, mlz_head_word(MLZ_K_ALLOC, 0, MLZ_D_OBJ, p->live[i]), mlz_size_word(32 + (r >> 57 & 3) * 16, push, push));
-  if (push == 1) put(p, MLZ_FRAME(1 + (r >> 53 & 31), (r >> 58 & 7) * 2), 0);
-  if (push == 2) put(p, MLZ_FRAME(1 + (r >> 53 & 15), 2), MLZ_FRAME(1 + (r >> 57 & 31), (r >> 62) * 2));
+  put(p, mlz_near_word(p->live[i] - BASE, push, push, 32 + (r >> 57 & 3) * 16, 0, MLZ_D_OBJ));
+  if (push == 1) put(p, MLZ_FRAME(1 + (r >> 53 & 31), (r >> 58 & 7) * 2));
+  if (push == 2) put_two(p, MLZ_FRAME(1 + (r >> 53 & 15), 2), MLZ_FRAME(1 + (r >> 57 & 31), (r >> 62) * 2));
 }
 
 static void begin(struct program *p, struct mlz_control *c) {
@@ -60,6 +65,7 @@ static void begin(struct program *p, struct mlz_control *c) {
   p->ring->pid = (uint32_t)getpid();
   p->ring->tid = (uint32_t)gettid();
   p->ring->image = 1;
+  atomic_store(&p->ring->near_base[0], BASE);
   uint8_t body[128];
   memset(body, 'x', sizeof body);
   struct mlz_code_header h = {.file_bytes = 20, .name_bytes = 10, .module_bytes = 10, .lines_bytes = 64, .lines_format = MLZ_LINES_310};
@@ -67,23 +73,23 @@ static void begin(struct program *p, struct mlz_control *c) {
     h.first_line = (int32_t)id * 100;
     memcpy(body, &h, sizeof h);
     for (unsigned i = 0; i < 64; i++) body[sizeof h + 40 + i] = i & 1 ? 1 : 2;
-    uint8_t *side = mlz_ring_side(p->ring, SLOTS) + (id - 1) * 128;
+    uint8_t *side = mlz_ring_side(p->ring, WORDS) + (id - 1) * 128;
     memcpy(side, body, 128);
-    put(p, mlz_head_word(MLZ_K_CODE, 0, 0, id), 128);
+    put_two(p, mlz_head_word(MLZ_K_CODE, 0, 0, id), 128);
   }
   atomic_store(&p->ring->side_head, 33 * 128);
-  put(p, mlz_head_word(MLZ_K_STACK, MLZ_F_RESET, 0, 0), mlz_size_word(0, 0, 10));
-  for (uint32_t i = 0; i < 5; i++) put(p, MLZ_FRAME(1 + i, 4), MLZ_FRAME(6 + i, 8));
+  put_two(p, mlz_head_word(MLZ_K_STACK, MLZ_F_RESET, 0, 0), mlz_size_word(0, 0, 10));
+  for (uint32_t i = 0; i < 5; i++) put_two(p, MLZ_FRAME(1 + i, 4), MLZ_FRAME(6 + i, 8));
   atomic_store(&p->ring->state, MLZ_RING_LIVE);
   c->ring_high = 1;
 }
 
 static const char *bench_output;
 
-int bench_begin(struct bench *b, uint32_t slots, uint64_t settings, bool write) {
+int bench_begin(struct bench *b, uint32_t words, uint64_t settings, bool write) {
   static struct mlz_arena arena;
   *b = (struct bench){.arena = &arena};
-  if (mlz_arena_make(&arena, "bench", slots, settings, 0, true) < 0) return -1;
+  if (mlz_arena_make(&arena, "bench", words, settings, 0, true) < 0) return -1;
   if (write) {
     char path[] = "/tmp/bench-drain-XXXXXX";
     int fd = bench_output ? open(bench_output, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600) : mkstemp(path);
@@ -119,7 +125,7 @@ void bench_end(struct bench *b, const char *name, uint64_t events, uint64_t take
 static int run(const char *name, unsigned spread, unsigned changes, bool write) {
   static struct bench b;
   struct program *p = calloc(1, sizeof *p);
-  if (!p || bench_begin(&b, SLOTS, UINT64_C(0xffffffff) | UINT64_C(10) << MLZ_SET_DEPTH_SHIFT, write) < 0) return 2;
+  if (!p || bench_begin(&b, WORDS, UINT64_C(0xffffffff) | UINT64_C(10) << MLZ_SET_DEPTH_SHIFT, write) < 0) return 2;
   p->seed = 88172645463325252u;
   p->spread = spread;
   p->changes = changes;
@@ -127,7 +133,7 @@ static int run(const char *name, unsigned spread, unsigned changes, bool write) 
   uint64_t taken = 0, filling = 0, started = bench_now(CLOCK_PROCESS_CPUTIME_ID);
   while (p->events < EVENTS) {
     uint64_t t = bench_now(CLOCK_THREAD_CPUTIME_ID);
-    while (p->head + 4 < atomic_load(&p->ring->tail) + SLOTS / 4) step(p);
+    while (p->head + 4 < atomic_load(&p->ring->tail) + WORDS / 4) step(p);
     atomic_store(&p->ring->head, p->head);
     uint64_t u = bench_now(CLOCK_THREAD_CPUTIME_ID);
     mlz_drain_round(&b.drain);
@@ -149,7 +155,7 @@ static int synthetic(void) {
 }
 
 int main(int argc, char **argv) {
-  unsigned runs = 3, room = SLOTS / 4;
+  unsigned runs = 3, room = WORDS / 4;
   for (int c; (c = getopt(argc, argv, "cwr:o:")) >= 0;) {
     if (c == 'c') runs = 1;
     if (c == 'w') runs = 2;

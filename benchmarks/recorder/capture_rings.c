@@ -12,7 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define SLOTS 16384u
+#define WORDS 16384u
 #define DEPTH UINT64_C(10)
 
 static int fail(const char *what) {
@@ -35,7 +35,7 @@ static void give_room(struct mlz_ring *r, uint64_t head, uint64_t side) {
   syscall(SYS_futex, &r->room_futex, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
 }
 
-/* Rings are never released: there are enough for a benchmark. Returns the slots taken. */
+/* Rings are never released: there are enough for a benchmark. Returns the words taken. */
 static uint64_t take_round(FILE *out, struct mlz_control *c, uint32_t round) {
   uint64_t taken = 0;
   uint32_t high = atomic_load(&c->ring_high);
@@ -47,13 +47,12 @@ static uint64_t take_round(FILE *out, struct mlz_control *c, uint32_t round) {
     uint64_t head = atomic_load_explicit(&r->head, memory_order_acquire), side = atomic_load_explicit(&r->side_head, memory_order_relaxed);
     uint64_t tail = atomic_load(&r->tail), side_tail = atomic_load(&r->side_tail);
     if (head == tail) continue;
-    struct stream_piece p = {i, r->image, r->thread_no, round, head - tail, side - side_tail};
+    struct stream_piece p = {i, r->image, r->thread_no, round, head - tail, side - side_tail, {r->near_base[0], r->near_base[1]}};
     fwrite(&p, sizeof p, 1, out);
-    write_wrapped(out, (const uint8_t *)mlz_ring_slots(r), SLOTS * sizeof(struct mlz_slot), tail * sizeof(struct mlz_slot),
-                  p.slots * sizeof(struct mlz_slot));
-    write_wrapped(out, mlz_ring_side(r, SLOTS), c->side_bytes, side_tail, p.side_bytes);
+    write_wrapped(out, (const uint8_t *)mlz_ring_words(r), WORDS * sizeof(uint64_t), tail * sizeof(uint64_t), p.words * sizeof(uint64_t));
+    write_wrapped(out, mlz_ring_side(r, WORDS), c->side_bytes, side_tail, p.side_bytes);
     give_room(r, head, side);
-    taken += p.slots;
+    taken += p.words;
   }
   return taken;
 }
@@ -63,23 +62,23 @@ static int capture(const char *agent, FILE *out, char **command, struct mlz_sess
   struct mlz_launch l;
   int error;
   uint64_t settings = UINT64_C(0xffffffff) | DEPTH << MLZ_SET_DEPTH_SHIFT | MLZ_SET_GC | MLZ_SET_PYTHON | MLZ_SET_MALLOC;
-  if (mlz_arena_make(a, "memlyze-capture", SLOTS, settings, 0, false) < 0) return fail("no shared memory");
+  if (mlz_arena_make(a, "memlyze-capture", WORDS, settings, 0, false) < 0) return fail("no shared memory");
   mlz_launch_wakes(a->control);
   snprintf(preload, sizeof preload, "%s/%s", s->path, MLZ_AGENT_NAME);
   if (mlz_session_link(s, agent, a->fd) < 0 || mlz_launch_fork(&l, command, preload) < 0) return fail("cannot start a process");
   if (mlz_launch_run(&l, &error) != 0) return fail("COMMAND cannot be run");
   struct stream_header h = {
-      .magic = STREAM_MAGIC, .settings = settings, .abi = MLZ_ARENA_ABI, .ring_slots = SLOTS, .side_bytes = a->control->side_bytes};
+      .magic = STREAM_MAGIC, .settings = settings, .abi = MLZ_ARENA_ABI, .ring_words = WORDS, .side_bytes = a->control->side_bytes};
   fwrite(&h, sizeof h, 1, out);
-  uint64_t slots = 0;
+  uint64_t words = 0;
   for (uint32_t round = 0;; round++) {
     bool last = l.exited;
-    slots += take_round(out, a->control, round);
+    words += take_round(out, a->control, round);
     if (last) break;
     mlz_launch_poll(&l);
     nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);
   }
-  fprintf(stderr, "capture_rings: %llu slots, status %d\n", (unsigned long long)slots, l.status);
+  fprintf(stderr, "capture_rings: %llu words, status %d\n", (unsigned long long)words, l.status);
   return l.status;
 }
 

@@ -45,7 +45,7 @@ static void ring_begin(struct mlz_control *c, const struct stream_piece *p) {
   if (c->ring_high <= p->ring) c->ring_high = p->ring + 1;
 }
 
-/* Puts captured rounds into the rings, whole ones, until one ring holds `room` slots or would overflow. false: the stream has ended. */
+/* Puts captured rounds into the rings, whole ones, until one ring holds `room` words or would overflow. false: the stream has ended. */
 static bool fill(struct stream *s, struct mlz_control *c, uint32_t room) {
   uint32_t round = UINT32_MAX;
   bool enough = false;
@@ -56,16 +56,17 @@ static bool fill(struct stream *s, struct mlz_control *c, uint32_t room) {
     round = p.round;
     struct mlz_ring *r = mlz_arena_ring(c, p.ring);
     if (r->state != MLZ_RING_LIVE) ring_begin(c, &p);
+    for (int i = 0; i < 2; i++) atomic_store(&r->near_base[i], p.near_base[i]);
     uint64_t head = r->head, side = r->side_head, held = head - r->tail;
-    if (held + p.slots > c->ring_slots || side - r->side_tail + p.side_bytes > c->side_bytes) return true; /* the round is cut there */
-    const uint8_t *slots = s->at + sizeof p;
-    fill_wrapped((uint8_t *)mlz_ring_slots(r), c->ring_slots * sizeof(struct mlz_slot), head * sizeof(struct mlz_slot), slots,
-                 p.slots * sizeof(struct mlz_slot));
-    fill_wrapped(mlz_ring_side(r, c->ring_slots), c->side_bytes, side, slots + p.slots * sizeof(struct mlz_slot), p.side_bytes);
+    if (held + p.words > c->ring_words || side - r->side_tail + p.side_bytes > c->side_bytes) return true; /* the round is cut there */
+    const uint8_t *words = s->at + sizeof p;
+    fill_wrapped((uint8_t *)mlz_ring_words(r), c->ring_words * sizeof(uint64_t), head * sizeof(uint64_t), words,
+                 p.words * sizeof(uint64_t));
+    fill_wrapped(mlz_ring_side(r, c->ring_words), c->side_bytes, side, words + p.words * sizeof(uint64_t), p.side_bytes);
     atomic_store(&r->side_head, side + p.side_bytes);
-    atomic_store(&r->head, head + p.slots);
-    s->at = slots + p.slots * sizeof(struct mlz_slot) + p.side_bytes;
-    enough |= held + p.slots >= room;
+    atomic_store(&r->head, head + p.words);
+    s->at = words + p.words * sizeof(uint64_t) + p.side_bytes;
+    enough |= held + p.words >= room;
   }
   return false;
 }
@@ -78,7 +79,7 @@ int replay_file(const char *path, bool write, uint32_t room) {
     return 2;
   }
   const uint8_t *data = s.at - sizeof s.header;
-  if (bench_begin(&b, s.header.ring_slots, s.header.settings, write) < 0) return 2;
+  if (bench_begin(&b, s.header.ring_words, s.header.settings, write) < 0) return 2;
   b.arena->control->base_ns = 0; /* the times of the stream are past */
   uint64_t taken = 0, filling = 0, started = bench_now(CLOCK_PROCESS_CPUTIME_ID);
   for (bool more = true; more;) {

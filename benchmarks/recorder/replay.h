@@ -4,7 +4,7 @@
 
 #include "tracer/recorder/drain.h"
 
-/* One run; prints a line. `write`: with builders and the writer thread. `room`: slots of a ring that a round holds at least.
+/* One run; prints a line. `write`: with builders and the writer thread. `room`: words of a ring that a round holds at least.
  * Returns 0, or 2 with a line on stderr. */
 int replay_file(const char *path, bool write, uint32_t room);
 
@@ -16,7 +16,7 @@ struct bench {
   struct mlz_drain drain;
 };
 uint64_t bench_now(int clock);
-int bench_begin(struct bench *b, uint32_t slots, uint64_t settings, bool write);
+int bench_begin(struct bench *b, uint32_t words, uint64_t settings, bool write);
 /* Ends it and prints the line: nanoseconds of the drain thread, and of the process less `filling`. */
 void bench_end(struct bench *b, const char *name, uint64_t events, uint64_t taken_ns, uint64_t started_ns, uint64_t filling_ns);
 

@@ -2,7 +2,7 @@
  * capture_rings writes such files, bench_drain replays them. A tool of this directory only: the format is whatever the two of them share, and
  * belongs to one version of shm/.
  *
- *   struct stream_header, then pieces: struct stream_piece, slots, side bytes. The pieces of one round come together. */
+ *   struct stream_header, then pieces: struct stream_piece, words, side bytes. The pieces of one round come together. */
 #ifndef MLZ_BENCH_STREAM_H
 #define MLZ_BENCH_STREAM_H
 
@@ -12,11 +12,11 @@
 
 struct stream_header {
   uint64_t magic, settings;
-  uint32_t abi, ring_slots, side_bytes, reserved;
+  uint32_t abi, ring_words, side_bytes, reserved;
 };
 struct stream_piece {
   uint32_t ring, image, thread_no, round;
-  uint64_t slots, side_bytes;
+  uint64_t words, side_bytes, near_base[2];
 };
 
 #endif

@@ -20,9 +20,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define SLOTS 64u /* small, so that it is full most of the time */
+#define WORDS 64u /* small, so that it is full most of the time */
 #define SIDE 256u
-#define MESSAGE_SLOTS_MAX 9u
+#define PAYLOAD_MAX 9u
 #define RUN_NS UINT64_C(2500000000)
 
 /* Beside the ring: what the two sides did, for the checks at the end. */
@@ -63,12 +63,12 @@ static uint64_t random_next(void) { return mix(random_state += UINT64_C(0x9e3779
   } while (0)
 
 /* What attempt `n` looks like: both sides know. */
-static uint32_t payload_of(uint64_t n) { return (uint32_t)(mix(n) % MESSAGE_SLOTS_MAX); }
+static uint32_t payload_of(uint64_t n) { return (uint32_t)(mix(n) % PAYLOAD_MAX); }
 static uint32_t side_of(uint64_t n) { return mix(n + 1) % 8 ? 0 : (uint32_t)(1 + mix(n + 2) % (SIDE / 2)); }
 static enum mlz_room mode_of(uint64_t n) { return side_of(n) || mix(n + 3) % 4 ? MLZ_ROOM_BLOCK : MLZ_ROOM_DROP; }
 
 static void stage_init(struct stage *s) {
-  size_t bytes = MLZ_CONTROL_BYTES + sizeof(struct mlz_ring) + SLOTS * sizeof(struct mlz_slot) + SIDE + 4096;
+  size_t bytes = MLZ_CONTROL_BYTES + sizeof(struct mlz_ring) + WORDS * sizeof(uint64_t) + SIDE + 4096;
   int fd = memfd_create("ring_stress", MFD_CLOEXEC);
   CHECK(fd >= 0 && ftruncate(fd, (off_t)bytes) == 0, "memfd: %s", strerror(errno));
   void *map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -80,7 +80,7 @@ static void stage_init(struct stage *s) {
   c->ring_offset = MLZ_CONTROL_BYTES;
   c->ring_stride = bytes - MLZ_CONTROL_BYTES;
   c->ring_count = 1;
-  c->ring_slots = SLOTS;
+  c->ring_words = WORDS;
   c->side_bytes = SIDE;
   c->base_ns = mlz_sys_monotonic();
   s->control = c;
@@ -108,20 +108,22 @@ static bool produce_one(struct mlz_producer *p, uint64_t n) {
   }
   /* As event.c does when the clock word says so. */
   if (atomic_load_explicit(&p->peer->control->clock, memory_order_relaxed) & MLZ_CLOCK_ASLEEP) mlz_peer_clock(p->peer);
-  if (n % 3 && 1 + payload <= MLZ_QUICK && mlz_producer_quick(p)) {
-    p->cursor[0] = (struct mlz_slot){mlz_head_word(MLZ_K_MARK, 0, 0, n), (uint64_t)side << 32 | payload};
-    for (uint32_t i = 1; i <= payload; i++) p->cursor[i] = (struct mlz_slot){mix(n ^ i), n};
-    mlz_producer_advance(p, 1 + payload);
+  if (n % 3 && 2 + payload <= MLZ_QUICK && mlz_producer_quick(p)) {
+    p->cursor[0] = mlz_head_word(MLZ_K_MARK, 0, 0, n);
+    p->cursor[1] = (uint64_t)side << 32 | payload;
+    for (uint32_t i = 0; i < payload; i++) p->cursor[2 + i] = mix(n ^ i);
+    mlz_producer_advance(p, 2 + payload);
     mlz_producer_side_keep(p);
     return true;
   }
-  if (!mlz_producer_room(p, 1 + payload, mode_of(n))) {
+  if (!mlz_producer_room(p, 2 + payload, mode_of(n))) {
     mlz_producer_side_undo(p);
     return false;
   }
-  *mlz_producer_slot(p, 0) = (struct mlz_slot){mlz_head_word(MLZ_K_MARK, 0, 0, n), (uint64_t)side << 32 | payload};
-  for (uint32_t i = 1; i <= payload; i++) *mlz_producer_slot(p, i) = (struct mlz_slot){mix(n ^ i), n};
-  mlz_producer_publish(p, 1 + payload);
+  *mlz_producer_word(p, 0) = mlz_head_word(MLZ_K_MARK, 0, 0, n);
+  *mlz_producer_word(p, 1) = (uint64_t)side << 32 | payload;
+  for (uint32_t i = 0; i < payload; i++) *mlz_producer_word(p, 2 + i) = mix(n ^ i);
+  mlz_producer_publish(p, 2 + payload);
   mlz_producer_side_keep(p);
   return true;
 }
@@ -161,23 +163,20 @@ static void release(struct reader *r) {
 }
 
 static void read_one(struct reader *r, uint64_t head) {
-  const struct mlz_slot *slots = mlz_ring_slots(r->stage->ring);
-  const uint8_t *side = mlz_ring_side(r->stage->ring, SLOTS);
-  struct mlz_slot first = slots[r->pos % SLOTS];
-  uint64_t n = mlz_word_value(first.a);
-  CHECK(mlz_word_kind(first.a) == MLZ_K_MARK, "slot %ju is no head of a message", (uintmax_t)r->pos);
+  const uint64_t *words = mlz_ring_words(r->stage->ring), first = words[r->pos % WORDS], second = words[(r->pos + 1) % WORDS];
+  const uint8_t *side = mlz_ring_side(r->stage->ring, WORDS);
+  uint64_t n = mlz_word_value(first);
+  CHECK(mlz_word_kind(first) == MLZ_K_MARK, "word %ju is no head of a message", (uintmax_t)r->pos);
   CHECK(n > r->last, "message %ju after %ju", (uintmax_t)n, (uintmax_t)r->last);
-  uint32_t payload = (uint32_t)first.b, bytes = (uint32_t)(first.b >> 32);
+  uint32_t payload = (uint32_t)second, bytes = (uint32_t)(second >> 32);
   CHECK(payload == payload_of(n) && bytes == side_of(n), "message %ju is not what was sent", (uintmax_t)n);
-  CHECK(r->pos + 1 + payload <= head, "message %ju is only half published", (uintmax_t)n);
-  for (uint32_t i = 1; i <= payload; i++) {
-    struct mlz_slot slot = slots[(r->pos + i) % SLOTS];
-    CHECK(slot.a == mix(n ^ i) && slot.b == n, "message %ju is torn at slot %u", (uintmax_t)n, i);
-  }
+  CHECK(r->pos + 2 + payload <= head, "message %ju is only half published", (uintmax_t)n);
+  for (uint32_t i = 0; i < payload; i++)
+    CHECK(words[(r->pos + 2 + i) % WORDS] == mix(n ^ i), "message %ju is torn at word %u", (uintmax_t)n, i);
   for (uint32_t i = 0; i < bytes; i++)
     CHECK(side[(r->side_pos + i) % SIDE] == (uint8_t)mix(n * 131 + i), "message %ju: side byte %u is wrong", (uintmax_t)n, i);
   r->last = n;
-  r->pos += 1 + payload;
+  r->pos += 2 + payload;
   r->side_pos += bytes;
   atomic_fetch_add_explicit(&r->stage->tally->received, 1, memory_order_relaxed);
 }
@@ -186,7 +185,7 @@ static void read_one(struct reader *r, uint64_t head) {
 static bool read_all(struct reader *r) {
   uint64_t head = atomic_load_explicit(&r->stage->ring->head, memory_order_acquire);
   if (head == r->pos) return false;
-  CHECK(head > r->pos && head - r->pos <= SLOTS, "head %ju, read up to %ju", (uintmax_t)head, (uintmax_t)r->pos);
+  CHECK(head > r->pos && head - r->pos <= WORDS, "head %ju, read up to %ju", (uintmax_t)head, (uintmax_t)r->pos);
   while (r->pos != head) {
     read_one(r, head);
     if (random_next() % 8 == 0) release(r);
@@ -321,7 +320,7 @@ static void run_stop(struct stage *s) {
   struct tally *t = s->tally;
   CHECK(t->attempts == t->published + t->dropped, "%ju attempts, %ju published, %ju dropped", (uintmax_t)t->attempts,
         (uintmax_t)t->published, (uintmax_t)t->dropped);
-  CHECK(s->ring->head - s->ring->tail <= SLOTS, "%ju slots unread in a ring of %u", (uintmax_t)(s->ring->head - s->ring->tail), SLOTS);
+  CHECK(s->ring->head - s->ring->tail <= WORDS, "%ju words unread in a ring of %u", (uintmax_t)(s->ring->head - s->ring->tail), WORDS);
   CHECK(t->received > 10000 && t->dropped > 1000, "%ju received, %ju dropped: no stress", (uintmax_t)t->received, (uintmax_t)t->dropped);
   printf("# %u stops, %ju received, %ju dropped\n", stops, (uintmax_t)t->received, (uintmax_t)t->dropped);
 }

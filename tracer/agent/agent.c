@@ -120,12 +120,12 @@ static struct mlz_thread *thread_memory(struct mlz_tls *t) {
 static void send_name(struct mlz_thread *th, unsigned kind) {
   char name[16] = {0};
   mlz_sys3(SYS_prctl, PR_GET_NAME, (long)name, 0);
-  struct mlz_slot payload = {mlz_event_text(th, name, strnlen(name, sizeof(name))), th->number};
+  struct mlz_two payload = {mlz_event_text(th, name, strnlen(name, sizeof(name))), th->number};
   mlz_event_rare(th, kind, 0, 0, mlz_peer_clock(&mlz_agent.peer), &payload, 1, false);
 }
 
 static void send_settings(struct mlz_tls *t) {
-  struct mlz_slot payload = {t->over == UINT64_MAX ? 0 : t->over, 0};
+  struct mlz_two payload = {t->over == UINT64_MAX ? 0 : t->over, 0};
   mlz_event_rare(t->thread, MLZ_K_SETTINGS, 0, 0, t->settings, &payload, 1, false);
 }
 

@@ -152,15 +152,14 @@ static void flush(struct stream *s, bool last) {
     }
     from += put;
     left -= put;
-    int32_t i = mlz_event_open(s->th, 1, true, MLZ_ROOM_BLOCK, true);
+    int32_t i = mlz_event_open(s->th, 2, true, MLZ_ROOM_BLOCK, true);
     if (i < 0) {
       mlz_producer_side_undo(&s->th->out);
       s->broken = true;
       break;
     }
     bool more = left || !last;
-    *mlz_event_slot(s->th, i++) = (struct mlz_slot){mlz_head_word(MLZ_K_CODE, more ? MLZ_F_MORE : 0, 0, s->id), put};
-    mlz_event_close(s->th, i);
+    mlz_event_close(s->th, mlz_event_pair(s->th, i, mlz_head_word(MLZ_K_CODE, more ? MLZ_F_MORE : 0, 0, s->id), put));
     mlz_producer_side_keep(&s->th->out);
     if (!more) break;
   }

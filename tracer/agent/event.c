@@ -1,7 +1,7 @@
 #include "event.h"
 
-uint32_t mlz_event_prefix(struct mlz_thread *th, uint64_t clock, bool turn, bool gil) {
-  uint32_t i = 0;
+int32_t mlz_event_prefix(struct mlz_thread *th, uint64_t clock, bool turn, bool gil) {
+  int32_t i = 0;
   uint64_t now = clock & MLZ_CLOCK_ASLEEP ? mlz_peer_clock(&mlz_agent.peer) : mlz_clock_ns(clock);
   uint64_t obeyed = th->clock_seen & MLZ_CLOCK_SETTINGS;
   if ((clock & MLZ_CLOCK_SETTINGS) != obeyed) { /* mlz_agent_enter obeys settings; believe the bits only once it has */
@@ -11,18 +11,18 @@ uint32_t mlz_event_prefix(struct mlz_thread *th, uint64_t clock, bool turn, bool
   th->clock_seen = now << MLZ_CLOCK_SHIFT | obeyed;
   if (now != th->last_ns) {
     th->last_ns = now;
-    *mlz_producer_slot(&th->out, i++) = (struct mlz_slot){mlz_head_word(MLZ_K_TIME, 0, 0, 0), now};
+    i = mlz_event_pair(th, i, mlz_head_word(MLZ_K_TIME, 0, 0, 0), now);
   }
   if (turn) {
     uint64_t seq = atomic_fetch_add_explicit(&mlz_agent_control()->order_next, 1, memory_order_relaxed);
     th->order_seen = seq + 1;
     /* With more than one GIL nobody may take the quick way, which changes marks plainly. */
     if (gil) atomic_store_explicit(&mlz_agent.last_gil, mlz_marks_locked(MLZ_MARKS_PLAIN) ? NULL : th, memory_order_relaxed);
-    *mlz_producer_slot(&th->out, i++) = (struct mlz_slot){mlz_head_word(MLZ_K_ORDER, 0, 0, 0), seq};
+    i = mlz_event_pair(th, i, mlz_head_word(MLZ_K_ORDER, 0, 0, 0), seq);
   }
   if (th->lost_alloc | th->lost_free) {
-    *mlz_producer_slot(&th->out, i++) = (struct mlz_slot){mlz_head_word(MLZ_K_LOST, 0, 0, 0), now};
-    *mlz_producer_slot(&th->out, i++) = (struct mlz_slot){th->lost_alloc, th->lost_free};
+    i = mlz_event_pair(th, i, mlz_head_word(MLZ_K_LOST, 0, 0, 0), now);
+    i = mlz_event_pair(th, i, th->lost_alloc, th->lost_free);
     th->lost_alloc = th->lost_free = 0;
   }
   return i;
@@ -31,21 +31,11 @@ uint32_t mlz_event_prefix(struct mlz_thread *th, uint64_t clock, bool turn, bool
 bool mlz_event_alloc_changed(struct mlz_tls *t, unsigned kind, unsigned flags, unsigned domain, const void *block, uint64_t size,
                              bool gil) {
   struct mlz_thread *th = t->thread;
-  uint32_t push = th->push, payload = (push + 1) / 2;
-  if (MLZ_LIKELY(gil && payload < MLZ_QUICK && !th->reset && mlz_event_quick(th))) {
-    struct mlz_slot *s = th->out.cursor;
-    s->a = mlz_event_block_word(kind, flags, domain, block);
-    s->b = mlz_size_word(size, th->pop, push);
-    for (uint32_t k = 0; k < push; k++) (&s[1].a)[k] = th->words[k];
-    mlz_producer_advance(&th->out, 1 + payload);
-    return true;
-  }
-  int32_t i = mlz_event_open(th, 1 + mlz_event_stack_slots(th), gil, mlz_event_mode(t), false);
+  int32_t i = mlz_event_open(th, MLZ_EVENT_HEAD + th->push, gil, mlz_event_mode(t), false);
   if (MLZ_UNLIKELY(i < 0)) return false;
-  *mlz_event_slot(th, i++) = (struct mlz_slot){mlz_event_block_word(kind, flags | mlz_event_reset(th), domain, block),
-                                               mlz_size_word(size, th->pop, mlz_event_push(th))};
-  if (th->push) i = mlz_event_stack(th, i);
-  mlz_event_close(th, i);
+  if (MLZ_UNLIKELY(th->out.near_base[mlz_near_base(domain)] == MLZ_NEAR_NONE)) mlz_producer_near(&th->out, domain, block, size);
+  i = mlz_event_alloc_head(th, i, kind, flags | mlz_event_reset(th), domain, block, size & MLZ_SIZE_MASK, th->pop, th->push);
+  mlz_event_close(th, mlz_event_stack(th, i));
   return true;
 }
 
@@ -68,15 +58,15 @@ void mlz_event_lost(struct mlz_thread *th, bool is_free) {
   }
 }
 
-void mlz_event_rare(struct mlz_thread *th, unsigned kind, unsigned flags, uint64_t value, uint64_t b, const struct mlz_slot *payload,
+void mlz_event_rare(struct mlz_thread *th, unsigned kind, unsigned flags, uint64_t value, uint64_t b, const struct mlz_two *payload,
                     uint32_t payloads, bool gil) {
-  int32_t i = mlz_event_open(th, 1 + payloads, gil, MLZ_ROOM_BLOCK, true);
+  int32_t i = mlz_event_open(th, 2 + 2 * payloads, gil, MLZ_ROOM_BLOCK, true);
   if (i < 0) {
     mlz_producer_side_undo(&th->out);
     return;
   }
-  *mlz_event_slot(th, i++) = (struct mlz_slot){mlz_head_word(kind, flags, 0, value), b};
-  for (uint32_t k = 0; k < payloads; k++) *mlz_event_slot(th, i++) = payload[k];
+  i = mlz_event_pair(th, i, mlz_head_word(kind, flags, 0, value), b);
+  for (uint32_t k = 0; k < payloads; k++) i = mlz_event_pair(th, i, payload[k].a, payload[k].b);
   mlz_event_close(th, i);
   mlz_producer_side_keep(&th->out);
 }

@@ -1,6 +1,6 @@
 /* Writes events into the thread's ring. Runs in the hooks, with t->busy set and after mlz_agent_enter said yes.
  *
- * Every event goes open -> fill slots -> close. open makes room and writes what must come first: the
+ * Every event goes open -> put words -> close. open makes room and writes what must come first: the
  * published time, the order number when another ring wrote last under the GIL, and losses not yet told.
  * Budget: 3 ns for an event with an unchanged stack. */
 #ifndef MLZ_AGENT_EVENT_H
@@ -12,12 +12,12 @@
 
 #define MLZ_INLINE static inline __attribute__((always_inline))
 
-#define MLZ_EVENT_EXTRA 4u /* slots that open may add: TIME, ORDER, LOST and its payload */
+#define MLZ_EVENT_EXTRA 8u /* words that open may add: TIME, ORDER, LOST and its payload */
 
-MLZ_COLD uint32_t mlz_event_prefix(struct mlz_thread *th, uint64_t clock, bool turn, bool gil);
+MLZ_COLD int32_t mlz_event_prefix(struct mlz_thread *th, uint64_t clock, bool turn, bool gil);
 MLZ_COLD void mlz_event_lost(struct mlz_thread *th, bool is_free);
 
-/* The first slot to fill of a message of `n` slots, or -1: no room; the loss is counted. */
+/* The first word to fill of a message of `n` words, or -1: no room; the loss is counted. */
 MLZ_INLINE int32_t mlz_event_open(struct mlz_thread *th, uint32_t n, bool gil, enum mlz_room mode, bool is_free) {
   if (MLZ_UNLIKELY(!mlz_producer_room(&th->out, n + MLZ_EVENT_EXTRA, mode))) {
     mlz_event_lost(th, is_free);
@@ -27,22 +27,26 @@ MLZ_INLINE int32_t mlz_event_open(struct mlz_thread *th, uint32_t n, bool gil, e
   /* Under the GIL: another ring wrote last. Without it: somebody took a number since, so what we know of the order is old. */
   bool turn = gil ? atomic_load_explicit(&mlz_agent.last_gil, memory_order_relaxed) != th
                   : atomic_load_explicit(&mlz_agent_control()->order_next, memory_order_relaxed) != th->order_seen;
-  if (MLZ_UNLIKELY((clock != th->clock_seen) | turn)) return (int32_t)mlz_event_prefix(th, clock, turn, gil);
+  if (MLZ_UNLIKELY((clock != th->clock_seen) | turn)) return mlz_event_prefix(th, clock, turn, gil);
   return 0;
 }
-MLZ_INLINE struct mlz_slot *mlz_event_slot(struct mlz_thread *th, int32_t i) { return mlz_producer_slot(&th->out, (uint32_t)i); }
+/* Fills one word or two from word `i` on, and returns the next one. */
+MLZ_INLINE int32_t mlz_event_word(struct mlz_thread *th, int32_t i, uint64_t a) {
+  *mlz_producer_word(&th->out, (uint32_t)i) = a;
+  return i + 1;
+}
+MLZ_INLINE int32_t mlz_event_pair(struct mlz_thread *th, int32_t i, uint64_t a, uint64_t b) {
+  return mlz_event_word(th, mlz_event_word(th, i, a), b);
+}
 MLZ_INLINE void mlz_event_close(struct mlz_thread *th, int32_t end) { mlz_producer_publish(&th->out, (uint32_t)end); }
 
 MLZ_INLINE enum mlz_room mlz_event_mode(const struct mlz_tls *t) { return t->settings & MLZ_SET_DROP ? MLZ_ROOM_DROP : MLZ_ROOM_BLOCK; }
 
-/* Slots that the captured stack difference takes, and its writing from slot i on. */
-MLZ_INLINE uint32_t mlz_event_stack_slots(const struct mlz_thread *th) { return (th->push + 1) / 2 + (th->push >= MLZ_PUSH_LONG); }
+/* Writes the frames of the captured stack difference from word i on. */
 MLZ_INLINE int32_t mlz_event_stack(struct mlz_thread *th, int32_t i) {
-  if (MLZ_UNLIKELY(th->push >= MLZ_PUSH_LONG)) *mlz_event_slot(th, i++) = (struct mlz_slot){th->push, 0};
-  for (uint32_t k = 0; k < th->push; k += 2) *mlz_event_slot(th, i++) = (struct mlz_slot){th->words[k], th->words[k + 1]};
+  for (uint32_t k = 0; k < th->push; k++) i = mlz_event_word(th, i, th->words[k]);
   return i;
 }
-MLZ_INLINE unsigned mlz_event_push(const struct mlz_thread *th) { return th->push < MLZ_PUSH_LONG ? th->push : MLZ_PUSH_LONG; }
 
 MLZ_INLINE unsigned mlz_event_reset(const struct mlz_thread *th) {
   return !th->reset ? 0 : th->below ? MLZ_F_RESET | MLZ_F_BELOW : MLZ_F_RESET;
@@ -54,6 +58,23 @@ MLZ_INLINE uint64_t mlz_event_block_word(unsigned kind, unsigned flags, unsigned
   return (uint64_t)(uintptr_t)block << (20 - MLZ_GRANULE_SHIFT) | mlz_head_word(kind, flags, domain, 0);
 }
 
+/* The block's place above the ring's base: it is near where MLZ_NEAR_BITS hold that. */
+MLZ_INLINE uint64_t mlz_event_near(const struct mlz_thread *th, unsigned domain, const void *block) {
+  return ((uint64_t)(uintptr_t)block >> MLZ_GRANULE_SHIFT) - th->out.near_base[mlz_near_base(domain)];
+}
+
+/* Fills an allocation-like message from word `i` on, without its frames, which are `push` and follow; returns where. */
+MLZ_INLINE int32_t mlz_event_alloc_head(struct mlz_thread *th, int32_t i, unsigned kind, unsigned flags, unsigned domain, const void *block,
+                                        uint64_t size, uint32_t pop, uint32_t push) {
+  uint64_t near = mlz_event_near(th, domain, block);
+  if (MLZ_LIKELY((near >> MLZ_NEAR_BITS | size / MLZ_SMALL_SIZE | flags / 2 | pop / 16 | push / 16) == 0) && kind == MLZ_K_ALLOC)
+    return mlz_event_word(th, i, mlz_near_word(near, push, pop, size, flags, domain));
+  i = mlz_event_pair(th, i, mlz_event_block_word(kind, flags, domain, block),
+                     mlz_size_word(size, pop, push < MLZ_PUSH_LONG ? push : MLZ_PUSH_LONG));
+  return MLZ_UNLIKELY(push >= MLZ_PUSH_LONG) ? mlz_event_word(th, i, push) : i;
+}
+#define MLZ_EVENT_HEAD 3u /* words that it fills at most */
+
 /* As mlz_event_alloc, where the stack has changed. */
 bool mlz_event_alloc_changed(struct mlz_tls *t, unsigned kind, unsigned flags, unsigned domain, const void *block, uint64_t size, bool gil);
 
@@ -63,10 +84,10 @@ MLZ_INLINE bool mlz_event_alloc(struct mlz_tls *t, unsigned kind, unsigned flags
   flags |= gil ? 0 : MLZ_F_NOGIL;
   if (flags & MLZ_STACK_CHANGED) return mlz_event_alloc_changed(t, kind, flags & 0xff, domain, block, size, gil);
   struct mlz_thread *th = t->thread;
-  int32_t i = mlz_event_open(th, 1, gil, mlz_event_mode(t), false);
+  int32_t i = mlz_event_open(th, MLZ_EVENT_HEAD, gil, mlz_event_mode(t), false);
   if (MLZ_UNLIKELY(i < 0)) return false;
-  *mlz_event_slot(th, i++) = (struct mlz_slot){mlz_event_block_word(kind, flags, domain, block), size & MLZ_SIZE_MASK};
-  mlz_event_close(th, i);
+  if (MLZ_UNLIKELY(th->out.near_base[mlz_near_base(domain)] == MLZ_NEAR_NONE)) mlz_producer_near(&th->out, domain, block, size);
+  mlz_event_close(th, mlz_event_alloc_head(th, i, kind, flags, domain, block, size & MLZ_SIZE_MASK, 0, 0));
   return true;
 }
 
@@ -75,13 +96,14 @@ MLZ_INLINE bool mlz_event_free(struct mlz_tls *t, unsigned kind, unsigned domain
   struct mlz_thread *th = t->thread;
   int32_t i = mlz_event_open(th, 1, gil, MLZ_ROOM_BLOCK, true);
   if (MLZ_UNLIKELY(i < 0)) return false;
-  *mlz_event_slot(th, i++) = (struct mlz_slot){mlz_event_block_word(kind, gil ? 0 : MLZ_F_NOGIL, domain, block), (uintptr_t)t->last_block};
-  mlz_event_close(th, i);
-  if (t->last_block == block) t->last_block = NULL;
+  bool temporary = t->last_block == block;
+  unsigned flags = (gil ? 0 : MLZ_F_NOGIL) | (temporary ? MLZ_F_TEMPORARY : 0);
+  mlz_event_close(th, mlz_event_word(th, i, mlz_event_block_word(kind, flags, domain, block)));
+  if (temporary) t->last_block = NULL;
   return true;
 }
 
-/* May a message of a thread that holds the GIL, MLZ_QUICK slots at most, be written at th->out.cursor? Where nothing odd is due: room is
+/* May a message of a thread that holds the GIL, MLZ_QUICK words at most, be written at th->out.cursor? Where nothing odd is due: room is
  * there, no fork came, nobody else wrote, the clock word is the one last seen. Else mlz_agent_enter and mlz_event_open find out. */
 MLZ_INLINE bool mlz_event_quick(const struct mlz_thread *th) {
   return MLZ_LIKELY(mlz_producer_quick(&th->out)) &&
@@ -89,8 +111,8 @@ MLZ_INLINE bool mlz_event_quick(const struct mlz_thread *th) {
          MLZ_LIKELY(atomic_load_explicit(&mlz_agent_control()->clock, memory_order_relaxed) == th->clock_seen);
 }
 
-/* Rare events: a head, an optional payload slot, optional text for the side buffer (borrowed). They read the clock. */
-void mlz_event_rare(struct mlz_thread *th, unsigned kind, unsigned flags, uint64_t value, uint64_t b, const struct mlz_slot *payload,
+/* Rare events: a head, optional payload, optional text for the side buffer (borrowed). They read the clock. */
+void mlz_event_rare(struct mlz_thread *th, unsigned kind, unsigned flags, uint64_t value, uint64_t b, const struct mlz_two *payload,
                     uint32_t payloads, bool gil);
 /* Puts text into the side buffer, in one piece of at most 4096 bytes; returns the bytes put. */
 uint32_t mlz_event_text(struct mlz_thread *th, const void *text, size_t bytes);

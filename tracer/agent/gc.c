@@ -111,12 +111,10 @@ static void on_start(struct mlz_tls *t, void *info) {
   gc.collections_at_start = collections(gc.generation);
   unsigned stack = mlz_python_stack(t, mlz_python_tstate(th));
   if (stack == MLZ_STACK_CHANGED) {
-    unsigned flags = mlz_event_reset(th);
-    int32_t i = mlz_event_open(th, 1 + mlz_event_stack_slots(th), true, MLZ_ROOM_BLOCK, false);
+    int32_t i = mlz_event_open(th, MLZ_EVENT_HEAD + th->push, true, MLZ_ROOM_BLOCK, false);
     if (i < 0) return;
-    *mlz_event_slot(th, i++) = (struct mlz_slot){mlz_head_word(MLZ_K_STACK, flags, 0, 0), mlz_size_word(0, th->pop, mlz_event_push(th))};
-    i = mlz_event_stack(th, i);
-    mlz_event_close(th, i);
+    i = mlz_event_alloc_head(th, i, MLZ_K_STACK, mlz_event_reset(th), 0, NULL, 0, th->pop, th->push);
+    mlz_event_close(th, mlz_event_stack(th, i));
   }
   mlz_event_rare(th, MLZ_K_GC_START, stack & MLZ_F_NOSTACK, gc.generation, mlz_peer_clock(&mlz_agent.peer), NULL, 0, true);
   keep(info);
@@ -124,7 +122,7 @@ static void on_start(struct mlz_tls *t, void *info) {
 
 static void on_stop(struct mlz_tls *t, void *info) {
   uint64_t now = mlz_peer_clock(&mlz_agent.peer);
-  struct mlz_slot payload = {number(info, gc.key_collected), number(info, gc.key_uncollectable)};
+  struct mlz_two payload = {number(info, gc.key_collected), number(info, gc.key_uncollectable)};
   mlz_event_rare(t->thread, MLZ_K_GC_STOP, 0, gc.generation, now, &payload, 1, true);
   gc.phase = DONE;
   gc.calls++;

@@ -227,10 +227,9 @@ static void record_mmap(struct mlz_tls *t, void *address, size_t bytes, const ui
 static void record_munmap(struct mlz_tls *t, void *address, size_t bytes) {
   if (!mlz_agent_enter(t) || ((uintptr_t)address & (PAGE - 1)) || !bytes) return;
   struct mlz_thread *th = t->thread;
-  int32_t i = mlz_event_open(th, 1, mlz_record_gil(th, MLZ_D_MMAP), MLZ_ROOM_BLOCK, true);
+  int32_t i = mlz_event_open(th, 2, mlz_record_gil(th, MLZ_D_MMAP), MLZ_ROOM_BLOCK, true);
   if (i < 0) return;
-  *mlz_event_slot(th, i++) = (struct mlz_slot){mlz_event_block_word(MLZ_K_MUNMAP, 0, MLZ_D_MMAP, address), pages(bytes)};
-  mlz_event_close(th, i);
+  mlz_event_close(th, mlz_event_pair(th, i, mlz_event_block_word(MLZ_K_MUNMAP, 0, MLZ_D_MMAP, address), pages(bytes)));
 }
 
 EXPORT void *mmap(void *address, size_t bytes, int protection, int flags, int fd, off_t offset) {

@@ -1,7 +1,7 @@
 /* The allocation hooks of mem and obj, for one layout of frames, with the stack walk in them: a template, included by stack_walk.h.
  *
  * Most allocations find nothing new: the sampling takes everything, no other ring wrote, time stands, the stack is the
- * last event's or its innermost frame has moved on. That is done here, in one slot. All else is handed over: to FN(_called) where only the
+ * last event's or its innermost frame has moved on. That is done here, in one word or two. All else is handed over: to FN(_called) where only the
  * stack is another, from there to FN(_turned) where it is not just a call or return, and to FN(_any), which asks every question anew.
  *
  * The end of the interpreter is not asked for here: its first event has no frame, or is a free, and both ask.
@@ -42,7 +42,7 @@ static __attribute__((noinline)) void *FN(_turned)(void *block, size_t size, uin
  * of an earlier one, are of another code. One pass over the window finds the outermost that differs; from there inwards all are sent anew. Nothing is
  * changed before everything is known. More of it than fits in a quick message, and hidden frames: FN(_turned). */
 static __attribute__((noinline)) void *FN(_called)(void *block, size_t size, uint64_t head, void *old) {
-  enum { NEW = 8, BACK = 32, PUSH = 2 * (MLZ_QUICK - 1), CHUNK = 1 << 16 };
+  enum { NEW = 8, BACK = 32, PUSH = MLZ_QUICK - 2, CHUNK = 1 << 16 };
   struct mlz_tls *t = &mlz_tls;
   struct mlz_thread *th = t->thread;
   struct mlz_seen *at = th->last;
@@ -92,8 +92,13 @@ static __attribute__((noinline)) void *FN(_called)(void *block, size_t size, uin
     if (MLZ_UNLIKELY(ids[k] == 0) || MLZ_UNLIKELY(ids[k] == MLZ_SEEN_HIDDEN)) return FN(_turned)(block, size, head, old); /* not known */
   }
   /* Field by field into their places: a copy through the stack would wait for its own stores. */
-  struct mlz_slot *s = th->out.cursor;
-  uint64_t *words = &s[1].a;
+  uint64_t near = mlz_event_near(th, MLZ_D_OBJ, block), *words = th->out.cursor;
+  if (MLZ_LIKELY((near >> MLZ_NEAR_BITS | size / MLZ_SMALL_SIZE | pop / 16) == 0) && MLZ_LIKELY(mlz_word_kind(head) == MLZ_K_ALLOC)) {
+    *words++ = mlz_near_word(near, push, pop, size, 0, mlz_word_domain(head));
+  } else {
+    *words++ = mlz_event_block_word(0, 0, 0, block) | head;
+    *words++ = mlz_size_word(size, pop, push);
+  }
   for (uint32_t k = 0; k < push; k++) {
     struct mlz_seen *e = outer + k;
     if (k >= replaced) e->frame = fresh[push - 1 - k];
@@ -105,9 +110,7 @@ static __attribute__((noinline)) void *FN(_called)(void *block, size_t size, uin
   }
   FN(_aim_at)(th, n, &th->seen[n - 1], window);
   mlz_marks_set_plain(piece, block, MLZ_MARKS_PLAIN);
-  s->a = mlz_event_block_word(0, 0, 0, block) | head;
-  s->b = mlz_size_word(size, pop, push);
-  mlz_producer_advance(&th->out, 1 + (push + 1) / 2);
+  mlz_producer_advance(&th->out, (uint32_t)(words - th->out.cursor) + push);
   t->last_block = block;
   atomic_signal_fence(memory_order_seq_cst);
   t->busy = MLZ_BUSY_NOT;
@@ -130,20 +133,29 @@ MLZ_INLINE void *FN(_after)(void *block, size_t size, uint64_t head, void *old) 
   if (MLZ_UNLIKELY(top != th->top) || MLZ_UNLIKELY(!FN(_window_holds)(th->lowest, th->window, top)))
     return FN(_called)(block, size, head, old);
   struct mlz_seen *e = th->last;
-  uint64_t instr = FN(_instr)(top), a = mlz_event_block_word(0, 0, 0, block) | head, b = size;
+  uint64_t instr = FN(_instr)(top), *words = th->out.cursor;
+  uint32_t n = 2;
   if (mlz_word_kind(head) == MLZ_K_ALLOC) {
     /* A step even where the frame has not moved: which of both it is cannot be foretold, and the recorder has the time. */
     if (MLZ_UNLIKELY(FN(_code)(top) != e->code) || MLZ_UNLIKELY(FN(_below)(instr, th->floor)) || MLZ_UNLIKELY(size >> 32))
       return FN(_called)(block, size, head, old);
     e->instr = instr;
-    a += MLZ_K_ALLOC_STEP - MLZ_K_ALLOC;
-    b = mlz_step_word((uint32_t)size, FN(_offset)(e->code, instr));
-  } else if (FN(_differs)(e, top)) {
-    return FN(_called)(block, size, head, old);
+    uint32_t offset = FN(_offset)(e->code, instr);
+    uint64_t near = mlz_event_near(th, MLZ_D_OBJ, block);
+    if (MLZ_LIKELY((near >> MLZ_NEAR_BITS | size / MLZ_SMALL_SIZE | offset / MLZ_SMALL_OFFSET) == 0)) {
+      words[0] = mlz_small_word(near, offset, size, mlz_word_domain(head) == MLZ_D_OBJ);
+      n = 1;
+    } else {
+      words[0] = (mlz_event_block_word(0, 0, 0, block) | head) + (MLZ_K_ALLOC_STEP - MLZ_K_ALLOC);
+      words[1] = mlz_step_word((uint32_t)size, offset);
+    }
+  } else {
+    if (FN(_differs)(e, top)) return FN(_called)(block, size, head, old);
+    words[0] = mlz_event_block_word(0, 0, 0, block) | head;
+    words[1] = size;
   }
   mlz_marks_set_plain(piece, block, MLZ_MARKS_PLAIN);
-  *th->out.cursor = (struct mlz_slot){a, b};
-  mlz_producer_advance(&th->out, 1);
+  mlz_producer_advance(&th->out, n);
   t->last_block = block;
   atomic_signal_fence(memory_order_seq_cst);
   t->busy = MLZ_BUSY_NOT;

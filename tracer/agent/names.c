@@ -59,7 +59,7 @@ static void send(struct mlz_tls *t, struct mlz_thread *th, const char *name) {
   uint32_t n = mlz_code_utf8(name, text, sizeof(text));
   if (!n || hash(text, n) == th->name_hash) return;
   th->name_hash = hash(text, n);
-  struct mlz_slot payload = {mlz_event_text(t->thread, text, n), th->number};
+  struct mlz_two payload = {mlz_event_text(t->thread, text, n), th->number};
   mlz_event_rare(t->thread, MLZ_K_NAME, 0, 0, mlz_peer_clock(&mlz_agent.peer), &payload, 1, true);
 }
 

@@ -333,17 +333,19 @@ static MLZ_COLD void grow_places(struct mlz_native *n) {
   }
 }
 
-/* A message of one slot that needs no place in the order of events. */
-static bool send(struct mlz_tls *t, uint64_t a, uint64_t b) {
+/* A message of one word or two that needs no place in the order of events. */
+static inline bool send(struct mlz_tls *t, uint32_t words, uint64_t a, uint64_t b) {
   struct mlz_producer *out = &t->thread->out;
   if (MLZ_UNLIKELY(!mlz_producer_quick(out))) {
-    if (!mlz_producer_room(out, 1 + MLZ_EVENT_EXTRA, mlz_event_mode(t))) return false;
-    *mlz_producer_slot(out, 0) = (struct mlz_slot){a, b};
-    mlz_producer_publish(out, 1);
+    if (!mlz_producer_room(out, words + MLZ_EVENT_EXTRA, mlz_event_mode(t))) return false;
+    *mlz_producer_word(out, 0) = a;
+    if (words == 2) *mlz_producer_word(out, 1) = b;
+    mlz_producer_publish(out, words);
     return true;
   }
-  *out->cursor = (struct mlz_slot){a, b};
-  mlz_producer_advance(out, 1);
+  out->cursor[0] = a;
+  if (words == 2) out->cursor[1] = b;
+  mlz_producer_advance(out, words);
   return true;
 }
 
@@ -352,13 +354,13 @@ static MLZ_COLD bool announce(struct mlz_tls *t, struct mlz_native *n, uintptr_t
   struct mlz_native_module m;
   if (!mlz_native_module_of(ra - 1, &m)) return false;
   uint32_t bytes = mlz_native_module_text(&m, n->scratch, SCRATCH - MLZ_NATIVE_COPY);
-  if (mlz_producer_side(out, n->scratch, bytes) != bytes || !mlz_producer_room(out, 2 + MLZ_EVENT_EXTRA, MLZ_ROOM_BLOCK)) {
+  if (mlz_producer_side(out, n->scratch, bytes) != bytes || !mlz_producer_room(out, 4 + MLZ_EVENT_EXTRA, MLZ_ROOM_BLOCK)) {
     mlz_producer_side_undo(out);
     return false;
   }
-  *mlz_producer_slot(out, 0) = (struct mlz_slot){mlz_head_word(MLZ_K_MODULE, 0, 0, number), m.bias};
-  *mlz_producer_slot(out, 1) = (struct mlz_slot){bytes, 0};
-  mlz_producer_publish(out, 2);
+  const uint64_t message[4] = {mlz_head_word(MLZ_K_MODULE, 0, 0, number), m.bias, bytes, 0};
+  for (uint32_t i = 0; i < 4; i++) *mlz_producer_word(out, i) = message[i];
+  mlz_producer_publish(out, 4);
   mlz_producer_side_keep(out);
   n->announced[number / 64] |= UINT64_C(1) << number % 64;
   return true;
@@ -373,7 +375,7 @@ static inline uint32_t node_flags(const struct frame *f) {
 static MLZ_COLD uint32_t new_node(struct mlz_tls *t, struct mlz_native *n, const struct frame *f, uint32_t caller, struct place *p) {
   unsigned module = mlz_native_module(f->word);
   if (module && MLZ_UNLIKELY(!(n->announced[module / 64] >> module % 64 & 1)) && !announce(t, n, f->pc, module)) return 0;
-  if (!send(t, mlz_head_word(MLZ_K_NATIVE_NODE, node_flags(f), 0, caller), f->word)) return 0;
+  if (!send(t, 2, mlz_head_word(MLZ_K_NATIVE_NODE, node_flags(f), 0, caller), f->word)) return 0;
   uint32_t k = ++n->nodes;
   n->node[k] = (struct node){f->word, f->path, caller, node_flags(f)};
   keep_node(n, p, k);
@@ -470,7 +472,7 @@ static MLZ_COLD void check(struct mlz_native *n, struct walk w, uint32_t node) {
 /* ---- a capture ---- */
 
 static MLZ_COLD bool reset_nodes(struct mlz_tls *t, struct mlz_native *n) {
-  if (!send(t, mlz_head_word(MLZ_K_NATIVE_RESET, 0, 0, 0), 0)) return false;
+  if (!send(t, 1, mlz_head_word(MLZ_K_NATIVE_RESET, 0, 0, 0), 0)) return false;
   forget_nodes(n);
   return true;
 }
@@ -554,7 +556,7 @@ bool mlz_native_capture(struct mlz_tls *t, const uintptr_t *frame, const char *t
   if (MLZ_UNLIKELY(bare > MLZ_N_BARE_MAX)) bare = MLZ_N_BARE_MAX;
   uint32_t current = node | bare << NODE_BITS;
   if (current != n->sent) {
-    if (!send(t, mlz_head_word(MLZ_K_NATIVE, bare ? MLZ_N_BARE | (bare - 1) << MLZ_N_BARE_SHIFT : 0, 0, node), 0)) return false;
+    if (!send(t, 1, mlz_head_word(MLZ_K_NATIVE, bare ? MLZ_N_BARE | (bare - 1) << MLZ_N_BARE_SHIFT : 0, 0, node), 0)) return false;
     n->sent = current;
   }
   return true;

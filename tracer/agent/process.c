@@ -26,7 +26,7 @@ void mlz_process_begin(struct mlz_tls *t) {
     n = mlz_sys3(SYS_read, fd, (long)line, sizeof(line));
     mlz_sys3(SYS_close, fd, 0, 0);
   }
-  struct mlz_slot payload[2] = {
+  struct mlz_two payload[2] = {
       {mlz_agent.image_parent, mlz_agent.image_parent ? MLZ_ORIGIN_FORK : MLZ_ORIGIN_EXEC},
       {mlz_event_text(th, line, n > 0 ? (size_t)n : 0), whose_child()},
   };

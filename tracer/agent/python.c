@@ -167,7 +167,7 @@ static void send_python(struct mlz_thread *th, const char *state) {
   size_t n = strlen(mlz_python.version) + 1, m = strlen(state);
   memcpy(text, mlz_python.version, n);
   memcpy(text + n, state, m);
-  struct mlz_slot payload = {mlz_event_text(th, text, n + m), 0};
+  struct mlz_two payload = {mlz_event_text(th, text, n + m), 0};
   mlz_event_rare(th, MLZ_K_PYTHON, 0, 0, mlz_peer_clock(&mlz_agent.peer), &payload, 1, true);
 }
 

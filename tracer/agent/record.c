@@ -21,8 +21,7 @@ void mlz_record_free_inside(struct mlz_tls *t, unsigned domain, void *block) {
 void mlz_record_realloc_close(struct mlz_tls *t, unsigned domain, void *old, unsigned flag) {
   struct mlz_thread *th = t->thread;
   if (flag == MLZ_F_FAILED && !mlz_marks_set(old, mlz_domain_map(domain))) flag = MLZ_F_ZERO;
-  int32_t i = mlz_event_open(th, 1, mlz_record_gil(th, domain), MLZ_ROOM_BLOCK, true); /* as a free: never dropped for want of waiting */
+  int32_t i = mlz_event_open(th, 2, mlz_record_gil(th, domain), MLZ_ROOM_BLOCK, true); /* as a free: never dropped for want of waiting */
   if (i < 0) return;
-  *mlz_event_slot(th, i++) = (struct mlz_slot){mlz_event_block_word(MLZ_K_REALLOC_END, flag | MLZ_F_NOSTACK, domain, old), 0};
-  mlz_event_close(th, i);
+  mlz_event_close(th, mlz_event_pair(th, i, mlz_event_block_word(MLZ_K_REALLOC_END, flag | MLZ_F_NOSTACK, domain, old), 0));
 }

@@ -102,9 +102,10 @@ MLZ_INLINE enum mlz_free mlz_record_free_quick(void *block, uint64_t head) {
   bool quick = mlz_event_quick(th) && MLZ_LIKELY(*mlz_python.initialized);
   if (quick) {
     atomic_store_explicit(word, old & ~mlz_marks_bit((uintptr_t)block), memory_order_relaxed);
-    *th->out.cursor = (struct mlz_slot){mlz_event_block_word(0, 0, 0, block) | head, (uintptr_t)t->last_block};
+    bool temporary = t->last_block == block;
+    *th->out.cursor = (mlz_event_block_word(0, 0, 0, block) | head) + mlz_head_word(0, temporary ? MLZ_F_TEMPORARY : 0, 0, 0);
     mlz_producer_advance(&th->out, 1);
-    t->last_block = t->last_block == block ? NULL : t->last_block; /* another thread's block at its address is not temporary */
+    t->last_block = temporary ? NULL : t->last_block; /* another thread's block at its address is not temporary */
   }
   atomic_signal_fence(memory_order_seq_cst);
   t->busy = MLZ_BUSY_NOT;

@@ -11,14 +11,15 @@ void mlz_producer_init(struct mlz_producer *p, struct mlz_peer *peer, struct mlz
   struct mlz_control *c = peer->control;
   p->ring = ring;
   p->peer = peer;
-  p->slots = mlz_ring_slots(ring);
-  p->side = mlz_ring_side(ring, c->ring_slots);
+  p->words = mlz_ring_words(ring);
+  p->side = mlz_ring_side(ring, c->ring_words);
   p->head = p->side_head = p->side_kept = 0;
-  p->mask = c->ring_slots - 1;
+  p->near_base[0] = p->near_base[1] = MLZ_NEAR_NONE;
+  p->mask = c->ring_words - 1;
   p->side_mask = c->side_bytes - 1;
   p->full_tail = UINT64_MAX;
   p->limit = 0;
-  p->cursor = p->stop = p->slots;
+  p->cursor = p->stop = p->words;
 }
 
 uint64_t mlz_peer_clock(struct mlz_peer *peer) {
@@ -65,7 +66,7 @@ static bool wait_for(struct mlz_producer *p, bool (*done)(const struct mlz_produ
   return ok;
 }
 
-static bool slots_free(const struct mlz_producer *p, uint64_t n) { return p->head + n <= tail_of(p) + p->mask + 1; }
+static bool words_free(const struct mlz_producer *p, uint64_t n) { return p->head + n <= tail_of(p) + p->mask + 1; }
 static bool side_free(const struct mlz_producer *p, uint64_t n) {
   uint64_t tail = atomic_load_explicit(&p->ring->side_tail, memory_order_acquire);
   return p->side_head + n <= tail + p->side_mask + 1;
@@ -84,23 +85,23 @@ static bool worth_waiting(struct mlz_producer *p) {
 
 /* Where the quick way begins and ends. */
 static void aim(struct mlz_producer *p) {
-  uint64_t at = p->head & p->mask, straight = (uint64_t)p->mask + 1 - at, free_slots = p->limit > p->head ? p->limit - p->head : 0;
-  if (straight > free_slots) straight = free_slots;
-  p->cursor = p->slots + at;
+  uint64_t at = p->head & p->mask, straight = (uint64_t)p->mask + 1 - at, free_words = p->limit > p->head ? p->limit - p->head : 0;
+  if (straight > free_words) straight = free_words;
+  p->cursor = p->words + at;
   p->stop = straight >= MLZ_QUICK ? p->cursor + (straight - MLZ_QUICK + 1) : p->cursor;
 }
 
 bool mlz_producer_room_slow(struct mlz_producer *p, uint32_t n, enum mlz_room mode) {
-  uint64_t slots = (uint64_t)p->mask + 1, quarter = slots / 4;
-  if (n > slots) return false;
-  uint64_t allowed = tail_of(p) + slots - (mode == MLZ_ROOM_DROP ? quarter : 0);
+  uint64_t words = (uint64_t)p->mask + 1, quarter = words / 4;
+  if (n > words) return false;
+  uint64_t allowed = tail_of(p) + words - (mode == MLZ_ROOM_DROP ? quarter : 0);
   if (p->head + n > allowed) {
-    if (mode == MLZ_ROOM_DROP || !worth_waiting(p) || !wait_for(p, slots_free, n)) {
+    if (mode == MLZ_ROOM_DROP || !worth_waiting(p) || !wait_for(p, words_free, n)) {
       if (mode == MLZ_ROOM_BLOCK) p->full_tail = tail_of(p);
       mlz_peer_wake(p->peer);
       return false;
     }
-    allowed = tail_of(p) + slots;
+    allowed = tail_of(p) + words;
   }
   /* Come back here after a quarter of the ring, and for every message once less than a quarter is left. */
   uint64_t low = allowed - quarter, next = p->head + quarter < low ? p->head + quarter : low;
@@ -115,6 +116,14 @@ void mlz_producer_publish(struct mlz_producer *p, uint32_t n) {
   p->head += n;
   atomic_store_explicit(&p->ring->head, p->head, memory_order_release);
   aim(p);
+}
+
+void mlz_producer_near(struct mlz_producer *p, unsigned domain, const void *block, uint64_t size) {
+  if (size > 512) return; /* not in pymalloc's arenas, perhaps in the C library's heap, far away */
+  const uint64_t granule = (uint64_t)(uintptr_t)block >> MLZ_GRANULE_SHIFT, middle = UINT64_C(1) << (MLZ_NEAR_BITS - 1);
+  const unsigned which = mlz_near_base(domain);
+  p->near_base[which] = granule > middle ? granule - middle : 1;
+  atomic_store_explicit(&p->ring->near_base[which], p->near_base[which], memory_order_relaxed); /* published with the next head */
 }
 
 uint32_t mlz_producer_side(struct mlz_producer *p, const void *bytes, uint32_t n) {

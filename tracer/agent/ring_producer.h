@@ -1,10 +1,10 @@
 /* The producing side of a ring (shm/ring.h), inline for the one common case: there is room.
  *
  * Runs in the traced program, on the ring's own thread only. Two ways to write a message:
- *   quick    up to MLZ_QUICK slots at `cursor`, one after the other, where cursor < stop; then mlz_producer_advance.
- *   any      composed with mlz_producer_slot(p, i) for i = 0, 1, ..., after mlz_producer_room(p, n) said yes; then mlz_producer_publish.
+ *   quick    up to MLZ_QUICK words at `cursor`, one after the other, where cursor < stop; then mlz_producer_advance.
+ *   any      composed with mlz_producer_word(p, i) for i = 0, 1, ..., after mlz_producer_room(p, n) said yes; then mlz_producer_publish.
  * `stop` is so chosen that the quick way needs no other look: neither the ring's end nor what the recorder has not read yet is
- * less than MLZ_QUICK slots away. Where the structure is zero (a fork's child, mlz_thread in agent.h) there is no quick way.
+ * less than MLZ_QUICK words away. Where the structure is zero (a fork's child, mlz_thread in agent.h) there is no quick way.
  * Budget: the quick way 1 ns. */
 #ifndef MLZ_AGENT_RING_PRODUCER_H
 #define MLZ_AGENT_RING_PRODUCER_H
@@ -21,16 +21,18 @@ struct mlz_peer {
   _Atomic uint32_t stalled; /* a thread waited its second in vain: the others do not wait; cleared by progress */
 };
 
-#define MLZ_QUICK 8u /* slots */
+#define MLZ_QUICK 16u                     /* words */
+#define MLZ_NEAR_NONE (UINT64_C(1) << 63) /* nothing is near to it */
 
 struct mlz_producer {
-  struct mlz_slot *cursor; /* == slots + (head & mask) */
-  struct mlz_slot *stop;
+  uint64_t *cursor; /* == words + (head & mask) */
+  uint64_t *stop;
   struct mlz_ring *ring;
-  uint64_t head; /* the producer's own copies: nobody else stores them */
+  uint64_t head;         /* the producer's own copies: nobody else stores them */
+  uint64_t near_base[2]; /* the ring's, or MLZ_NEAR_NONE */
   /* colder */
-  uint64_t limit; /* slots up to this index may be written without a look at the recorder */
-  struct mlz_slot *slots;
+  uint64_t limit; /* words up to this index may be written without a look at the recorder */
+  uint64_t *words;
   uint8_t *side;
   struct mlz_peer *peer;
   uint64_t side_head;
@@ -58,14 +60,16 @@ void mlz_producer_side_undo(struct mlz_producer *p);
 uint64_t mlz_peer_clock(struct mlz_peer *peer);
 void mlz_peer_wake(struct mlz_peer *peer);
 
-/* True: `n` slots may be written. */
+/* True: `n` words may be written. */
 static inline __attribute__((always_inline)) bool mlz_producer_room(struct mlz_producer *p, uint32_t n, enum mlz_room mode) {
   if (MLZ_LIKELY(p->head + n <= p->limit)) return true;
   return mlz_producer_room_slow(p, n, mode);
 }
-static inline __attribute__((always_inline)) struct mlz_slot *mlz_producer_slot(struct mlz_producer *p, uint32_t i) {
-  return &p->slots[(p->head + i) & p->mask];
+static inline __attribute__((always_inline)) uint64_t *mlz_producer_word(struct mlz_producer *p, uint32_t i) {
+  return &p->words[(p->head + i) & p->mask];
 }
+/* Sets the base that blocks of the domain are measured from, if this one is like most that will come: in the middle, so that those below are near, too. */
+MLZ_COLD void mlz_producer_near(struct mlz_producer *p, unsigned domain, const void *block, uint64_t size);
 void mlz_producer_publish(struct mlz_producer *p, uint32_t n);
 
 static inline __attribute__((always_inline)) bool mlz_producer_quick(const struct mlz_producer *p) { return p->cursor < p->stop; }

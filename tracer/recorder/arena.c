@@ -31,7 +31,7 @@ static int mutexes_make(struct mlz_control *c) {
   return -r;
 }
 
-static void control_fill(struct mlz_control *c, uint64_t bytes, uint64_t stride, uint32_t rings, uint32_t slots) {
+static void control_fill(struct mlz_control *c, uint64_t bytes, uint64_t stride, uint32_t rings, uint32_t words) {
   struct timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
   c->abi = MLZ_ARENA_ABI;
@@ -40,7 +40,7 @@ static void control_fill(struct mlz_control *c, uint64_t bytes, uint64_t stride,
   c->ring_offset = MLZ_CONTROL_BYTES;
   c->ring_stride = stride;
   c->ring_count = rings;
-  c->ring_slots = slots;
+  c->ring_words = words;
   c->side_bytes = SIDE_BYTES;
   c->recorder_pid = (uint32_t)getpid();
   c->base_ns = (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
@@ -50,24 +50,24 @@ static void control_fill(struct mlz_control *c, uint64_t bytes, uint64_t stride,
 }
 
 /* Sized for `rings`; -ENOMEM where the address space does not allow it (ulimit -v), -EFBIG where ulimit -f does not. */
-static int arena_try(struct mlz_arena *a, uint64_t stride, uint32_t rings, uint32_t slots) {
+static int arena_try(struct mlz_arena *a, uint64_t stride, uint32_t rings, uint32_t words) {
   uint64_t bytes = MLZ_CONTROL_BYTES + stride * rings;
   if (ftruncate(a->fd, (off_t)bytes) < 0) return -errno;
   void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, a->fd, 0);
   if (at == MAP_FAILED) return -errno;
   a->control = at;
-  control_fill(a->control, bytes, stride, rings, slots);
+  control_fill(a->control, bytes, stride, rings, words);
   return 0;
 }
 
-int mlz_arena_make(struct mlz_arena *a, const char *name, uint32_t slots, uint64_t settings, uint64_t sample_over, bool follow) {
+int mlz_arena_make(struct mlz_arena *a, const char *name, uint32_t words, uint64_t settings, uint64_t sample_over, bool follow) {
   a->control = NULL;
   a->fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
   if (a->fd < 0) return -errno;
-  uint64_t stride = (sizeof(struct mlz_ring) + (uint64_t)slots * sizeof(struct mlz_slot) + SIDE_BYTES + 4095) & ~UINT64_C(4095);
+  uint64_t stride = (sizeof(struct mlz_ring) + (uint64_t)words * sizeof(uint64_t) + SIDE_BYTES + 4095) & ~UINT64_C(4095);
   int r = -ENOMEM;
   for (uint32_t rings = RINGS; (r == -ENOMEM || r == -EFBIG) && rings >= RINGS_MIN; rings /= 2) {
-    if (stride * rings <= ARENA_BYTES_MAX || rings == RINGS_MIN) r = arena_try(a, stride, rings, slots);
+    if (stride * rings <= ARENA_BYTES_MAX || rings == RINGS_MIN) r = arena_try(a, stride, rings, words);
   }
   if (r == 0) r = mutexes_make(a->control);
   if (r == 0) {

@@ -11,7 +11,7 @@ struct mlz_arena {
 };
 
 /* Negative errno: no descriptor, no memory. `name` is what /proc/PID/maps shows of the memfd. */
-int mlz_arena_make(struct mlz_arena *a, const char *name, uint32_t slots, uint64_t settings, uint64_t sample_over, bool follow);
+int mlz_arena_make(struct mlz_arena *a, const char *name, uint32_t words, uint64_t settings, uint64_t sample_over, bool follow);
 void mlz_arena_unmake(struct mlz_arena *a); /* tests; the recorder keeps it until it exits */
 
 uint64_t mlz_arena_clock(const struct mlz_control *c); /* ns since the start of the trace */

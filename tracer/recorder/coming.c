@@ -16,7 +16,7 @@ static void fill(struct mlz_drain *d, const struct mlz_image *m) {
   for (const struct mlz_feed *f = m->feeds; f; f = f->next) {
     uint16_t self = f->index + 1 < SEVERAL ? (uint16_t)(f->index + 1) : SEVERAL;
     for (uint64_t pos = f->pos; pos < f->h2; pos++) {
-      uint16_t *owner = &c->owners[place(mlz_word_value(f->slots[pos & (d->control->ring_slots - 1)].a))];
+      uint16_t *owner = &c->owners[place(mlz_word_granule(f->in[pos & f->mask], f->near_base))];
       *owner = *owner == 0 || *owner == self ? self : SEVERAL;
     }
   }
@@ -24,15 +24,20 @@ static void fill(struct mlz_drain *d, const struct mlz_image *m) {
   c->image = m;
 }
 
+/* Was the message's event made without the GIL? */
+static bool nogil(uint64_t a) {
+  if (mlz_word_small(a)) return false;
+  return (mlz_word_kind(a) == MLZ_K_ALLOC_NEAR ? mlz_near_flags(a) : mlz_word_flags(a)) & MLZ_F_NOGIL;
+}
+
 /* Really there, not only by its hash? Under the GIL, and while its order is kept, what another ring still holds comes later and explains nothing. */
-static bool there(const struct mlz_drain *d, const struct mlz_feed *f, uint64_t granule) {
-  const uint64_t mask = d->control->ring_slots - 1;
-  const bool any = f->image->n_blocked != 0 || mlz_word_flags(f->slots[f->pos & mask].a) & MLZ_F_NOGIL;
+static bool there(const struct mlz_feed *f, uint64_t granule) {
+  const bool any = f->image->n_blocked != 0 || nogil(f->in[f->pos & f->mask]);
   for (const struct mlz_feed *o = f->image->feeds; o; o = o->next) {
     if (o == f) continue;
     for (uint64_t pos = o->pos; pos < o->h2; pos++) {
-      uint64_t word = o->slots[pos & mask].a;
-      if (mlz_word_value(word) == granule && (any || mlz_word_flags(word) & MLZ_F_NOGIL)) return true;
+      uint64_t word = o->in[pos & o->mask];
+      if (mlz_word_granule(word, o->near_base) == granule && (any || nogil(word))) return true;
     }
   }
   return false;
@@ -45,7 +50,7 @@ bool mlz_coming(struct mlz_drain *d, const struct mlz_feed *f, uint64_t granule)
   uint16_t owner = c->owners[place(granule)];
   if (owner == 0 || owner == f->index + 1) return false;
   /* Elsewhere hardly anything is unknown but what comes; a fork's child frees what it inherited, and waiting in vain lets others run ahead. */
-  return f->image->origin != MLZ_ORIGIN_FORK || there(d, f, granule);
+  return f->image->origin != MLZ_ORIGIN_FORK || there(f, granule);
 }
 
 void mlz_coming_free(struct mlz_coming *c) {

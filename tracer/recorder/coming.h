@@ -1,7 +1,7 @@
-/* What a feed may wait for (rules 12, 13): which granules stand in the unread slots of an image's other feeds. Recorder process, main thread.
+/* What a feed may wait for (rules 12, 13): which granules stand in the unread words of an image's other feeds. Recorder process, main thread.
  *
- * Made at the first question of a round and an image, by one look at every unread slot; so only rounds in which something does not fit pay for
- * it. Payload slots are taken for granules too, and granules share places: the answer may be yes in vain, never no. In a fork's child, which frees
+ * Made at the first question of a round and an image, by one look at every unread word; so only rounds in which something does not fit pay for
+ * it. Payload words are taken for granules too, and granules share places: the answer may be yes in vain, never no. In a fork's child, which frees
  * blocks that nobody allocated, a yes is looked up in the rings. */
 #ifndef MLZ_RECORDER_COMING_H
 #define MLZ_RECORDER_COMING_H

@@ -21,23 +21,23 @@ void mlz_feed_publish(struct mlz_feed *f, uint64_t room) {
   }
 }
 
-static inline const struct mlz_slot *slot_at(const struct mlz_feed *f, uint64_t pos) { return &f->slots[pos & f->mask]; }
+static inline uint64_t word_at(const struct mlz_feed *f, uint64_t pos) { return f->in[pos & f->mask]; }
 
-/* Payload slots of a message with frames; *push: number of frames. 0xffffffff: it does not fit. */
-static inline uint32_t stack_slots(const struct mlz_feed *f, uint64_t b, uint32_t *push) {
-  uint32_t n = (uint32_t)(b >> 56), extra = 0;
-  *push = n;
-  if (n == 0) return 0;
-  if (__builtin_expect(n == MLZ_PUSH_LONG, 0)) {
-    if (f->pos + 2 > f->h2) return UINT32_MAX;
-    uint64_t real = slot_at(f, f->pos + 1)->a;
-    if (real > MLZ_STACK_DEPTH_MAX) return UINT32_MAX;
-    n = (uint32_t)real;
-    extra = 1;
+/* The stack difference of a message, and where the message ends. */
+struct difference {
+  uint32_t pop, push;
+  uint64_t end;
+};
+
+/* Of a message of two words, the second of which is `b`. false: it does not fit. */
+static inline bool difference_of(const struct mlz_feed *f, uint64_t b, struct difference *s) {
+  *s = (struct difference){.pop = (uint32_t)(b >> 48 & 0xff), .push = (uint32_t)(b >> 56), .end = f->pos + 2};
+  if (__builtin_expect(s->push == MLZ_PUSH_LONG, 0)) {
+    if (s->end >= f->h2 || word_at(f, s->end) > MLZ_STACK_DEPTH_MAX) return false;
+    s->push = (uint32_t)word_at(f, s->end++);
   }
-  *push = n;
-  uint32_t slots = extra + (n + 1) / 2;
-  return f->pos + 1 + slots <= f->h2 ? slots : UINT32_MAX;
+  s->end += s->push;
+  return s->end <= f->h2;
 }
 
 /* ---- waiting for other feeds (rules 12, 13) ---- */
@@ -106,55 +106,89 @@ static void free_nothing(struct mlz_drain *d, struct mlz_feed *f, uint64_t granu
 static inline uint32_t weight_of(const struct mlz_feed *f, unsigned flags) { return flags & MLZ_F_CERTAIN ? 0 : f->weight; }
 
 /* The stack difference of a message, if it has one. false: it is none. */
-static inline bool restack(struct mlz_drain *d, struct mlz_feed *f, unsigned flags, uint64_t b, uint32_t push, uint32_t slots) {
-  return !(b >> 48 || flags & MLZ_F_RESET) || mlz_frames_change(d, f, flags, b, push, f->pos + 1 + slots);
+static inline bool restack(struct mlz_drain *d, struct mlz_feed *f, unsigned flags, const struct difference *s) {
+  return !(s->pop | s->push | (flags & MLZ_F_RESET)) || mlz_frames_change(d, f, flags, s->pop, s->push, s->end);
 }
 
 /* Where an allocation's block goes. What lives there is closed. */
-static __attribute__((noinline, cold)) struct mlz_place cleared(struct mlz_drain *d, struct mlz_feed *f, uint64_t a) {
-  uint64_t granule = mlz_word_value(a);
-  if (mlz_heap_find(&f->image->heap, granule)) close_old(d, f, granule, mlz_word_domain(a));
+static __attribute__((noinline, cold)) struct mlz_place cleared(struct mlz_drain *d, struct mlz_feed *f, uint64_t granule,
+                                                                unsigned domain) {
+  if (mlz_heap_find(&f->image->heap, granule)) close_old(d, f, granule, domain);
   return mlz_heap_place_make(&f->image->heap, granule);
 }
 
 /* false: the feed waits for the free of what lives there. */
-static inline bool vacant(struct mlz_drain *d, struct mlz_feed *f, uint64_t a, struct mlz_place *place) {
-  *place = mlz_heap_place(&f->image->heap, mlz_word_value(a));
+static inline bool vacant(struct mlz_drain *d, struct mlz_feed *f, uint64_t granule, unsigned domain, struct mlz_place *place) {
+  *place = mlz_heap_place(&f->image->heap, granule);
   if (__builtin_expect(place->at && *place->at == 0, 1)) return true;
-  if (place->at && block(d, f, MLZ_K_FREE, mlz_word_value(a))) return false;
-  *place = cleared(d, f, a);
+  if (place->at && block(d, f, MLZ_K_FREE, granule)) return false;
+  *place = cleared(d, f, granule, domain);
   return true;
 }
 
-static inline enum verdict take_alloc(struct mlz_drain *d, struct mlz_feed *f, uint64_t a, uint64_t b) {
-  uint32_t push, slots = stack_slots(f, b, &push);
-  if (__builtin_expect(slots == UINT32_MAX, 0)) return BROKEN;
-  unsigned flags = mlz_word_flags(a);
+/* What ALLOC, ALLOC_STEP and their short forms say. */
+struct allocation {
+  uint64_t granule, size;
+  unsigned flags, domain;
+  struct difference stack;
+};
+
+static inline enum verdict allocate(struct mlz_drain *d, struct mlz_feed *f, struct mlz_place place, const struct allocation *x) {
+  mlz_account_alloc(d, f, place, x->size, x->domain, mlz_frames_stack(d, f, x->flags, d->native), weight_of(f, x->flags));
+  f->pos = x->stack.end;
+  return taken(d, f, MLZ_K_ALLOC, x->granule);
+}
+
+static inline enum verdict take_changed(struct mlz_drain *d, struct mlz_feed *f, const struct allocation *x) {
   struct mlz_place place;
-  if (!vacant(d, f, a, &place)) return STOPPED;
-  if (!restack(d, f, flags, b, push, slots)) return BROKEN;
-  mlz_account_alloc(d, f, place, b & MLZ_SIZE_MASK, mlz_word_domain(a), mlz_frames_stack(d, f, flags, d->native), weight_of(f, flags));
-  f->pos += 1 + slots;
-  return taken(d, f, MLZ_K_ALLOC, mlz_word_value(a));
+  if (!vacant(d, f, x->granule, x->domain, &place)) return STOPPED;
+  if (!restack(d, f, x->flags, &x->stack)) return BROKEN;
+  return allocate(d, f, place, x);
+}
+
+static inline enum verdict take_stepped(struct mlz_drain *d, struct mlz_feed *f, const struct allocation *x, uint32_t offset) {
+  struct mlz_place place;
+  if (__builtin_expect(f->count == 0 || x->flags & MLZ_F_RESET, 0)) return BROKEN;
+  if (!vacant(d, f, x->granule, x->domain, &place)) return STOPPED;
+  mlz_frames_step(d, f, offset);
+  return allocate(d, f, place, x);
+}
+
+static inline enum verdict take_alloc(struct mlz_drain *d, struct mlz_feed *f, uint64_t a, uint64_t b) {
+  struct allocation x = {.granule = mlz_word_value(a), .size = b & MLZ_SIZE_MASK, .flags = mlz_word_flags(a), .domain = mlz_word_domain(a)};
+  return difference_of(f, b, &x.stack) ? take_changed(d, f, &x) : BROKEN;
+}
+
+/* false: no base was said, so nothing is near. */
+static inline bool near_at(const struct mlz_feed *f, uint64_t a, unsigned domain, uint64_t *granule) {
+  uint64_t base = f->near_base[mlz_near_base(domain)];
+  *granule = mlz_near_granule(a, base);
+  return base != 0;
+}
+
+static inline enum verdict take_near(struct mlz_drain *d, struct mlz_feed *f, uint64_t a) {
+  struct allocation x = {.size = mlz_near_size(a),
+                         .flags = mlz_near_flags(a),
+                         .domain = mlz_near_domain(a),
+                         .stack = {.pop = mlz_near_pop(a), .push = mlz_near_push(a), .end = f->pos + 1 + mlz_near_push(a)}};
+  if (x.domain >= MLZ_D_COUNT || x.stack.end > f->h2 || !near_at(f, a, x.domain, &x.granule)) return BROKEN;
+  return take_changed(d, f, &x);
+}
+
+static inline enum verdict take_small(struct mlz_drain *d, struct mlz_feed *f, uint64_t a) {
+  struct allocation x = {.size = mlz_small_size(a), .domain = mlz_small_domain(a), .stack.end = f->pos + 1};
+  return near_at(f, a, x.domain, &x.granule) ? take_stepped(d, f, &x, mlz_small_offset(a)) : BROKEN;
 }
 
 static inline enum verdict take_alloc_step(struct mlz_drain *d, struct mlz_feed *f, uint64_t a, uint64_t b) {
-  unsigned flags = mlz_word_flags(a);
-  struct mlz_place place;
-  if (__builtin_expect(f->count == 0 || flags & MLZ_F_RESET, 0)) return BROKEN;
-  if (!vacant(d, f, a, &place)) return STOPPED;
-  mlz_frames_step(d, f, (uint32_t)(b >> 32));
-  mlz_account_alloc(d, f, place, (uint32_t)b, mlz_word_domain(a), mlz_frames_stack(d, f, flags, d->native), weight_of(f, flags));
-  f->pos++;
-  return taken(d, f, MLZ_K_ALLOC, mlz_word_value(a));
+  struct allocation x = {
+      .granule = mlz_word_value(a), .size = (uint32_t)b, .flags = mlz_word_flags(a), .domain = mlz_word_domain(a), .stack.end = f->pos + 2};
+  return take_stepped(d, f, &x, (uint32_t)(b >> 32));
 }
 
-/* Is the block of a free the one that the thread allocated last? */
-static inline bool temporary(uint64_t a, uint64_t b) { return b == mlz_word_value(a) << MLZ_GRANULE_SHIFT; }
-
-static inline enum verdict take_free(struct mlz_drain *d, struct mlz_feed *f, uint64_t a, uint64_t b) {
+static inline enum verdict take_free(struct mlz_drain *d, struct mlz_feed *f, uint64_t a) {
   uint64_t granule = mlz_word_value(a);
-  if (__builtin_expect(!mlz_account_free(d, f, granule, temporary(a, b)), 0)) {
+  if (__builtin_expect(!mlz_account_free(d, f, granule, mlz_word_flags(a) & MLZ_F_TEMPORARY), 0)) {
     if (!inherited(f, mlz_word_domain(a)) && block(d, f, MLZ_K_ALLOC, granule)) return STOPPED;
     free_nothing(d, f, granule, mlz_word_domain(a));
   }
@@ -162,40 +196,40 @@ static inline enum verdict take_free(struct mlz_drain *d, struct mlz_feed *f, ui
   return taken(d, f, MLZ_K_FREE, granule);
 }
 
-static __attribute__((noinline)) enum verdict take_realloc_begin(struct mlz_drain *d, struct mlz_feed *f, uint64_t a, uint64_t b) {
+static __attribute__((noinline)) enum verdict take_realloc_begin(struct mlz_drain *d, struct mlz_feed *f, uint64_t a) {
   uint64_t granule = mlz_word_value(a);
   bool known = mlz_heap_find(&f->image->heap, granule) != NULL;
   if (!known && !inherited(f, mlz_word_domain(a)) && block(d, f, MLZ_K_ALLOC, granule)) return STOPPED;
   f->realloc_open = true;
   f->realloc_freed = false;
-  f->realloc_temp = temporary(a, b);
+  f->realloc_temp = mlz_word_flags(a) & MLZ_F_TEMPORARY;
   f->realloc_granule = granule;
   f->pos++;
   return TAKEN;
 }
 
 static __attribute__((noinline)) enum verdict take_realloc_end(struct mlz_drain *d, struct mlz_feed *f, uint64_t a, uint64_t b) {
-  uint32_t push, slots = stack_slots(f, b, &push);
-  if (slots == UINT32_MAX) return BROKEN;
+  struct difference stack;
+  if (!difference_of(f, b, &stack)) return BROKEN;
   unsigned flags = mlz_word_flags(a);
   uint64_t granule = mlz_word_value(a), old = f->realloc_granule;
   bool frees = f->realloc_open && !(flags & MLZ_F_FAILED), allocates = !(flags & (MLZ_F_FAILED | MLZ_F_ZERO));
   bool same = frees && !f->realloc_freed && old == granule;
   struct mlz_place place;
-  if (allocates && !same && !vacant(d, f, a, &place)) return STOPPED;
+  if (allocates && !same && !vacant(d, f, granule, mlz_word_domain(a), &place)) return STOPPED;
   enum verdict v = TAKEN;
   if (frees && !f->realloc_freed) {
     if (!mlz_account_free(d, f, old, f->realloc_temp)) free_nothing(d, f, old, mlz_word_domain(a));
     v = taken(d, f, MLZ_K_FREE, old);
   }
   f->realloc_open = false;
-  if (!restack(d, f, flags, b, push, slots)) return BROKEN;
+  if (!restack(d, f, flags, &stack)) return BROKEN;
   if (allocates) {
-    place = cleared(d, f, a);
+    place = cleared(d, f, granule, mlz_word_domain(a));
     mlz_account_alloc(d, f, place, b & MLZ_SIZE_MASK, mlz_word_domain(a), mlz_frames_stack(d, f, flags, d->native), weight_of(f, flags));
     if (taken(d, f, MLZ_K_ALLOC, granule) == RELEASED) v = RELEASED;
   }
-  f->pos += 1 + slots;
+  f->pos = stack.end;
   return v;
 }
 
@@ -205,15 +239,15 @@ static bool mapped(const struct mlz_image *m, uint64_t start, uint64_t granules)
 }
 
 static enum verdict take_map(struct mlz_drain *d, struct mlz_feed *f, uint64_t a, uint64_t b) {
-  uint32_t push, slots = stack_slots(f, b, &push);
-  if (slots == UINT32_MAX) return BROKEN;
+  struct difference stack;
+  if (!difference_of(f, b, &stack)) return BROKEN;
   unsigned flags = mlz_word_flags(a);
   uint64_t start = mlz_word_value(a), granules = (b & MLZ_SIZE_MASK) >> MLZ_GRANULE_SHIFT;
   if (mapped(f->image, start, granules) && block(d, f, MLZ_K_MMAP, start)) return STOPPED;
-  if (!restack(d, f, flags, b, push, slots)) return BROKEN;
+  if (!restack(d, f, flags, &stack)) return BROKEN;
   f->maps++;
   mlz_account_map(d, f, start, granules, mlz_frames_stack(d, f, flags, d->native), weight_of(f, flags));
-  f->pos += 1 + slots;
+  f->pos = stack.end;
   return taken(d, f, MLZ_K_MMAP, start);
 }
 
@@ -221,7 +255,7 @@ static enum verdict take_unmap(struct mlz_drain *d, struct mlz_feed *f, uint64_t
   uint64_t start = mlz_word_value(a), granules = (b & MLZ_SIZE_MASK) >> MLZ_GRANULE_SHIFT;
   if (!mapped(f->image, start, granules) && block(d, f, MLZ_K_MMAP, start)) return STOPPED;
   mlz_account_unmap(d, f, start, granules); /* of what was never recorded: nothing */
-  f->pos++;
+  f->pos += 2;
   return taken(d, f, MLZ_K_MMAP, start);
 }
 
@@ -233,10 +267,10 @@ static void time_set(const struct mlz_drain *d, struct mlz_feed *f, uint64_t ns)
 }
 
 static enum verdict take_stack(struct mlz_drain *d, struct mlz_feed *f, uint64_t a, uint64_t b) {
-  uint32_t push, slots = stack_slots(f, b, &push);
-  if (slots == UINT32_MAX) return BROKEN;
-  if (!mlz_frames_change(d, f, mlz_word_flags(a), b, push, f->pos + 1 + slots)) return BROKEN;
-  f->pos += 1 + slots;
+  struct difference stack;
+  if (!difference_of(f, b, &stack)) return BROKEN;
+  if (!mlz_frames_change(d, f, mlz_word_flags(a), stack.pop, stack.push, stack.end)) return BROKEN;
+  f->pos = stack.end;
   return TAKEN;
 }
 
@@ -248,7 +282,7 @@ static enum verdict take_gc_start(struct mlz_drain *d, struct mlz_feed *f, uint6
   f->gc_stack = d->native ? mlz_native_python_stack(d, f) : mlz_frames_stack(d, f, mlz_word_flags(a), false);
   if (mlz_word_flags(a) & MLZ_F_NOSTACK && (d->native || f->gc_stack == MLZ_STACK_FILTERED)) f->gc_stack = 0;
   if (f->gc_stack == MLZ_STACK_FILTERED) f->gc_stack = mlz_frames_any_stack(d, f);
-  f->pos++;
+  f->pos += 2;
   return TAKEN;
 }
 
@@ -268,7 +302,7 @@ static __attribute__((noinline)) enum verdict take_rare(struct mlz_drain *d, str
     return TAKEN;
   case MLZ_K_NATIVE_NODE:
     if (!mlz_native_take_node(d, f, mlz_word_value(a), mlz_word_flags(a), b)) return BROKEN;
-    f->pos++;
+    f->pos += 2;
     return TAKEN;
   case MLZ_K_CODE:
   case MLZ_K_MODULE:
@@ -288,28 +322,39 @@ static __attribute__((cold)) void give_up(struct mlz_drain *d, struct mlz_feed *
 }
 
 static enum verdict take_one(struct mlz_drain *d, struct mlz_feed *f, uint64_t stop_seq, uint64_t stop_ns) {
-  const struct mlz_slot *s = slot_at(f, f->pos);
-  uint64_t a = s->a, b = s->b;
+  uint64_t a = word_at(f, f->pos), b;
+  if (mlz_word_small(a)) return take_small(d, f, a);
+  switch (mlz_word_kind(a)) {
+  case MLZ_K_ALLOC_NEAR:
+    return take_near(d, f, a);
+  case MLZ_K_FREE:
+    return take_free(d, f, a);
+  case MLZ_K_REALLOC_BEGIN:
+    return take_realloc_begin(d, f, a);
+  case MLZ_K_NATIVE:
+  case MLZ_K_NATIVE_RESET:
+    return take_rare(d, f, a, 0);
+  default:
+    break;
+  }
+  if (f->pos + 2 > f->h2) return BROKEN;
+  b = word_at(f, f->pos + 1);
   switch (mlz_word_kind(a)) {
   case MLZ_K_ALLOC:
     return take_alloc(d, f, a, b);
   case MLZ_K_ALLOC_STEP:
     return take_alloc_step(d, f, a, b);
-  case MLZ_K_FREE:
-    return take_free(d, f, a, b);
-  case MLZ_K_REALLOC_BEGIN:
-    return take_realloc_begin(d, f, a, b);
   case MLZ_K_REALLOC_END:
     return take_realloc_end(d, f, a, b);
   case MLZ_K_TIME:
     if (f->seq == stop_seq && b > stop_ns) return OVER;
     time_set(d, f, b);
-    f->pos++;
+    f->pos += 2;
     return TAKEN;
   case MLZ_K_ORDER:
     if (b > stop_seq) return OVER;
     f->seq = b;
-    f->pos++;
+    f->pos += 2;
     return TAKEN;
   default:
     return take_rare(d, f, a, b);
@@ -318,8 +363,10 @@ static enum verdict take_one(struct mlz_drain *d, struct mlz_feed *f, uint64_t s
 
 /* May the message be one of those that mlz_decode_hot takes? */
 static bool common(const struct mlz_feed *f) {
-  unsigned kind = mlz_word_kind(slot_at(f, f->pos)->a);
-  return kind == MLZ_K_ALLOC || kind == MLZ_K_FREE || kind == MLZ_K_ALLOC_STEP || kind == MLZ_K_NATIVE;
+  uint64_t a = word_at(f, f->pos);
+  unsigned kind = mlz_word_kind(a);
+  return mlz_word_small(a) || kind == MLZ_K_ALLOC_NEAR || kind == MLZ_K_ALLOC || kind == MLZ_K_FREE || kind == MLZ_K_ALLOC_STEP ||
+         kind == MLZ_K_NATIVE;
 }
 
 void mlz_decode_run(struct mlz_drain *d, struct mlz_feed *f, uint64_t end, uint64_t stop_seq, uint64_t stop_ns) {
@@ -332,7 +379,7 @@ void mlz_decode_run(struct mlz_drain *d, struct mlz_feed *f, uint64_t end, uint6
       v = take_one(d, f, stop_seq, stop_ns);
       if (common(f)) break;
     }
-    if (f->pos - f->tail >= f->batch) mlz_feed_publish(f, d->control->ring_slots / 2);
+    if (f->pos - f->tail >= f->batch) mlz_feed_publish(f, d->control->ring_words / 2);
   }
   if (v == BROKEN) give_up(d, f);
 }

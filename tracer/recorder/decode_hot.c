@@ -6,21 +6,21 @@
 #include "tracer/recorder/frames.h"
 
 #define AGED 16384u /* a block that was allocated so many allocations ago is hardly in a cache any more */
-#define GROUP 16u   /* slots that are looked at ahead together */
-#define AHEAD 128u  /* slots ahead of which their lines are fetched: they lie in the cache of the core that wrote them */
+#define GROUP 16u   /* words that are looked at ahead together */
+#define AHEAD 256u  /* words ahead of which their lines are fetched: they lie in the cache of the core that wrote them */
 
 static inline __attribute__((always_inline)) void fetch(const struct mlz_feed *f, uint64_t pos, unsigned n) {
-  for (unsigned i = 0; i < n; i += 64 / sizeof(struct mlz_slot)) __builtin_prefetch(&f->slots[(pos + i) & f->mask]);
+  for (unsigned i = 0; i < n; i += 64 / sizeof(uint64_t)) __builtin_prefetch(&f->in[(pos + i) & f->mask]);
 }
 
-/* Fetches what the messages after `pos` need: a slot that is no head, or is not published yet, costs a useless fetch. */
+/* Fetches what the messages after `pos` need: a word that is no head, or is not published yet, costs a useless fetch. */
 static inline __attribute__((always_inline)) void look_ahead(struct mlz_heap *h, const struct mlz_feed *f, uint64_t pos) {
-  for (unsigned i = 0; i < GROUP; i++) mlz_heap_fetch_place(h, mlz_word_value(f->slots[(pos + 2 * GROUP + i) & f->mask].a));
-  for (unsigned i = 0; i < GROUP; i++) mlz_heap_fetch_block(h, mlz_word_value(f->slots[(pos + GROUP + i) & f->mask].a));
+  for (unsigned i = 0; i < GROUP; i++) mlz_heap_fetch_place(h, mlz_word_granule(f->in[(pos + 2 * GROUP + i) & f->mask], f->near_base));
+  for (unsigned i = 0; i < GROUP; i++) mlz_heap_fetch_block(h, mlz_word_granule(f->in[(pos + GROUP + i) & f->mask], f->near_base));
 }
 
-static __attribute__((noinline)) bool change(struct mlz_drain *d, struct mlz_feed *f, uint64_t b, uint64_t pos, uint32_t push) {
-  return mlz_frames_change(d, f, 0, b, push, pos + 1 + (push + 1) / 2);
+static __attribute__((noinline)) bool change(struct mlz_drain *d, struct mlz_feed *f, uint32_t pop, uint32_t push, uint64_t end) {
+  return mlz_frames_change(d, f, 0, pop, push, end);
 }
 
 static __attribute__((noinline)) uint32_t old_class(struct mlz_drain *d, struct mlz_builder *b, const struct mlz_live *block) {
@@ -33,7 +33,8 @@ static inline __attribute__((always_inline)) void take(struct mlz_drain *d, stru
   struct mlz_heap *h = &m->heap;
   struct mlz_builder *const b = m->builder;
   struct mlz_live *const blocks = h->blocks;
-  const struct mlz_slot *const slots = f->slots;
+  const uint64_t *const in = f->in;
+  const uint64_t bases[2] = {f->near_base[0], f->near_base[1]};
   const uint64_t mask = f->mask, start = f->pos, first = writes ? b->first_alloc : 0;
   const uint32_t weight = f->weight;
   uint64_t pos = start, live = m->live_bytes, top = 0, next = m->next_alloc, look = pos, took = 0, freed = 0, aged = 0;
@@ -47,7 +48,7 @@ static inline __attribute__((always_inline)) void take(struct mlz_drain *d, stru
     latest = b->thread_latest[b->thread_index];
     weight_bits = (uint64_t)b->weight_index << 52;
   }
-  if (!totals && end - pos > m->room) end = pos + m->room; /* an event takes a slot at least */
+  if (!totals && end - pos > m->room) end = pos + m->room; /* an event takes a word at least */
 
   while (pos < end) {
     if (__builtin_expect(pos >= look, 0)) {
@@ -55,10 +56,9 @@ static inline __attribute__((always_inline)) void take(struct mlz_drain *d, stru
       if (deep) look_ahead(h, f, pos);
       look = pos + GROUP;
     }
-    const struct mlz_slot *s = &slots[pos & mask];
-    const uint64_t word = s->a, what = s->b, granule = mlz_word_value(word);
+    const uint64_t word = in[pos & mask], granule = mlz_word_granule(word, bases);
     if (native && mlz_word_kind(word) == MLZ_K_NATIVE) {
-      if (!mlz_native_set(f, granule, mlz_word_flags(word))) break;
+      if (!mlz_native_set(f, mlz_word_value(word), mlz_word_flags(word))) break;
       pos++;
       continue;
     }
@@ -71,9 +71,10 @@ static inline __attribute__((always_inline)) void take(struct mlz_drain *d, stru
     struct mlz_leaf *leaf = mlz_page_leaf(page);
     if (__builtin_expect(!leaf, 0)) break;
     uint32_t *at = &leaf->at[granule & 255];
-    const unsigned kind = mlz_word_kind(word), flags = mlz_word_flags(word);
+    const unsigned kind = mlz_word_kind(word);
 
     if (kind == MLZ_K_FREE) {
+      const bool temporary = mlz_word_flags(word) & MLZ_F_TEMPORARY;
       uint32_t number = *at;
       if (__builtin_expect(number == 0, 0)) break;
       struct mlz_live *block = &blocks[number];
@@ -84,9 +85,8 @@ static inline __attribute__((always_inline)) void take(struct mlz_drain *d, stru
       }
       if (!totals) aged += next - no > AGED;
       freed++;
-      if (totals) mlz_totals_freed(m->totals, (uint32_t)no, size, what == granule << MLZ_GRANULE_SHIFT);
+      if (totals) mlz_totals_freed(m->totals, (uint32_t)no, size, temporary);
       if (writes) {
-        bool temporary = what == granule << MLZ_GRANULE_SHIFT;
         if (__builtin_expect(no < first, 0)) {
           b->ops[n++] = temporary ? MLZ_OP_FREE_OLD_TEMP : MLZ_OP_FREE_OLD;
           b->old_class[b->olds] = __builtin_expect(block->weight == weight, 1)
@@ -112,24 +112,42 @@ static inline __attribute__((always_inline)) void take(struct mlz_drain *d, stru
       continue;
     }
 
-    if (__builtin_expect(*at != 0 || flags & ~(unsigned)(MLZ_F_NOSTACK | MLZ_F_NOGIL), 0)) break;
-    uint64_t size_domain = (uint64_t)mlz_word_domain(word) << 48, slots_taken = 1;
-    if (kind == MLZ_K_ALLOC_STEP) {
-      if (f->count == 0) break;
-      if (spare == 0 && used >= h->blocks_size) break;
-      mlz_frames_step(d, f, (uint32_t)(what >> 32));
-      size_domain |= (uint32_t)what;
-    } else if (kind == MLZ_K_ALLOC) {
-      if (spare == 0 && used >= h->blocks_size) break;
-      if (what >> 48) {
-        uint32_t push = (uint32_t)(what >> 56);
-        slots_taken = 1 + (push + 1) / 2;
-        if (push == MLZ_PUSH_LONG || pos + slots_taken > f->h2 || !change(d, f, what, pos, push)) break;
-      }
-      size_domain |= what & MLZ_SIZE_MASK;
+    if (__builtin_expect(*at != 0 || (spare == 0 && used >= h->blocks_size), 0)) break;
+    unsigned flags = 0, domain;
+    uint64_t size, after = pos + 1;
+    if (mlz_word_small(word)) {
+      if (__builtin_expect(f->count == 0 || bases[0] == 0, 0)) break;
+      mlz_frames_step(d, f, mlz_small_offset(word));
+      size = mlz_small_size(word);
+      domain = mlz_small_domain(word);
+    } else if (kind == MLZ_K_ALLOC_NEAR) {
+      const uint32_t pop = mlz_near_pop(word), push = mlz_near_push(word);
+      domain = mlz_near_domain(word);
+      after += push;
+      if (__builtin_expect(after > f->h2 || domain >= MLZ_D_COUNT || bases[mlz_near_base(domain)] == 0, 0)) break;
+      if (pop | push && !change(d, f, pop, push, after)) break;
+      size = mlz_near_size(word);
+      flags = mlz_near_flags(word);
     } else {
-      break;
+      flags = mlz_word_flags(word);
+      domain = mlz_word_domain(word);
+      if (__builtin_expect(flags & ~(unsigned)(MLZ_F_NOSTACK | MLZ_F_NOGIL) || pos + 2 > f->h2, 0)) break;
+      const uint64_t what = in[after++ & mask];
+      if (kind == MLZ_K_ALLOC_STEP) {
+        if (f->count == 0) break;
+        mlz_frames_step(d, f, (uint32_t)(what >> 32));
+        size = (uint32_t)what;
+      } else if (kind == MLZ_K_ALLOC) {
+        const uint32_t push = (uint32_t)(what >> 56);
+        after += push;
+        if (push == MLZ_PUSH_LONG || after > f->h2) break;
+        if (what >> 48 && !change(d, f, (uint32_t)(what >> 48 & 0xff), push, after)) break;
+        size = what & MLZ_SIZE_MASK;
+      } else {
+        break;
+      }
     }
+    const uint64_t size_domain = (uint64_t)domain << 48 | size;
     uint32_t stack = mlz_frames_stack(d, f, flags, native), number = spare;
     const bool kept = stack != MLZ_STACK_FILTERED;
     if (writes && __builtin_expect(kept, 1)) {
@@ -144,19 +162,19 @@ static inline __attribute__((always_inline)) void take(struct mlz_drain *d, stru
     }
     uint64_t no = next;
     if (totals && kept) {
-      no = mlz_totals_row(m->totals, stack, mlz_word_domain(word), weight, d->weights[weight]);
-      mlz_totals_alloc(m->totals, (uint32_t)no, size_domain & MLZ_SIZE_MASK);
+      no = mlz_totals_row(m->totals, stack, domain, weight, d->weights[weight]);
+      mlz_totals_alloc(m->totals, (uint32_t)no, size);
     }
     blocks[number] = (struct mlz_live){.alloc_no = no, .size_domain = size_domain, .stack = stack, .weight = weight};
     *at = number;
     page->count++;
-    pos += slots_taken;
+    pos = after;
     if (__builtin_expect(!kept, 0)) {
       filtered++;
       continue;
     }
     next++;
-    live += mlz_account_bytes(d, size_domain & MLZ_SIZE_MASK, weight);
+    live += mlz_account_bytes(d, size, weight);
     if (live > top) top = live;
     took++;
   }

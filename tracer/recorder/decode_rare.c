@@ -6,8 +6,10 @@
 
 #define CODE_BYTES_MAX (64u << 20)
 
-static const struct mlz_slot *slot_at(const struct mlz_drain *d, const struct mlz_feed *f, uint64_t pos) {
-  return &f->slots[pos & (d->control->ring_slots - 1)];
+static uint64_t word_at(const struct mlz_feed *f, uint64_t pos) { return f->in[pos & f->mask]; }
+/* Two words of a message, its payload among them: the `k`th two from `pos` on. */
+static struct mlz_two pair_at(const struct mlz_feed *f, uint64_t pos, uint64_t k) {
+  return (struct mlz_two){word_at(f, pos + 2 * k), word_at(f, pos + 2 * k + 1)};
 }
 
 /* `bytes` of the side buffer from `*pos` on, contiguous; valid until the next call. NULL: they are not there. */
@@ -64,60 +66,66 @@ static bool take_code(struct mlz_drain *d, struct mlz_feed *f, uint64_t a, uint6
   code_piece(d, &p, a, data, b);
   f->code = p.data;
   f->code_bytes = p.bytes;
-  f->pos++;
+  f->pos += 2;
   return true;
 }
 
-/* Slots of the message at `pos`, and its bytes in the side buffer. 0: no message. */
-static uint64_t message_slots(const struct mlz_drain *d, const struct mlz_feed *f, uint64_t pos, uint64_t *side) {
-  const struct mlz_slot *s = slot_at(d, f, pos);
-  uint64_t n, next = slot_at(d, f, pos + 1)->a;
+/* Words of the message at `pos`, and its bytes in the side buffer. 0: no message. What lies behind the head may be anything: the caller looks. */
+static uint64_t message_words(const struct mlz_feed *f, uint64_t pos, uint64_t *side) {
+  const uint64_t a = word_at(f, pos);
   *side = 0;
-  switch (mlz_word_kind(s->a)) {
+  if (mlz_word_small(a)) return 1;
+  const uint64_t b = word_at(f, pos + 1), next = word_at(f, pos + 2);
+  switch (mlz_word_kind(a)) {
+  case MLZ_K_FREE:
+  case MLZ_K_REALLOC_BEGIN:
+  case MLZ_K_NATIVE:
+  case MLZ_K_NATIVE_RESET:
+    return 1;
+  case MLZ_K_ALLOC_NEAR:
+    return 1 + mlz_near_push(a);
   case MLZ_K_ALLOC:
   case MLZ_K_REALLOC_END:
   case MLZ_K_MMAP:
   case MLZ_K_STACK:
-    n = s->b >> 56;
-    return n == MLZ_PUSH_LONG ? 2 + (next + 1) / 2 : 1 + (n + 1) / 2;
+    if (b >> 56 == MLZ_PUSH_LONG) return next > MLZ_STACK_DEPTH_MAX ? 0 : 3 + next;
+    return 2 + (b >> 56);
   case MLZ_K_CODE:
-    *side = s->b;
-    return 1;
+    *side = b;
+    return 2;
   case MLZ_K_MARK:
   case MLZ_K_THREAD:
   case MLZ_K_NAME:
   case MLZ_K_PYTHON:
-    *side = next;
-    return 2;
-  case MLZ_K_IMAGE:
-    *side = slot_at(d, f, pos + 2)->a;
-    return 3;
   case MLZ_K_MODULE:
     *side = next;
-    return 2;
+    return 4;
+  case MLZ_K_IMAGE:
+    *side = word_at(f, pos + 4);
+    return 6;
   case MLZ_K_GC_STOP:
   case MLZ_K_SETTINGS:
   case MLZ_K_LOST:
-    return 2;
+    return 4;
   default:
-    return mlz_word_kind(s->a) < MLZ_K_COUNT ? 1 : 0;
+    return mlz_word_kind(a) && mlz_word_kind(a) < MLZ_K_COUNT ? 2 : 0;
   }
 }
 
 /* Up to the head as it is now: an event taken from between h1 and h2 may use a code that was announced behind h2 of its ring. */
 static void find_codes_in(struct mlz_drain *d, struct mlz_feed *f) {
   uint64_t head = atomic_load_explicit(&f->ring->head, memory_order_acquire);
-  if (head - f->pos > d->control->ring_slots) return;
+  if (head - f->pos > d->control->ring_words) return;
   struct pieces p = {.data = NULL, .bytes = 0};
   if (f->code_bytes && (p.data = malloc(f->code_bytes + 1))) {
     memcpy(p.data, f->code, f->code_bytes);
     p.bytes = f->code_bytes;
   }
   uint64_t side_pos = f->side_pos, side;
-  for (uint64_t pos = f->pos, n; pos < head && (n = message_slots(d, f, pos, &side)) != 0 && n <= head - pos; pos += n) {
+  for (uint64_t pos = f->pos, n; pos < head && (n = message_words(f, pos, &side)) != 0 && n <= head - pos; pos += n) {
     const uint8_t *data = side ? side_read(d, f, &side_pos, side) : NULL;
     if (side && !data) break;
-    uint64_t a = slot_at(d, f, pos)->a;
+    uint64_t a = word_at(f, pos);
     if (data && mlz_word_kind(a) == MLZ_K_CODE) code_piece(d, &p, a, data, side);
   }
   free(p.data);
@@ -133,12 +141,12 @@ void mlz_decode_find_codes(struct mlz_drain *d) {
 /* ---- threads, images ---- */
 
 static bool take_name(struct mlz_drain *d, struct mlz_feed *f, uint64_t a, uint64_t b) {
-  uint64_t bytes = slot_at(d, f, f->pos + 1)->a;
+  uint64_t bytes = pair_at(f, f->pos, 1).a;
   const uint8_t *data = side_read(d, f, &f->side_pos, bytes);
   if (!data) return false;
   struct mlz_feed *named = f;
   if (mlz_word_kind(a) == MLZ_K_NAME) { /* of any thread of the image, by its number; one that is gone keeps the name it had */
-    uint64_t number = slot_at(d, f, f->pos + 1)->b;
+    uint64_t number = pair_at(f, f->pos, 1).b;
     for (named = f->image->feeds; named && named->ring->thread_no != number;) named = named->next;
   }
   if (named) {
@@ -147,31 +155,31 @@ static bool take_name(struct mlz_drain *d, struct mlz_feed *f, uint64_t a, uint6
     mlz_image_thread_row(d, named);
   }
   if (mlz_word_kind(a) == MLZ_K_THREAD) mlz_account_rare(d, f, &(struct mlz_rare){.op = MLZ_OP_THREAD_START, .start_ns = b});
-  f->pos += 2;
+  f->pos += 4;
   return true;
 }
 
 static bool take_image(struct mlz_drain *d, struct mlz_feed *f, uint64_t b) {
   struct mlz_image *m = f->image;
-  const struct mlz_slot *first = slot_at(d, f, f->pos + 1), *second = slot_at(d, f, f->pos + 2);
-  const uint8_t *data = side_read(d, f, &f->side_pos, second->a);
+  const struct mlz_two first = pair_at(f, f->pos, 1), second = pair_at(f, f->pos, 2);
+  const uint8_t *data = side_read(d, f, &f->side_pos, second.a);
   if (!data) return false;
   free(m->command);
-  m->command = text_of(data, second->a);
-  m->command_bytes = m->command ? second->a : 0;
-  m->parent_image = (uint32_t)first->a;
-  m->parent_pid = (uint32_t)second->b;
-  m->origin = first->b == MLZ_ORIGIN_FORK ? MLZ_ORIGIN_FORK : MLZ_ORIGIN_EXEC;
+  m->command = text_of(data, second.a);
+  m->command_bytes = m->command ? second.a : 0;
+  m->parent_image = (uint32_t)first.a;
+  m->parent_pid = (uint32_t)second.b;
+  m->origin = first.b == MLZ_ORIGIN_FORK ? MLZ_ORIGIN_FORK : MLZ_ORIGIN_EXEC;
   m->start_ns = b;
   m->known = true;
   mlz_image_row(d, m);
-  f->pos += 3;
+  f->pos += 6;
   return true;
 }
 
 static bool take_python(struct mlz_drain *d, struct mlz_feed *f) {
   struct mlz_image *m = f->image;
-  uint64_t bytes = slot_at(d, f, f->pos + 1)->a;
+  uint64_t bytes = pair_at(f, f->pos, 1).a;
   const uint8_t *data = side_read(d, f, &f->side_pos, bytes);
   if (!data) return false;
   char *text = text_of(data, bytes);
@@ -184,47 +192,47 @@ static bool take_python(struct mlz_drain *d, struct mlz_feed *f) {
   }
   m->python = true;
   mlz_image_row(d, m);
-  f->pos += 2;
+  f->pos += 4;
   return true;
 }
 
 static bool take_mark(struct mlz_drain *d, struct mlz_feed *f, uint64_t b) {
-  const struct mlz_slot *s = slot_at(d, f, f->pos + 1);
-  const uint8_t *data = side_read(d, f, &f->side_pos, s->a);
+  const struct mlz_two s = pair_at(f, f->pos, 1);
+  const uint8_t *data = side_read(d, f, &f->side_pos, s.a);
   if (!data) return false;
-  bool snapshot = s->b == MLZ_MARK_SNAPSHOT;
-  uint32_t name = mlz_symbols_string(&d->symbols, (const char *)data, s->a);
+  bool snapshot = s.b == MLZ_MARK_SNAPSHOT;
+  uint32_t name = mlz_symbols_string(&d->symbols, (const char *)data, s.a);
   mlz_account_rare(d, f, &(struct mlz_rare){.op = snapshot ? MLZ_OP_SNAPSHOT : MLZ_OP_MARK, .start_ns = b, .name = name});
   *(snapshot ? &d->total.snapshots : &d->total.marks) += 1;
   if (snapshot) {
     mlz_image_snapshot(d, name, b);
     d->group_wanted = true;
   }
-  f->pos += 2;
+  f->pos += 4;
   return true;
 }
 
 static void take_gc_stop(struct mlz_drain *d, struct mlz_feed *f, uint64_t b) {
-  const struct mlz_slot *s = slot_at(d, f, f->pos + 1);
+  const struct mlz_two s = pair_at(f, f->pos, 1);
   if (f->gc_open) {
     mlz_account_rare(d, f,
                      &(struct mlz_rare){.op = MLZ_OP_GC,
                                         .start_ns = f->gc_start,
                                         .duration_ns = b > f->gc_start ? b - f->gc_start : 0,
-                                        .collected = s->a,
-                                        .uncollectable = s->b,
+                                        .collected = s.a,
+                                        .uncollectable = s.b,
                                         .generation = f->gc_generation,
                                         .stack = f->gc_stack});
     d->total.gcs += !f->image->totals;
   }
   f->gc_open = false;
-  f->pos += 2;
+  f->pos += 4;
 }
 
 bool mlz_decode_rare(struct mlz_drain *d, struct mlz_feed *f, uint64_t a, uint64_t b) {
-  uint64_t side, slots = message_slots(d, f, f->pos, &side);
-  if (slots == 0 || slots > f->h2 - f->pos) return false;
-  const struct mlz_slot *s = slot_at(d, f, f->pos + 1);
+  uint64_t side, words = message_words(f, f->pos, &side);
+  if (words == 0 || words > f->h2 - f->pos) return false;
+  const struct mlz_two s = pair_at(f, f->pos, 1);
   switch (mlz_word_kind(a)) {
   case MLZ_K_CODE:
     return take_code(d, f, a, b);
@@ -264,11 +272,11 @@ bool mlz_decode_rare(struct mlz_drain *d, struct mlz_feed *f, uint64_t a, uint64
     mlz_feed_settings(d, f, b);
     break;
   case MLZ_K_LOST:
-    mlz_account_rare(d, f, &(struct mlz_rare){.op = MLZ_OP_LOST, .start_ns = b, .collected = s->a, .uncollectable = s->b});
+    mlz_account_rare(d, f, &(struct mlz_rare){.op = MLZ_OP_LOST, .start_ns = b, .collected = s.a, .uncollectable = s.b});
     break;
   default:
     return false;
   }
-  f->pos += slots;
+  f->pos += words;
   return true;
 }

@@ -42,7 +42,7 @@ static uint32_t check(const struct mlz_drain *d, const struct mlz_request *q, bo
   if ((q->mask & MLZ_SET_RATE_MASK) && !mlz_rate_valid(q->sample_rate)) return MLZ_ANSWER_WRONG;
   if (q->mask & MLZ_SET_DEPTH_MASK) {
     if (q->depth > MLZ_STACK_DEPTH_MAX) return MLZ_ANSWER_WRONG;
-    if (d->control->ring_slots < mlz_options_least_slots(q->depth)) return MLZ_ANSWER_RINGS;
+    if (d->control->ring_words < mlz_options_least_words(q->depth)) return MLZ_ANSWER_RINGS;
   }
   return MLZ_ANSWER_DONE;
 }

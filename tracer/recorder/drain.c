@@ -66,7 +66,7 @@ static void publish_time(struct mlz_drain *d) {
   uint64_t now = mlz_arena_clock(d->control);
   bool asleep;
   mlz_clock_raise(d->control, now, &asleep);
-  if (d->slots_taken && now - d->now_ns > d->gap_ns) d->gap_ns = now - d->now_ns;
+  if (d->words_taken && now - d->now_ns > d->gap_ns) d->gap_ns = now - d->now_ns;
   d->now_ns = now;
   d->clock_ns = now;
 }
@@ -83,7 +83,7 @@ static void attach_new(struct mlz_drain *d) {
 /* A head that is out of bounds is the work of a stray pointer. */
 static uint64_t head_of(struct mlz_drain *d, struct mlz_feed *f) {
   uint64_t head = atomic_load_explicit(&f->ring->head, memory_order_acquire);
-  if (head - f->tail <= d->control->ring_slots) return head;
+  if (head - f->tail <= d->control->ring_words) return head;
   if (!f->broken) d->total.broken++;
   f->broken = true;
   return head;
@@ -96,7 +96,7 @@ static void read_heads(struct mlz_drain *d) {
     struct mlz_feed *f = d->feeds[i];
     if (!f) continue;
     f->h1 = head_of(d, f);
-    uint64_t fill = (f->h1 - f->pos) * 256 / d->control->ring_slots;
+    uint64_t fill = (f->h1 - f->pos) * 256 / d->control->ring_words;
     uint64_t side = atomic_load_explicit(&f->ring->side_head, memory_order_relaxed) - f->side_pos;
     if (side * 256 / d->control->side_bytes > fill) fill = side * 256 / d->control->side_bytes;
     if (fill > d->fill) d->fill = fill < 256 ? (uint32_t)fill : 256;
@@ -107,6 +107,7 @@ static void read_heads(struct mlz_drain *d) {
     struct mlz_feed *f = d->feeds[i];
     if (!f) continue;
     f->h2 = head_of(d, f);
+    for (int k = 0; k < 2; k++) f->near_base[k] = atomic_load_explicit(&f->ring->near_base[k], memory_order_relaxed);
     if (f->h2 - f->tail < f->h1 - f->tail && !f->broken) { /* it went back */
       f->broken = true;
       d->total.broken++;
@@ -145,12 +146,12 @@ uint64_t mlz_drain_round(struct mlz_drain *d) {
     if (f->unlooked || f->pos != f->tail || atomic_load_explicit(&f->ring->side_tail, memory_order_relaxed) != f->side_pos)
       mlz_feed_publish(f, UINT64_MAX);
   }
-  d->slots_taken = after - before;
-  d->slots_total += d->slots_taken;
+  d->words_taken = after - before;
+  d->words_total += d->words_taken;
   if (d->every_ns) mlz_marking_periodic(d);
   mlz_feed_sweep(d);
   close_dead(d);
-  return d->slots_taken;
+  return d->words_taken;
 }
 
 /* Rule 7: says that it sleeps, sends the next event of every thread into its slow path, and looks once more. */

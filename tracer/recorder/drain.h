@@ -30,18 +30,19 @@ struct mlz_native;
 
 struct mlz_feed {
   struct mlz_ring *ring;
-  const struct mlz_slot *slots;
+  const uint64_t *in; /* the words of the ring */
   const uint8_t *side;
   struct mlz_image *image;
   struct mlz_feed *next; /* of the same image */
   uint32_t index;        /* of the ring */
   uint32_t thread;       /* id in the file */
 
-  uint64_t pos, tail; /* next slot to read; what the producer was told */
-  uint32_t batch;     /* slots after which it is told again within a round */
-  uint32_t mask;      /* slots of the ring less one */
+  uint64_t pos, tail; /* next word to read; what the producer was told */
+  uint32_t batch;     /* words after which it is told again within a round */
+  uint32_t mask;      /* words of the ring less one */
   bool deep;          /* many of the blocks freed last were old: decoding looks ahead */
   uint64_t h1, h2;
+  uint64_t near_base[2]; /* the ring's, as of this round */
   uint64_t side_pos;
   uint64_t seq, ns; /* of the following events */
 
@@ -168,11 +169,11 @@ struct mlz_drain {
   uint64_t gap_ns;                  /* largest gap between two published times while events flowed */
   uint64_t live_bytes, peak_bytes, peak_ns;
   uint64_t first_ring;        /* rings ever seen */
-  uint64_t slots_total;       /* ever taken */
-  uint64_t slots_taken;       /* in this round */
+  uint64_t words_total;       /* ever taken */
+  uint64_t words_taken;       /* in this round */
   uint32_t fill;              /* highest fill of a ring or its side buffer seen in this round, in 1/256 */
   uint64_t polled_ns;         /* when processes were last looked at */
-  uint64_t rss_ns, rss_slots; /* when their memory was, and after how many slots */
+  uint64_t rss_ns, rss_words; /* when their memory was, and after how many words */
   json_t *rss;                /* what was seen since the last group; NULL: nothing */
   uint32_t watched;           /* pid of a process whose recording may end while it lives; 0: none */
   bool watched_left;          /* and so it did: all of its events were taken */
@@ -191,7 +192,7 @@ struct mlz_drain {
 int mlz_drain_init(struct mlz_drain *d, struct mlz_control *control, struct mlz_writer *writer, struct mlz_emit *emit, double rate);
 void mlz_drain_deinit(struct mlz_drain *d);
 
-/* One round. Returns the number of slots taken. */
+/* One round. Returns the number of words taken. */
 uint64_t mlz_drain_round(struct mlz_drain *d);
 /* Sleeps as long as fits the load; wakes early for a signal or (when idle) for the next event. `idle`: empty rounds in a row. */
 void mlz_drain_sleep(struct mlz_drain *d, unsigned idle);
@@ -210,15 +211,15 @@ void mlz_aside_settle(struct mlz_drain *d, struct mlz_image *m);
 /* order.c */
 void mlz_order_image(struct mlz_drain *d, struct mlz_image *m);
 
-/* decode.c: reads messages of `f` up to slot `end`, or until an event's key would exceed (stop_seq, stop_ns), or the feed is blocked,
+/* decode.c: reads messages of `f` up to word `end`, or until an event's key would exceed (stop_seq, stop_ns), or the feed is blocked,
  * or a blocked feed of the image became free. */
 void mlz_decode_run(struct mlz_drain *d, struct mlz_feed *f, uint64_t end, uint64_t stop_seq, uint64_t stop_ns);
 void mlz_decode_hot(struct mlz_drain *d, struct mlz_feed *f,
                     uint64_t end); /* decode_hot.c: the common ones, as far as nothing is odd about them */
 bool mlz_decode_rare(struct mlz_drain *d, struct mlz_feed *f, uint64_t a, uint64_t b); /* decode_rare.c: one message; false: it is none */
 void mlz_decode_find_codes(struct mlz_drain *d);                                       /* learns all codes that lie unread in the rings */
-/* Tells the producer its room, and wakes it if it waits; within a round only once no more than `room` slots are left to read: a producer
- * woken for a few slots would sleep again at once. */
+/* Tells the producer its room, and wakes it if it waits; within a round only once no more than `room` words are left to read: a producer
+ * woken for a few words would sleep again at once. */
 void mlz_feed_publish(struct mlz_feed *f, uint64_t room);
 
 /* feed.c */

@@ -44,11 +44,11 @@ struct mlz_feed *mlz_feed_attach(struct mlz_drain *d, uint32_t index) {
   struct mlz_feed *f = m ? calloc(1, sizeof *f) : NULL;
   if (!f) return NULL;
   f->ring = r;
-  f->slots = mlz_ring_slots(r);
-  f->side = mlz_ring_side(r, c->ring_slots);
+  f->in = mlz_ring_words(r);
+  f->side = mlz_ring_side(r, c->ring_words);
   f->index = index;
-  f->mask = c->ring_slots - 1;
-  f->batch = c->ring_slots / 4 < 1024 ? c->ring_slots / 4 : 1024;
+  f->mask = c->ring_words - 1;
+  f->batch = c->ring_words / 4 < 2048 ? c->ring_words / 4 : 2048;
   f->image = m;
   f->left_out = left_out(d, m, r->tid);
   f->next = m->feeds;
@@ -70,6 +70,7 @@ static void ring_reset(struct mlz_ring *r) {
   atomic_store_explicit(&r->pid, 0, memory_order_relaxed);
   r->tid = r->image = r->thread_no = 0;
   r->start_ns = 0;
+  for (int i = 0; i < 2; i++) atomic_store_explicit(&r->near_base[i], 0, memory_order_relaxed);
   atomic_store_explicit(&r->ending, 0, memory_order_relaxed);
   atomic_store_explicit(&r->side_head, 0, memory_order_relaxed);
   atomic_store_explicit(&r->allocs_passed, 0, memory_order_relaxed);

@@ -28,9 +28,9 @@ static inline void mlz_frames_push(struct mlz_drain *d, struct mlz_feed *f, uint
   mlz_frames_put(d, f, n, (uint64_t)content << 32 | MLZ_FRAME_OFFSET(frame));
 }
 
-/* Pops, then pushes the payload that ends before slot `end`. false: no thread has so many frames. */
-static inline bool mlz_frames_change(struct mlz_drain *d, struct mlz_feed *f, unsigned flags, uint64_t b, uint32_t push, uint64_t end) {
-  uint32_t pop = (uint32_t)(b >> 48 & 0xff), n = f->count - pop;
+/* Pops, then pushes the payload that ends before word `end`. false: no thread has so many frames. */
+static inline bool mlz_frames_change(struct mlz_drain *d, struct mlz_feed *f, unsigned flags, uint32_t pop, uint32_t push, uint64_t end) {
+  uint32_t n = f->count - pop;
   if (__builtin_expect(flags & MLZ_F_RESET || pop > f->count, 0)) {
     n = 0;
     if (flags & MLZ_F_RESET) f->below = flags & MLZ_F_BELOW;
@@ -40,13 +40,7 @@ static inline bool mlz_frames_change(struct mlz_drain *d, struct mlz_feed *f, un
     if (!mlz_frames_reserve(f, n + push)) push = 0; /* a shorter stack */
   }
   if (__builtin_expect(f->stale, 0)) mlz_frames_enter(d, f);
-  uint64_t pos = end - (push + 1) / 2;
-  for (; push > 1; push -= 2, pos++) {
-    const struct mlz_slot *s = &f->slots[pos & f->mask];
-    mlz_frames_push(d, f, n++, s->a);
-    mlz_frames_push(d, f, n++, s->b);
-  }
-  if (push) mlz_frames_push(d, f, n++, f->slots[pos & f->mask].a);
+  for (uint64_t pos = end - push; pos < end; pos++) mlz_frames_push(d, f, n++, f->in[pos & f->mask]);
   f->count = n;
   f->stack = n ? d->symbols.stack_of[f->windows[n - 1]] : 0;
   return true;

@@ -61,7 +61,7 @@ static json_t *patterns_json(const struct mlz_patterns *p) {
 static json_t *settings_json(const struct mlz_options *o) {
   return json_pack("{s:f,s:I,s:i,s:b,s:I,s:I,s:s,s:b,s:b,s:b,s:b,s:o,s:o,s:I,s:b,s:I,s:I,s:s}", "sample_rate", o->sample_rate,
                    "sample_over", (json_int_t)o->sample_over, "max_stack_depth", (int)o->max_stack_depth, "track_gc", o->track_gc,
-                   "max_events", (json_int_t)o->max_events, "ring_records", (json_int_t)mlz_options_slots(o), "on_full",
+                   "max_events", (json_int_t)o->max_events, "ring_records", (json_int_t)mlz_options_words(o), "on_full",
                    o->drop ? "drop" : "block", "native", o->native, "python", o->python, "malloc", o->malloc, "follow", o->follow,
                    "include", patterns_json(&o->filter.include), "exclude", patterns_json(&o->filter.exclude), "snapshot_every_ns",
                    (json_int_t)o->snapshot_every_ns, "snapshots_only", o->snapshots_only, "max_size", (json_int_t)o->max_size,
@@ -108,7 +108,7 @@ static int make_arena(struct recording *r) {
       setrlimit(RLIMIT_FSIZE, &high);
     }
   }
-  int e = mlz_arena_make(&r->arena, r->memfd, mlz_options_slots(o), mlz_options_settings(o), o->sample_over, o->follow);
+  int e = mlz_arena_make(&r->arena, r->memfd, mlz_options_words(o), mlz_options_settings(o), o->sample_over, o->follow);
   if (limited) setrlimit(RLIMIT_FSIZE, &limit);
   return e;
 }
@@ -163,8 +163,8 @@ static int start(struct recording *r) {
   char err[PATH_MAX + 256];
   int error = 0;
   if (r->options.verbose) {
-    fprintf(stderr, "memlyze: session %s, %u rings of %u records\n", r->session.path, r->arena.control->ring_count,
-            r->arena.control->ring_slots);
+    fprintf(stderr, "memlyze: session %s, %u rings of %u words\n", r->session.path, r->arena.control->ring_count,
+            r->arena.control->ring_words);
   }
   int status = mlz_launch_run(&r->launch, &error);
   if (status == 0) return 0;
@@ -178,7 +178,7 @@ static int start(struct recording *r) {
 
 static void seal(struct recording *r) {
   r->group_ns = r->drain.now_ns;
-  r->group_slots = r->drain.slots_total;
+  r->group_slots = r->drain.words_total;
   r->drain.group_wanted = false;
   mlz_image_seal(&r->drain);
 }
@@ -203,7 +203,7 @@ static void drain_until_end(struct recording *r) {
     idle = mlz_drain_round(d) || r->desk.taken ? 0 : idle + 1;
     mlz_desk_obey(&r->desk, d);
     bool due = d->now_ns - r->group_ns >= (d->totals_only ? GROUP_TOTALS_NS : GROUP_NS) &&
-               d->slots_total != r->group_slots; /* an idle program's file does not grow */
+               d->words_total != r->group_slots; /* an idle program's file does not grow */
     if (dump_wanted(r)) mlz_keeping_ask(&r->keeping, d, r->desk.dump);
     if (d->group_wanted || due) seal(r);
     r->keeping.asked = false;
@@ -213,7 +213,7 @@ static void drain_until_end(struct recording *r) {
     if (r->launch.exited && (!r->options.wait_all || all_gone(r, idle))) return;
     if (stop) {
       mlz_launch_stop_self();
-      d->slots_taken = 0; /* the gap is ours, not one of a busy program */
+      d->words_taken = 0; /* the gap is ours, not one of a busy program */
     } else {
       mlz_drain_sleep(d, idle);
     }

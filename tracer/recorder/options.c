@@ -287,12 +287,12 @@ int mlz_options_parse(struct mlz_options *o, int argc, char **argv, char *err, s
   return MLZ_OPTIONS_RUN;
 }
 
-uint32_t mlz_options_least_slots(uint32_t max_stack_depth) { return 4 * (2 + (max_stack_depth + 1) / 2); }
+uint32_t mlz_options_least_words(uint32_t max_stack_depth) { return 4 * (3 + 8 + max_stack_depth); }
 
-uint32_t mlz_options_slots(const struct mlz_options *o) {
-  uint32_t least = mlz_options_least_slots(o->max_stack_depth), slots = 1024;
-  while (slots < least || slots < o->max_events) slots *= 2;
-  return slots;
+uint32_t mlz_options_words(const struct mlz_options *o) {
+  uint32_t least = mlz_options_least_words(o->max_stack_depth), words = 1024;
+  while (words < least || words < o->max_events) words *= 2;
+  return words;
 }
 
 uint64_t mlz_options_settings(const struct mlz_options *o) {

@@ -22,7 +22,7 @@ struct mlz_options {
   uint32_t max_stack_depth;
   bool native;
   bool track_gc;
-  uint32_t max_events;      /* as given; mlz_options_slots rounds it */
+  uint32_t max_events;      /* as given; mlz_options_words rounds it */
   struct mlz_filter filter; /* pointers into argv */
   bool drop, python, malloc, follow, wait_all, quiet, verbose;
   uint32_t serve;                                      /* pid; 0: none. There is no COMMAND then (serve.h) */
@@ -36,10 +36,10 @@ enum mlz_options_outcome { MLZ_OPTIONS_RUN = 0, MLZ_OPTIONS_HELP = 1, MLZ_OPTION
 int mlz_options_parse(struct mlz_options *o, int argc, char **argv, char *err, size_t err_size);
 void mlz_options_help(FILE *to);
 
-/* The slots that a ring needs at least, whatever max_events: four messages of the largest stack. */
-uint32_t mlz_options_least_slots(uint32_t max_stack_depth);
-/* Slots of a ring: max_events rounded up to a power of two, and room for four messages of the largest stack. */
-uint32_t mlz_options_slots(const struct mlz_options *o);
+/* The words that a ring needs at least, whatever max_events: four messages of the largest stack. */
+uint32_t mlz_options_least_words(uint32_t max_stack_depth);
+/* Words of a ring: max_events rounded up to a power of two, and room for four messages of the largest stack. */
+uint32_t mlz_options_words(const struct mlz_options *o);
 uint64_t mlz_options_settings(const struct mlz_options *o); /* settings word of generation 1 (shm/control.h) */
 
 /* "24 MB" (10^6), "12.3 MiB" (2^20), "4096": bytes. false: no size. */

@@ -10,11 +10,11 @@ static const struct key LAST = {UINT64_MAX, UINT64_MAX};
 static bool before(struct key x, struct key y) { return x.seq < y.seq || (x.seq == y.seq && x.ns < y.ns); }
 
 /* Key of the feed's next event; only for a feed with something to read. */
-static struct key key_of(const struct mlz_drain *d, const struct mlz_feed *f) {
-  const struct mlz_slot *s = &f->slots[f->pos & (d->control->ring_slots - 1)];
+static struct key key_of(const struct mlz_feed *f) {
+  uint64_t a = f->in[f->pos & f->mask];
   struct key k = {f->seq, f->ns};
-  if (mlz_word_kind(s->a) == MLZ_K_ORDER) k.seq = s->b;
-  if (mlz_word_kind(s->a) == MLZ_K_TIME) k.ns = s->b;
+  if (mlz_word_kind(a) == MLZ_K_ORDER) k.seq = f->in[(f->pos + 1) & f->mask];
+  if (mlz_word_kind(a) == MLZ_K_TIME) k.ns = f->in[(f->pos + 1) & f->mask];
   return k;
 }
 
@@ -27,12 +27,12 @@ struct choice {
 };
 
 /* What lies between h1 and h2 is taken only where it comes before something below h1, or may free a blocked feed. */
-static struct choice choose(const struct mlz_drain *d, const struct mlz_image *m) {
+static struct choice choose(const struct mlz_image *m) {
   struct choice c = {.next = LAST};
   struct key run = LAST, stuck = LAST, due = LAST;
   for (struct mlz_feed *f = m->feeds; f; f = f->next) {
     if (f->pos >= f->h1 || f->broken) continue;
-    struct key k = key_of(d, f);
+    struct key k = key_of(f);
     c.needed = true;
     if (before(k, due)) due = k;
     if (f->blocked && (!c.stuck || before(k, stuck))) {
@@ -44,7 +44,7 @@ static struct choice choose(const struct mlz_drain *d, const struct mlz_image *m
   for (struct mlz_feed *f = m->feeds; f; f = f->next) {
     c.later |= f->blocked && f->pos >= f->h1;
     if (f->pos >= f->h2 || f->blocked || f->broken) continue;
-    struct key k = key_of(d, f);
+    struct key k = key_of(f);
     if (f->pos >= f->h1 && !c.stuck && !before(k, due)) { /* its turn comes before whatever below h1 has a later key */
       if (before(k, c.next)) c.next = k;
       continue;
@@ -64,7 +64,7 @@ static void image_merge(struct mlz_drain *d, struct mlz_image *m) {
   for (struct mlz_feed *f = m->feeds; f; f = f->next) f->blocked = f->force = false;
   m->n_blocked = 0;
   for (;;) {
-    struct choice c = choose(d, m);
+    struct choice c = choose(m);
     if (!c.needed) return;
     if (c.run) {
       struct mlz_feed *f = c.run;
@@ -72,7 +72,7 @@ static void image_merge(struct mlz_drain *d, struct mlz_image *m) {
       uint64_t end = f->pos < f->h1 ? f->h1 : f->h2;
       if (f->pos >= f->h1 && !c.stuck) { /* only what comes before the lowest key that is due */
         for (struct mlz_feed *o = m->feeds; o; o = o->next) {
-          if (o->pos < o->h1 && !o->broken && before(key_of(d, o), stop)) stop = key_of(d, o);
+          if (o->pos < o->h1 && !o->broken && before(key_of(o), stop)) stop = key_of(o);
         }
       }
       mlz_decode_run(d, f, end, stop.seq, stop.ns);

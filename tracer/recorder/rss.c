@@ -23,9 +23,9 @@ static uint64_t resident(uint32_t pid) {
 
 void mlz_rss_look(struct mlz_drain *d) {
   /* Of an idle program the file does not grow, so there is no group to write them with. */
-  if (!d->emit || d->now_ns - d->rss_ns < EVERY_NS || d->slots_total == d->rss_slots) return;
+  if (!d->emit || d->now_ns - d->rss_ns < EVERY_NS || d->words_total == d->rss_words) return;
   d->rss_ns = d->now_ns;
-  d->rss_slots = d->slots_total;
+  d->rss_words = d->words_total;
   for (const struct mlz_image *m = d->images; m; m = m->next) {
     if (m->dead || m->closed || m->pidfd < 0) continue; /* without a pidfd another process may have the number by now */
     uint64_t bytes = resident(m->pid);

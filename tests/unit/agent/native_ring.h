@@ -19,7 +19,7 @@ union mlz_wiped_page mlz_wiped;
 struct mlz_thread mlz_no_thread;
 __thread struct mlz_tls mlz_tls = {.thread = &mlz_no_thread};
 
-#define RING_SLOTS 4096u
+#define RING_WORDS 8192u
 #define RING_SIDE 65536u
 #define RING_NODES (1u << 20)
 
@@ -28,8 +28,8 @@ struct ring_node {
   uint32_t caller, flags;
 };
 struct native_ring {
-  struct mlz_ring ring; /* slots and side buffer follow */
-  struct mlz_slot slots[RING_SLOTS];
+  struct mlz_ring ring; /* words and side buffer follow */
+  uint64_t words[RING_WORDS];
   uint8_t side[RING_SIDE];
   uint64_t bias[65536]; /* of modules; 1: not announced */
   struct ring_node *nodes;
@@ -44,7 +44,7 @@ static inline struct native_ring *native_ring_open(uint32_t depth) {
   struct mlz_control *c = &mlz_no_control;
   r->nodes = calloc(RING_NODES + 1, sizeof(*r->nodes));
   for (unsigned i = 0; i < 65536; i++) r->bias[i] = 1;
-  c->ring_slots = RING_SLOTS;
+  c->ring_words = RING_WORDS;
   c->side_bytes = RING_SIDE;
   c->settings = (uint64_t)depth << MLZ_SET_DEPTH_SHIFT | MLZ_SET_NATIVE;
   mlz_producer_init(&th->out, &mlz_agent.peer, &r->ring);
@@ -67,21 +67,22 @@ static inline void native_ring_close(struct native_ring *r) {
 static inline void native_ring_read(struct native_ring *r) {
   uint64_t head = atomic_load(&r->ring.head), side = atomic_load(&r->ring.side_tail);
   for (uint64_t at = atomic_load(&r->ring.tail); at < head; at++) {
-    struct mlz_slot s = r->slots[at % RING_SLOTS];
-    uint32_t value = (uint32_t)mlz_word_value(s.a), flags = mlz_word_flags(s.a);
-    switch (mlz_word_kind(s.a)) {
+    uint64_t a = r->words[at % RING_WORDS], b = r->words[(at + 1) % RING_WORDS];
+    uint32_t value = (uint32_t)mlz_word_value(a), flags = mlz_word_flags(a);
+    switch (mlz_word_kind(a)) {
     case MLZ_K_MODULE:
-      r->bias[value] = s.b;
-      at++;
-      side += r->slots[at % RING_SLOTS].a;
+      r->bias[value] = b;
+      side += r->words[(at + 2) % RING_WORDS];
+      at += 3;
       break;
     case MLZ_K_NATIVE_NODE:
       if (value > r->n_nodes) r->wrong = "a caller that does not exist";
-      if (r->bias[mlz_native_module(s.b)] == 1 && mlz_native_module(s.b)) r->wrong = "a module that was not announced";
+      at++;
+      if (r->bias[mlz_native_module(b)] == 1 && mlz_native_module(b)) r->wrong = "a module that was not announced";
       if (r->n_nodes == RING_NODES)
         r->wrong = "too many nodes";
       else
-        r->nodes[++r->n_nodes] = (struct ring_node){s.b, value, flags};
+        r->nodes[++r->n_nodes] = (struct ring_node){b, value, flags};
       break;
     case MLZ_K_NATIVE:
       if (value > r->n_nodes) r->wrong = "a node that does not exist";

@@ -13,13 +13,15 @@
 #include <string.h>
 #include <unistd.h>
 
-#define FAKE_SLOTS 1024u
+#define FAKE_WORDS 2048u
+#define FAKE_NEAR UINT64_C(5)            /* base of the near messages */
 static unsigned fake_domain = MLZ_D_OBJ; /* MALLOC: without the GIL */
 
 struct fake_ring {
   struct mlz_ring *r;
   const struct mlz_control *c;
   uint64_t head, side;
+  bool turn;
 };
 struct fake {
   struct mlz_arena arena;
@@ -33,7 +35,7 @@ struct fake {
 static inline void fake_begin(struct fake *f) {
   memset(f, 0, sizeof *f);
   uint64_t settings = UINT64_C(0xffffffff) | UINT64_C(4) << MLZ_SET_DEPTH_SHIFT | MLZ_SET_PYTHON | MLZ_SET_MALLOC;
-  cr_assert_eq(mlz_arena_make(&f->arena, "memlyze-test", FAKE_SLOTS, settings, 0, true), 0);
+  cr_assert_eq(mlz_arena_make(&f->arena, "memlyze-test", FAKE_WORDS, settings, 0, true), 0);
   strcpy(f->path, "/tmp/memlyze-test-XXXXXX");
   int fd = mkstemp(f->path);
   json_t *meta = json_object();
@@ -52,48 +54,67 @@ static inline struct fake_ring *fake_ring(struct fake *f, uint32_t i, uint32_t i
   x->r->tid = (uint32_t)gettid();
   x->r->image = image;
   x->r->thread_no = i + 1;
+  for (int k = 0; k < 2; k++) atomic_store(&x->r->near_base[k], FAKE_NEAR);
   atomic_store(&x->r->state, MLZ_RING_LIVE);
   if (c->ring_high < i + 1) c->ring_high = i + 1;
   return x;
 }
 
+static inline void fake_word(struct fake_ring *x, uint64_t a) {
+  cr_assert_lt(x->head - atomic_load(&x->r->tail), FAKE_WORDS);
+  mlz_ring_words(x->r)[x->head++ & (FAKE_WORDS - 1)] = a;
+}
 static inline void fake_put(struct fake_ring *x, uint64_t a, uint64_t b) {
-  cr_assert_lt(x->head - atomic_load(&x->r->tail), FAKE_SLOTS);
-  mlz_ring_slots(x->r)[x->head++ & (FAKE_SLOTS - 1)] = (struct mlz_slot){a, b};
+  fake_word(x, a);
+  fake_word(x, b);
 }
 static inline void fake_publish(struct fake_ring *x) {
   atomic_store(&x->r->side_head, x->side);
   atomic_store(&x->r->head, x->head);
 }
 static inline uint64_t fake_text(struct fake_ring *x, const void *data, uint64_t bytes) {
-  uint8_t *side = mlz_ring_side(x->r, FAKE_SLOTS);
+  uint8_t *side = mlz_ring_side(x->r, FAKE_WORDS);
   for (uint64_t i = 0; i < bytes; i++) side[x->side++ & (x->c->side_bytes - 1)] = ((const uint8_t *)data)[i];
   return bytes;
+}
+
+/* Every other message that can be is sent in its short form. */
+static inline bool fake_short(struct fake_ring *x, uint64_t granule, uint64_t size) {
+  x->turn = !x->turn;
+  return x->turn && granule >= FAKE_NEAR && (granule - FAKE_NEAR) >> MLZ_NEAR_BITS == 0 && size < MLZ_SMALL_SIZE;
 }
 
 /* Pops, pushes `push` frames (outermost first). */
 static inline void fake_event(struct fake_ring *x, unsigned kind, unsigned flags, unsigned domain, uint64_t granule, uint64_t size,
                               unsigned pop, const uint64_t *frames, unsigned push) {
   unsigned field = push >= MLZ_PUSH_LONG ? MLZ_PUSH_LONG : push;
-  fake_put(x, mlz_head_word(kind, flags, domain, granule), mlz_size_word(size, pop, field));
-  if (field == MLZ_PUSH_LONG) fake_put(x, push, 0);
-  for (unsigned i = 0; i < push; i += 2) fake_put(x, frames[i], i + 1 < push ? frames[i + 1] : 0);
+  if (kind == MLZ_K_ALLOC && !(flags & ~1u) && pop < 16 && push < 16 && fake_short(x, granule, size)) {
+    fake_word(x, mlz_near_word(granule - FAKE_NEAR, push, pop, size, flags, domain));
+  } else {
+    fake_put(x, mlz_head_word(kind, flags, domain, granule), mlz_size_word(size, pop, field));
+    if (field == MLZ_PUSH_LONG) fake_word(x, push);
+  }
+  for (unsigned i = 0; i < push; i++) fake_word(x, frames[i]);
   fake_publish(x);
 }
 static inline void fake_alloc(struct fake_ring *x, uint64_t granule, uint64_t size) {
   fake_event(x, MLZ_K_ALLOC, 0, fake_domain, granule, size, 0, NULL, 0);
 }
 static inline void fake_free(struct fake_ring *x, uint64_t granule) {
-  fake_put(x, mlz_head_word(MLZ_K_FREE, 0, fake_domain, granule), 0);
+  fake_word(x, mlz_head_word(MLZ_K_FREE, 0, fake_domain, granule));
   fake_publish(x);
 }
 /* `last`: granule of the thread's last allocation, 0 if that was passed over. */
 static inline void fake_free_after(struct fake_ring *x, uint64_t granule, uint64_t last) {
-  fake_put(x, mlz_head_word(MLZ_K_FREE, 0, fake_domain, granule), last << MLZ_GRANULE_SHIFT);
+  fake_word(x, mlz_head_word(MLZ_K_FREE, granule == last ? MLZ_F_TEMPORARY : 0, fake_domain, granule));
   fake_publish(x);
 }
 static inline void fake_step(struct fake_ring *x, unsigned flags, uint64_t granule, uint64_t size, uint32_t offset) {
-  fake_put(x, mlz_head_word(MLZ_K_ALLOC_STEP, flags, fake_domain, granule), mlz_step_word(size, offset));
+  bool python = fake_domain == MLZ_D_MEM || fake_domain == MLZ_D_OBJ;
+  if (!flags && python && offset < MLZ_SMALL_OFFSET && offset % 2 == 0 && fake_short(x, granule, size))
+    fake_word(x, mlz_small_word(granule - FAKE_NEAR, offset, size, fake_domain == MLZ_D_OBJ));
+  else
+    fake_put(x, mlz_head_word(MLZ_K_ALLOC_STEP, flags, fake_domain, granule), mlz_step_word((uint32_t)size, offset));
   fake_publish(x);
 }
 static inline void fake_order(struct fake_ring *x, uint64_t n) {

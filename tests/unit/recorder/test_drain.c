@@ -18,7 +18,7 @@ Test(drain, pairs_and_totals) {
   mlz_drain_round(&f.d);
   cr_assert_eq(f.d.live_bytes, 32);
   cr_assert_eq(f.d.peak_bytes, 96);
-  cr_assert_eq(atomic_load(&x->r->tail), 3, "the producer has its room back");
+  cr_assert_eq(atomic_load(&x->r->tail), x->head, "the producer has its room back");
   struct mlz_counters t = mlz_drain_counters(&f.d);
   cr_assert_eq(t.allocs, 2);
   cr_assert_eq(t.frees, 1);
@@ -123,7 +123,7 @@ Test(drain, what_is_inherited_holds_up_no_order) {
     fake_image(parent, 0, MLZ_ORIGIN_EXEC);
     fake_image(a, 1, MLZ_ORIGIN_FORK);
     fake_order(a, 1);
-    fake_put(a, mlz_head_word(MLZ_K_REALLOC_BEGIN, 0, domains[i], 1000), 0);
+    fake_word(a, mlz_head_word(MLZ_K_REALLOC_BEGIN, 0, domains[i], 1000));
     fake_event(a, MLZ_K_REALLOC_END, 0, domains[i], 1001, 5, 0, NULL, 0);
     fake_free(a, 2000);
     fake_order(b, 2);
@@ -182,7 +182,7 @@ Test(drain, free_taken_too_early) {
 }
 
 static void reallocate(struct fake_ring *x, uint64_t old, uint64_t granule, uint64_t size, unsigned flags) {
-  if (old) fake_put(x, mlz_head_word(MLZ_K_REALLOC_BEGIN, 0, MLZ_D_MEM, old), 0);
+  if (old) fake_word(x, mlz_head_word(MLZ_K_REALLOC_BEGIN, 0, MLZ_D_MEM, old));
   fake_event(x, MLZ_K_REALLOC_END, flags, MLZ_D_MEM, granule, size, 0, NULL, 0);
 }
 
@@ -205,7 +205,7 @@ Test(drain, address_used_again_during_realloc) {
   fake_begin(&f);
   struct fake_ring *a = fake_ring(&f, 0, 1), *b = fake_ring(&f, 1, 1);
   fake_alloc(a, 1, 10);
-  fake_put(a, mlz_head_word(MLZ_K_REALLOC_BEGIN, 0, MLZ_D_RAW, 1), 0);
+  fake_word(a, mlz_head_word(MLZ_K_REALLOC_BEGIN, 0, MLZ_D_RAW, 1));
   fake_publish(a);
   fake_alloc(b, 1, 11);
   mlz_drain_round(&f.d);
@@ -228,9 +228,9 @@ Test(drain, temporary) {
   fake_alloc(x, 3, 8);
   fake_alloc(x, 4, 8);
   fake_free_after(x, 3, 4);
-  fake_put(x, mlz_head_word(MLZ_K_REALLOC_BEGIN, 0, MLZ_D_OBJ, 4), 4 << MLZ_GRANULE_SHIFT);
+  fake_word(x, mlz_head_word(MLZ_K_REALLOC_BEGIN, MLZ_F_TEMPORARY, MLZ_D_OBJ, 4));
   fake_event(x, MLZ_K_REALLOC_END, 0, MLZ_D_OBJ, 5, 16, 0, NULL, 0);
-  fake_put(x, mlz_head_word(MLZ_K_REALLOC_BEGIN, 0, MLZ_D_OBJ, 5), 0);
+  fake_word(x, mlz_head_word(MLZ_K_REALLOC_BEGIN, 0, MLZ_D_OBJ, 5));
   fake_event(x, MLZ_K_REALLOC_END, 0, MLZ_D_OBJ, 5, 32, 0, NULL, 0);
   mlz_drain_round(&f.d);
   cr_assert_eq(mlz_drain_counters(&f.d).seen, 6);
@@ -502,15 +502,48 @@ Test(drain, nonsense_in_a_ring) {
   mlz_drain_round(&f.d);
   cr_assert_eq(atomic_load(&a->r->tail), a->head, "its producer is not held up");
   cr_assert_eq(f.d.live_bytes, 6);
-  atomic_store(&d->r->head, d->head + 10 * FAKE_SLOTS); /* a head out of bounds */
+  atomic_store(&d->r->head, d->head + 10 * FAKE_WORDS); /* a head out of bounds */
   mlz_drain_round(&f.d);
   cr_assert_eq(f.d.total.broken, 4);
   mlz_trace_close(fake_end(&f));
 }
 
+/* Each field of a short message at its ends; what is said before there is a base is no message. */
+Test(drain, short_messages_hold_what_they_say) {
+  const uint64_t near = (UINT64_C(1) << MLZ_NEAR_BITS) - 1, base = UINT64_C(0x7f000000000);
+  for (unsigned i = 0; i < 2; i++) {
+    uint64_t n = i ? near : 0, bases[2] = {base, base + 7};
+    uint32_t size = i ? MLZ_SMALL_SIZE - 1 : 0, offset = i ? MLZ_SMALL_OFFSET - 2 : 0;
+    uint64_t a = mlz_small_word(n, offset, size, i);
+    cr_assert(mlz_word_small(a));
+    cr_assert_eq(mlz_word_granule(a, bases), base + n);
+    cr_assert_eq(mlz_small_offset(a), offset);
+    cr_assert_eq(mlz_small_size(a), size);
+    cr_assert_eq(mlz_small_domain(a), i ? MLZ_D_OBJ : MLZ_D_MEM);
+    a = mlz_near_word(n, i ? MLZ_NEAR_FRAMES : 0, i ? 15 : 0, size, i ? MLZ_F_NOGIL : 0, i ? MLZ_D_MALLOC : MLZ_D_RAW);
+    cr_assert_eq(mlz_word_kind(a), MLZ_K_ALLOC_NEAR);
+    cr_assert_eq(mlz_word_granule(a, bases), base + 7 + n);
+    cr_assert_eq(mlz_near_push(a), i ? 15 : 0);
+    cr_assert_eq(mlz_near_pop(a), i ? 15 : 0);
+    cr_assert_eq(mlz_near_size(a), size);
+    cr_assert_eq(mlz_near_flags(a), i ? MLZ_F_NOGIL : 0);
+    cr_assert_eq(mlz_near_domain(a), i ? MLZ_D_MALLOC : MLZ_D_RAW);
+  }
+  fake_begin(&f);
+  struct fake_ring *x = fake_ring(&f, 0, 1), *y = fake_ring(&f, 1, 1);
+  for (int k = 0; k < 2; k++) atomic_store(&x->r->near_base[k], 0), atomic_store(&y->r->near_base[k], 0);
+  fake_word(x, mlz_near_word(1, 0, 0, 1, 0, MLZ_D_OBJ));
+  fake_publish(x);
+  fake_word(y, mlz_small_word(1, 0, 1, true));
+  fake_publish(y);
+  mlz_drain_round(&f.d);
+  cr_assert_eq(f.d.total.broken, 2);
+  mlz_trace_close(fake_end(&f));
+}
+
 /* Words that are nearly messages: whatever a ring holds, the recorder reads nothing outside of it and goes on (run under ASan, too). */
 Test(drain, random_words) {
-  static const uint8_t common[] = {MLZ_K_FREE, MLZ_K_ALLOC, MLZ_K_ALLOC_STEP};
+  static const uint8_t common[] = {MLZ_K_FREE, MLZ_K_ALLOC, MLZ_K_ALLOC_STEP, MLZ_K_ALLOC_NEAR, 1};
   unsigned seed = 11;
   for (int round = 0; round < 150; round++) {
     fake_begin(&f);
@@ -518,12 +551,17 @@ Test(drain, random_words) {
       struct fake_ring *x = fake_ring(&f, i, 1);
       fake_code(x, 1 + i, "f", 10, 1);
       for (int n = 0; n < 900; n++) {
-        unsigned r = (unsigned)rand_r(&seed), kind = r % 100 ? common[(r >> 4) % 3] : (r >> 16) % 64;
+        unsigned r = (unsigned)rand_r(&seed), kind = r % 100 ? common[(r >> 4) % 5] : (r >> 16) % 64;
         uint64_t granule = r >> 10 & 1 ? r >> 12 & 63 : (uint64_t)rand_r(&seed) << 12 ^ (uint64_t)rand_r(&seed);
         unsigned flags = r % 61 == 1 ? (unsigned)rand_r(&seed) & 0xff : 0;
         unsigned pop = r >> 8 & 3, push = r % 512 == 7 ? MLZ_PUSH_LONG : r >> 6 & 3;
         uint64_t b = r % 67 == 5 ? (uint64_t)rand_r(&seed) << 33 ^ (uint64_t)rand_r(&seed) : mlz_size_word(r & 0xfff, pop, push);
-        fake_put(x, mlz_head_word(kind, flags, r >> 14 & 7, granule & ((UINT64_C(1) << MLZ_GRANULE_BITS) - 1)), b);
+        if (kind == 1)
+          fake_word(x, mlz_small_word(granule, (r >> 3 & 0xff) * 2, r & 0x3ff, r & 1));
+        else if (kind == MLZ_K_ALLOC_NEAR)
+          fake_word(x, mlz_near_word(granule, r >> 6 & (r % 61 ? 1 : 15), r >> 8 & 3, r & 0x3ff, r >> 5 & 1, r >> 14 & 7));
+        else
+          fake_put(x, mlz_head_word(kind, flags, r >> 14 & 7, granule & ((UINT64_C(1) << MLZ_GRANULE_BITS) - 1)), b);
       }
       fake_publish(x);
     }

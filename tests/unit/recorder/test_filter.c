@@ -140,11 +140,11 @@ Test(filter, realloc_across_the_filter) {
   struct fake_ring *x = begin(&filter);
   uint64_t wanted = MLZ_FRAME(1, 0), other = MLZ_FRAME(2, 0);
   alloc(x, 2, 100, 64);
-  fake_put(x, mlz_head_word(MLZ_K_REALLOC_BEGIN, 0, fake_domain, 100), 0);
+  fake_word(x, mlz_head_word(MLZ_K_REALLOC_BEGIN, 0, fake_domain, 100));
   fake_event(x, MLZ_K_REALLOC_END, MLZ_F_RESET, fake_domain, 100, 128, 0, &wanted, 1);
   mlz_drain_round(&f.d);
   cr_assert_eq(f.d.live_bytes, 128);
-  fake_put(x, mlz_head_word(MLZ_K_REALLOC_BEGIN, 0, fake_domain, 100), 0);
+  fake_word(x, mlz_head_word(MLZ_K_REALLOC_BEGIN, 0, fake_domain, 100));
   fake_event(x, MLZ_K_REALLOC_END, MLZ_F_RESET, fake_domain, 200, 256, 0, &other, 1);
   mlz_drain_round(&f.d);
   cr_assert_eq(f.d.live_bytes, 0);

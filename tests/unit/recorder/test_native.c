@@ -135,7 +135,7 @@ static void node(struct fake_ring *x, uint64_t caller, unsigned flags, unsigned 
   fake_publish(x);
 }
 static void native(struct fake_ring *x, uint64_t number, unsigned flags) {
-  fake_put(x, mlz_head_word(MLZ_K_NATIVE, flags, 0, number), 0);
+  fake_word(x, mlz_head_word(MLZ_K_NATIVE, flags, 0, number));
   fake_publish(x);
 }
 
@@ -212,7 +212,7 @@ Test(native, the_ring_begins_again) {
   node(x, 0, 0, 0, 0x11);
   native(x, 1, 0);
   fake_alloc(x, 1, 1);
-  fake_put(x, mlz_head_word(MLZ_K_NATIVE_RESET, 0, 0, 0), 0);
+  fake_word(x, mlz_head_word(MLZ_K_NATIVE_RESET, 0, 0, 0));
   fake_alloc(x, 2, 2); /* no native stack */
   node(x, 0, 0, 0, 0x21);
   native(x, 1, 0);

@@ -58,7 +58,7 @@ static struct fake_ring *stream(unsigned rounds, bool sampled, unsigned snapshot
       last = live[cell] = granule;
     }
     if (live[0]) { /* by the general way */
-      fake_put(x, mlz_head_word(MLZ_K_REALLOC_BEGIN, 0, MLZ_D_OBJ, live[0]), 0);
+      fake_word(x, mlz_head_word(MLZ_K_REALLOC_BEGIN, 0, MLZ_D_OBJ, live[0]));
       fake_event(x, MLZ_K_REALLOC_END, 0, MLZ_D_OBJ, live[0], 77, 0, NULL, 0);
     }
     fake_free(x, 9999999); /* of nothing */
