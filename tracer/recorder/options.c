@@ -54,7 +54,7 @@ static const struct mlz_option_row rows[] = {
     {ID_DEPTH, "max-stack-depth", "N", "frames kept of each stack, innermost first, 0 to 1024 (default 10; with --native 32)"},
     {ID_GC, "track-gc", NULL, "record garbage collections (default)"},
     {ID_NO_GC, "no-track-gc", NULL, "do not"},
-    {ID_EVENTS, "max-events", "N", "records in each thread's ring, rounded up to a power of two (default 10000)"},
+    {ID_EVENTS, "max-events", "N", "words of 8 bytes in each thread's ring, rounded up to a power of two (default 10000)"},
     {ID_FULL, "on-full", "block|drop", "when a ring is full: wait, or count the loss and go on (default block)"},
     {ID_NATIVE, "native", NULL, "native frames too, in one stack with the Python frames, of 32 frames unless said otherwise"},
     {ID_NO_PYTHON, "no-python", NULL, "do not trace the interpreter's allocators (raw, mem, obj)"},
