@@ -39,8 +39,8 @@ static __attribute__((noinline)) void *FN(_turned)(void *block, size_t size, uin
 }
 
 /* The stack is another: some frames returned, some were called, some of those that stayed have moved on or, where a call's frame took the place
- * of an earlier one, are of another code. One pass over the window finds the outermost that differs; from there inwards all are sent anew. Nothing is
- * changed before everything is known. More of it than fits in a quick message, and hidden frames: FN(_turned). */
+ * of an earlier one, are of another code. One pass over the window finds the outermost that differs; from there inwards all are sent anew. More of
+ * it than fits in a quick message, and hidden frames: FN(_turned). */
 static __attribute__((noinline)) void *FN(_called)(void *block, size_t size, uint64_t head, void *old) {
   enum { NEW = 8, BACK = 32, PUSH = MLZ_QUICK - 2, CHUNK = 1 << 16 };
   struct mlz_tls *t = &mlz_tls;
@@ -82,16 +82,6 @@ static __attribute__((noinline)) void *FN(_called)(void *block, size_t size, uin
   if (MLZ_UNLIKELY(push > PUSH) || MLZ_UNLIKELY(pop > MLZ_POP_MAX)) return FN(_turned)(block, size, head, old);
   struct mlz_marks_piece *piece = mlz_marks_find((uintptr_t)block);
   if (MLZ_UNLIKELY(!piece)) return FN(_turned)(block, size, head, old);
-  uint32_t ids[PUSH];
-  for (uint32_t k = 0; k < push; k++) {
-    const struct mlz_seen *e = outer + k;
-    const char *frame = k < replaced ? e->frame : fresh[push - 1 - k], *code = FN(_code)(frame);
-    if (MLZ_UNLIKELY(k < replaced && FN(_incomplete)(frame, code, FN(_instr)(frame)))) return FN(_turned)(block, size, head, old);
-    /* The entry left there by the last call at this depth often is of the same code: its id is still true. */
-    ids[k] = MLZ_LIKELY(e->code == code && (uint32_t)(e - th->seen) < th->stale_n) ? e->id : FN(_id_known)(th, code);
-    if (MLZ_UNLIKELY(ids[k] == 0) || MLZ_UNLIKELY(ids[k] == MLZ_SEEN_HIDDEN)) return FN(_turned)(block, size, head, old); /* not known */
-  }
-  /* Field by field into their places: a copy through the stack would wait for its own stores. */
   uint64_t near = mlz_event_near(th, MLZ_D_OBJ, block), *words = th->out.cursor;
   if (MLZ_LIKELY((near >> MLZ_NEAR_BITS | size / MLZ_SMALL_SIZE | pop / 16) == 0) && MLZ_LIKELY(mlz_word_kind(head) == MLZ_K_ALLOC)) {
     *words++ = mlz_near_word(near, push, pop, size, 0, mlz_word_domain(head));
@@ -99,18 +89,28 @@ static __attribute__((noinline)) void *FN(_called)(void *block, size_t size, uin
     *words++ = mlz_event_block_word(0, 0, 0, block) | head;
     *words++ = mlz_size_word(size, pop, push);
   }
-  for (uint32_t k = 0; k < push; k++) {
-    struct mlz_seen *e = outer + k;
-    if (k >= replaced) e->frame = fresh[push - 1 - k];
-    e->code = FN(_code)(e->frame);
-    e->instr = FN(_instr)(e->frame);
-    e->id = ids[k];
-    e->floor = FN(_floor)(e->frame, e->code);
-    words[k] = MLZ_FRAME(e->id, FN(_offset)(e->code, e->instr));
+  /* Field by field into their places: a copy through the stack would wait for its own stores. */
+  struct mlz_seen *newest = outer + push;
+  for (struct mlz_seen *e = outer; e != newest; e++) {
+    const char *frame = e <= at ? e->frame : fresh[newest - 1 - e], *code = FN(_code)(frame);
+    uint64_t instr = FN(_instr)(frame);
+    uint32_t floor = FN(_floor)(frame, code);
+    /* The entry left there by the last call at this depth often is of the same code: its id is still true. */
+    uint32_t id = MLZ_LIKELY(e->code == code && (uint32_t)(e - th->seen) < th->stale_n) ? e->id : FN(_id_known)(th, code);
+    if (MLZ_UNLIKELY(id == 0) || MLZ_UNLIKELY(id == MLZ_SEEN_HIDDEN) || MLZ_UNLIKELY(FN(_below)(instr, FN(_begun_from)(code, floor)))) {
+      if (e != outer) mlz_thread_forget(th); /* not known yet, or it never begins: what was changed here is no stack */
+      return FN(_turned)(block, size, head, old);
+    }
+    e->frame = frame;
+    e->code = code;
+    e->instr = instr;
+    e->id = id;
+    e->floor = floor;
+    *words++ = MLZ_FRAME(id, FN(_offset)(code, instr));
   }
   FN(_aim_at)(th, n, &th->seen[n - 1], window);
   mlz_marks_set_plain(piece, block, MLZ_MARKS_PLAIN);
-  mlz_producer_advance(&th->out, (uint32_t)(words - th->out.cursor) + push);
+  mlz_producer_advance(&th->out, (uint32_t)(words - th->out.cursor));
   t->last_block = block;
   atomic_signal_fence(memory_order_seq_cst);
   t->busy = MLZ_BUSY_NOT;
