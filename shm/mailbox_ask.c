@@ -181,7 +181,7 @@ static int answer(const struct asking *a, const struct mlz_request *request) {
     snprintf(a->err, a->size, "no traced process runs in this session that a mark could belong to; nothing was changed");
     return -ESRCH;
   case MLZ_ANSWER_RINGS:
-    snprintf(a->err, a->size, "the session's rings (%u records) are too small for stacks of %u frames; record with a larger --max-events",
+    snprintf(a->err, a->size, "the session's rings (%u words) are too small for stacks of %u frames; record with a larger --max-events",
              a->control->ring_words, request->depth);
     return -ENOSPC;
   case MLZ_ANSWER_DISK:

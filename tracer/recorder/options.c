@@ -290,7 +290,7 @@ int mlz_options_parse(struct mlz_options *o, int argc, char **argv, char *err, s
 uint32_t mlz_options_least_words(uint32_t max_stack_depth) { return 4 * (3 + 8 + max_stack_depth); }
 
 uint32_t mlz_options_words(const struct mlz_options *o) {
-  uint32_t least = mlz_options_least_words(o->max_stack_depth), words = 1024;
+  uint32_t least = mlz_options_least_words(o->max_stack_depth), words = 2048;
   while (words < least || words < o->max_events) words *= 2;
   return words;
 }
