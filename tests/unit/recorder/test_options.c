@@ -45,14 +45,14 @@ Test(options, all_given) {
                MLZ_OPTIONS_RUN, "%s", err);
   cr_assert(o.force && o.drop && !o.malloc && !o.follow && o.wait_all && o.quiet && o.verbose && !o.track_gc);
   cr_assert_eq(o.sample_over, 1536);
-  cr_assert_eq(mlz_options_words(&o), 1024, "never below 1024");
+  cr_assert_eq(mlz_options_words(&o), 2048, "never below 2048");
   cr_assert_eq(mlz_settings_rate(mlz_options_settings(&o)), 429496730u - 1);
 }
 
 Test(options, a_ring_holds_four_of_the_largest_messages) {
   struct mlz_options o;
   cr_assert_eq(PARSE(&o, W("--max-events=1"), W("--max-stack-depth=1024"), W("x")), MLZ_OPTIONS_RUN);
-  cr_assert_geq(mlz_options_words(&o), 4 * (2 + 512));
+  cr_assert_geq(mlz_options_words(&o), 4 * (3 + 8 + 1024));
 }
 
 Test(options, patterns_are_kept_in_order) {
