@@ -34,14 +34,15 @@ def inputs():
 def programs(build, source):
     compiler = subprocess.run(['gcc', '-print-prog-name=cc1'], stdout=subprocess.PIPE, universal_newlines=True).stdout.strip()
     churn = os.path.join(build, 'benchmarks', 'native', 'churn')
+    frames = ['--max-stack-depth', '32']  # as the others are told
     return {
-        'xmllint': (['xmllint', '--noout', 'some.xml'], []),
-        'sqlite3': (['sqlite3', ':memory:', '.read some.sql'], []),
-        'git log --stat': (['git', '-C', source, 'log', '--stat', '-n', '200'], []),
-        'cc1 -O2': ([compiler, '-quiet', '-O2', 'many.c', '-o', '/dev/null'], []),
+        'xmllint': (['xmllint', '--noout', 'some.xml'], frames),
+        'sqlite3': (['sqlite3', ':memory:', '.read some.sql'], frames),
+        'git log --stat': (['git', '-C', source, 'log', '--stat', '-n', '200'], frames),
+        'cc1 -O2': ([compiler, '-quiet', '-O2', 'many.c', '-o', '/dev/null'], frames),
         'churn, 1 thread': ([churn, '1', '4000000'], ['--max-stack-depth', '12']),
         'churn, 4 threads': ([churn, '4', '4000000'], ['--max-stack-depth', '12']),
-        'Python json': ([sys.executable, 'churn.py'], []),
+        'Python json': ([sys.executable, 'churn.py'], frames),
     }
 
 

@@ -13,7 +13,8 @@ LIFE = os.path.join(HELPERS, 'native_life')
 
 def traced(command, *options, **more):
     env = dict(clean_env(), MEMLYZE_NATIVE_CHECK='1', **more)
-    result = record(command, '--native', *options, env=env)
+    depth = [] if '--max-stack-depth' in options else ['--max-stack-depth', '32']  # some of the stacks are deeper
+    result = record(command, '--native', *depth, *options, env=env)
     counters = tool('stats')['counters'] if 'counters' in tool('stats') else tool('stats')
     same('captures that a second walk finds to be wrong', counters['native_mismatches'], 0)
     return result

@@ -51,12 +51,12 @@ static const struct mlz_option_row rows[] = {
     {ID_FORCE, "force", NULL, "replace an existing FILE"},
     {ID_RATE, "sample-rate", "R", "trace this part of all allocations, 0 < R <= 1 (default 1.0)"},
     {ID_OVER, "sample-over", "SIZE", "always trace allocations of at least SIZE, whatever the rate"},
-    {ID_DEPTH, "max-stack-depth", "N", "frames kept of each stack, innermost first, 0 to 1024 (default 10; with --native 32)"},
+    {ID_DEPTH, "max-stack-depth", "N", "frames kept of each stack, innermost first, 0 to 1024 (default 10; with --native 128)"},
     {ID_GC, "track-gc", NULL, "record garbage collections (default)"},
     {ID_NO_GC, "no-track-gc", NULL, "do not"},
     {ID_EVENTS, "max-events", "N", "words of 8 bytes in each thread's ring, rounded up to a power of two (default 10000)"},
     {ID_FULL, "on-full", "block|drop", "when a ring is full: wait, or count the loss and go on (default block)"},
-    {ID_NATIVE, "native", NULL, "native frames too, in one stack with the Python frames, of 32 frames unless said otherwise"},
+    {ID_NATIVE, "native", NULL, "native frames too, in one stack with the Python frames, of 128 frames unless said otherwise"},
     {ID_NO_PYTHON, "no-python", NULL, "do not trace the interpreter's allocators (raw, mem, obj)"},
     {ID_NO_MALLOC, "no-malloc", NULL, "do not trace the C library's malloc and mmap families"},
     {ID_INCLUDE, "include", "PAT",
@@ -258,7 +258,7 @@ int mlz_options_parse(struct mlz_options *o, int argc, char **argv, char *err, s
     }
     return -EINVAL;
   }
-  if (o->max_stack_depth == UINT32_MAX) o->max_stack_depth = o->native ? 32 : 10;
+  if (o->max_stack_depth == UINT32_MAX) o->max_stack_depth = o->native ? 128 : 10;
   if (!o->python && !o->malloc) {
     snprintf(err, err_size, "--no-python and --no-malloc together leave nothing to trace; drop one of them");
     return -EINVAL;

@@ -70,7 +70,7 @@ Test(options, native_stacks_are_deeper) {
     cr_assert_not_null(strstr(err, "x86-64"), "%s", err);
     return;
   }
-  cr_assert(o.native && o.max_stack_depth == 32);
+  cr_assert(o.native && o.max_stack_depth == 128);
   cr_assert(mlz_options_settings(&o) & MLZ_SET_NATIVE);
   cr_assert_eq(PARSE(&o, W("--max-stack-depth=7"), W("--native"), W("x")), MLZ_OPTIONS_RUN);
   cr_assert_eq(o.max_stack_depth, 7);
