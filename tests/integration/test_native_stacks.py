@@ -1,14 +1,18 @@
 """--native: one stack of native and Python frames, in their order, with names; and what annotate makes of it."""
+import json
 import os
 import platform
 import re
 import shutil
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))
 import mlyze_decode  # noqa: E402
-from harness import PYTHONS, Skip, TESTS, case, execute, MEMLYZE, record, run, same, tool  # noqa: E402
+from harness import PYTHONS, Skip, TESTS, case, clean_env, execute, MEMLYZE, record, run, same, tool  # noqa: E402
 
 SOURCE = os.path.join(TESTS, 'programs', 'native_leaks.c')
 LIBRARY = '''
@@ -113,6 +117,46 @@ def without_names_and_with_them_later():
         assert done.returncode == 0 and ('keep_ten' if name in ('flame', 'export') else 'make') in done.stdout, (name, done)
     missing = execute([MEMLYZE, 'top', 'trace.mlyze', '--symbols', 'nowhere'])
     assert missing.returncode == 2 and 'nowhere' in missing.stderr, missing
+
+
+@case
+def names_from_a_debuginfod_server():
+    if not shutil.which('debuginfod'):
+        raise Skip('no debuginfod')
+    program, lines = compiled(SOURCE, 'program', '-pthread'), markers()
+    os.mkdir('served')
+    subprocess.run(['objcopy', '--only-keep-debug', program, 'served/program.debug'], check=True)
+    subprocess.run(['strip', program], check=True)
+    note = subprocess.run(['readelf', '-n', program], stdout=subprocess.PIPE, universal_newlines=True).stdout
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        url = 'http://127.0.0.1:%d' % free.getsockname()[1]
+    with open('server.log', 'w') as log:
+        server = subprocess.Popen(['debuginfod', '-F', '-p', url.rsplit(':', 1)[1], '-d', ':memory:', 'served'], stdout=log, stderr=log)
+    try:
+        path = '%s/buildid/%s/debuginfo' % (url, re.search(r'Build ID: ([0-9a-f]+)', note).group(1))
+        for attempt in range(300):
+            try:
+                urllib.request.build_opener(urllib.request.ProxyHandler({})).open(path, timeout=5).close()
+                break
+            except OSError:
+                time.sleep(0.1)
+        else:
+            raise Skip('the server does not answer')
+        wanted = [('make', lines['make']), ('keep_ten', lines['ten'])]
+        asked = dict(clean_env(), DEBUGINFOD_URLS=url, DEBUGINFOD_CACHE_PATH=os.path.abspath('cache'), no_proxy='*')
+        native([program], env=asked)
+        same('by the recorder', chain([s for s in stacks() if s['live_count'] == 10][0]['stack'], 2), wanted)
+        native([program])
+        bare = [s for s in stacks() if s['live_count'] == 10][0]['function']
+        assert re.match(r'program\+0x', bare), bare
+        shutil.rmtree('cache')
+        os.mkdir('nothing')
+        later = json.loads(execute([MEMLYZE, 'top', 'trace.mlyze', '--json', '-n', '0', '--group', 'stack', '--symbols', 'nothing'], env=asked).stdout)
+        same('by a tool, later', chain([s for s in later['sites'] if s['live_count'] == 10][0]['stack'], 2), wanted)
+    finally:
+        server.terminate()
+        server.wait()
 
 
 @case
