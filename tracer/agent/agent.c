@@ -136,6 +136,7 @@ static void obey_settings(struct mlz_tls *t) {
   uint64_t over = atomic_load_explicit(&c->sample_over, memory_order_relaxed);
   t->settings = th->settings = s;
   t->over = over ? over : UINT64_MAX;
+  t->quick = 0;
   mlz_gate_reset(t);
   if (th->depth != mlz_settings_depth(s)) {
     th->depth = mlz_settings_depth(s);
@@ -180,6 +181,7 @@ static bool thread_begin(struct mlz_tls *t) {
   t->last_block = NULL;
   t->countdown = 0;
   t->later = 0;
+  t->quick = 0;
   if (th->number > 1) mlz_marks_atomic[MLZ_MARKS_SHARED] = true;
   if (th->number == 1) mlz_process_begin(t);
   send_name(th, MLZ_K_THREAD);

@@ -88,6 +88,9 @@ struct mlz_thread {
   uint64_t sample_begun;   /* how much of it belongs to an allocation that began in the window before; 2^32 is all of it */
   uint64_t sample_ahead;   /* from the last choice to the first allocation that begins in it */
   bool sample_taken;       /* that allocation across the boundary is the last choice */
+  bool arena_new;          /* the thread's last allocation has made an arena (hooks_slim.c) */
+  uint64_t arena_still;    /* mlz_gate_still then */
+  uint64_t last_still;     /* mlz_gate_still when last_block was given: it is the thread's last allocation only as long as that is so */
   uint64_t passed_then;    /* allocations that will have been passed over when the next one is chosen */
   uint32_t number;         /* thread number */
 
@@ -140,15 +143,23 @@ struct mlz_tls {
   uint64_t settings;
   /* 0: every allocation is chosen. Else the (countdown + later)-th from now is; the countdown is short, so that settings are looked at often. */
   uint32_t countdown;
+  uint32_t quick; /* mem and obj requests below so many bytes are passed over without a look at anything else (hooks_slim.c); 0: none */
   uint64_t later;
   uint64_t over;             /* sample_over, or UINT64_MAX */
   struct mlz_thread *thread; /* never NULL */
   const void *last_block;    /* of the thread's last allocation, if that was recorded; else NULL */
   uint32_t retry;            /* no ring: events to pass over before trying again */
   uint32_t retries;
-  uint32_t chosen; /* enum mlz_gate_answer that the gate gave already for the allocation under way; 0: it was not asked */
+  uint32_t chosen;       /* enum mlz_gate_answer that the gate gave already for the allocation under way; 0: it was not asked */
+  struct mlz_wish *wish; /* hooks_slim.c: what the raw hook below is asked for; NULL: nothing */
 };
 _Static_assert(sizeof(struct mlz_tls) <= 80, "static TLS stays small");
+
+/* Before the interpreter is called on our own account: what it allocates is hidden. */
+static inline void mlz_agent_own(struct mlz_tls *t) {
+  t->busy = MLZ_BUSY_OWN;
+  t->quick = 0; /* its hooks look at `busy` then */
+}
 
 extern struct mlz_thread mlz_no_thread; /* stands in for a thread that has none: nothing may be written */
 extern __thread struct mlz_tls mlz_tls __attribute__((tls_model("initial-exec")));

@@ -182,7 +182,7 @@ static int join(struct mlz_tls *t, char *text, size_t size) {
                 "the recorder's shared memory cannot be opened; has this process another user, or another /proc?");
   }
   if (e == 0) {
-    t->busy = MLZ_BUSY_OWN;
+    mlz_agent_own(t);
     mlz_python.id_session = mlz_agent.session_number - 1;
     mlz_python_start();
     t->busy = MLZ_BUSY_EVENT;

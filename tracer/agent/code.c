@@ -41,7 +41,7 @@ static bool watch(void) {
 bool mlz_code_place(void) {
   void *type = NULL, *value = NULL, *traceback = NULL;
   uint32_t busy = mlz_tls.busy;
-  mlz_tls.busy = MLZ_BUSY_OWN;
+  mlz_agent_own(&mlz_tls);
   mlz_python.err_fetch(&type, &value, &traceback);
   bool ours = mlz_python.watched ? watch() : mlz_python.extra_request(code_died) == mlz_python.extra_index;
   mlz_python.err_restore(type, value, traceback);
@@ -52,7 +52,7 @@ bool mlz_code_place(void) {
 bool mlz_code_prepare(void) {
   if (!mlz_python.extra_ready) {
     void *type = NULL, *value = NULL, *traceback = NULL;
-    mlz_tls.busy = MLZ_BUSY_OWN;
+    mlz_agent_own(&mlz_tls);
     mlz_python.err_fetch(&type, &value, &traceback);
     mlz_python.watched = watch();
     if (!mlz_python.watched)
@@ -263,7 +263,7 @@ uint32_t mlz_code_register(struct mlz_thread *th, const char *frame, const char 
   if (pointer_at(code, 8) != mlz_python.type_code) return 0;
   uint32_t id = atomic_fetch_add_explicit(&mlz_agent_control()->code_next, 1, memory_order_relaxed);
   if (!send_code(th, id, frame, code)) return 0;
-  mlz_tls.busy = MLZ_BUSY_OWN;
+  mlz_agent_own(&mlz_tls);
   bool stored = store_id(th, code, id);
   mlz_tls.busy = MLZ_BUSY_EVENT;
   return stored ? id : 0;

@@ -44,12 +44,14 @@ void mlz_gate_next(struct mlz_tls *t) {
   uint32_t rate = mlz_settings_rate(t->settings);
   mlz_gate_publish(t);
   mlz_gate_set(t, draw(th, rate));
-  th->passed_then += mlz_gate_still(t);
+  th->last_still = mlz_gate_still(t);
+  th->passed_then += th->last_still;
 }
 
 void mlz_gate_reset(struct mlz_tls *t) {
   struct mlz_thread *th = t->thread;
   uint32_t rate = mlz_settings_rate(t->settings);
+  mlz_gate_settle(t);
   th->passed_then -= mlz_gate_still(t);
   th->sample_begun = th->sample_ahead = 0;
   th->sample_inverse = UINT64_MAX / ((uint64_t)rate + 1);
@@ -60,5 +62,6 @@ void mlz_gate_reset(struct mlz_tls *t) {
   } else {
     mlz_gate_set(t, rate == MLZ_RATE_ALL ? 0 : draw(th, rate) + 1);
   }
-  th->passed_then += mlz_gate_still(t);
+  th->last_still = mlz_gate_still(t);
+  th->passed_then += th->last_still;
 }

@@ -31,6 +31,11 @@ static inline __attribute__((always_inline)) void mlz_gate_publish(struct mlz_tl
   uint64_t still = mlz_gate_still(t);
   atomic_store_explicit(&t->thread->out.ring->allocs_passed, t->thread->passed_then - still, memory_order_relaxed);
 }
+/* Where allocations are passed over without a look at anything else, last_block stays as it is: it was freed as a temporary one only if nothing was
+ * passed over since. Before a free is told. */
+static inline void mlz_gate_settle(struct mlz_tls *t) {
+  if (t->last_block && t->thread->last_still != mlz_gate_still(t)) t->last_block = NULL;
+}
 /* An allocation that was chosen cannot be recorded. */
 static inline void mlz_gate_refuse(struct mlz_tls *t) {
   t->thread->passed_then++;
@@ -52,6 +57,7 @@ static inline __attribute__((always_inline)) enum mlz_gate_answer mlz_gate(struc
         return MLZ_GATE_PASS;
       }
       t->thread->passed_then--; /* it takes a place in the window, and is not passed over */
+      t->thread->last_still = mlz_gate_still(t);
       mlz_gate_publish(t);
       return MLZ_GATE_CERTAIN;
     }

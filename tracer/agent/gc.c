@@ -134,7 +134,7 @@ static void *callback(void *self, void *const *args, long n) {
   (void)self;
   struct mlz_tls *t = &mlz_tls;
   if (n == 2 && !t->busy) {
-    t->busy = MLZ_BUSY_OWN;
+    mlz_agent_own(t);
     const char *phase = gc.as_utf8(args[0]);
     bool start = phase && phase[0] == 's' && phase[1] == 't' && phase[2] == 'a';
     if (start && number(args[1], gc.key_generation) >= 2) let_go();
@@ -170,7 +170,7 @@ static int install(void *unused) {
     return 0;
   const char *tstate = mlz_python.tstate_get();
   if (!tstate || !mlz_python_in_main(tstate)) return 0; /* the list is the main interpreter's */
-  t->busy = MLZ_BUSY_OWN;
+  mlz_agent_own(t);
   mlz_names_prepare();
   gc.key_generation = mlz_python.intern("generation");
   gc.key_collected = mlz_python.intern("collected");
@@ -205,7 +205,7 @@ static int install(void *unused) {
 }
 
 void mlz_gc_prepare(void) {
-  mlz_tls.busy = MLZ_BUSY_OWN;
+  mlz_agent_own(&mlz_tls);
 #define FIND(member, name) *(void **)&gc.member = dlsym(RTLD_DEFAULT, name)
   FIND(new_function, "PyCFunction_NewEx");
   FIND(append, "PyList_Append");
@@ -240,7 +240,7 @@ void mlz_gc_leave(void) {
   uint32_t kept = gc.kept_n;
   mlz_gc_finalize();
   if (!was || !gc.remove) return;
-  t->busy = MLZ_BUSY_OWN;
+  mlz_agent_own(t);
   gc.kept_n = kept;
   let_go();
   char *list = callbacks();

@@ -10,8 +10,8 @@ static unsigned generation_now;
 
 bool mlz_python_place(const void *ctx) { return (uintptr_t)ctx - (uintptr_t)inner < sizeof(inner); }
 
-/* What a hook calls. A caller reads ctx and function one after the other; where nothing that we hold keeps it from running meanwhile, its ctx may be that of
- * whoever was there before us. */
+/* What a hook calls. A caller reads ctx and function one after the other; where nothing that we hold keeps it from running meanwhile, its ctx may be
+ * that of whoever was there before us. */
 MLZ_INLINE struct mlz_py_allocator *under(void *ctx, unsigned domain) {
   return MLZ_LIKELY(mlz_python_place(ctx)) ? ctx : &inner[generation_now][domain];
 }
@@ -149,7 +149,7 @@ void *mlz_python_realloc_sampled(struct mlz_py_allocator *in, void *old, size_t 
   SAMPLED(in->realloc(in->ctx, old, size), size, domain);
 }
 
-static __attribute__((noinline)) void free_any(struct mlz_py_allocator *in, void *block, unsigned domain) {
+void mlz_python_free_any(struct mlz_py_allocator *in, void *block, unsigned domain) {
   struct mlz_tls *t = &mlz_tls;
   if (t->busy) {
     mlz_record_free_inside(t, domain, block);
@@ -164,7 +164,7 @@ static __attribute__((noinline)) void free_any(struct mlz_py_allocator *in, void
 }
 MLZ_INLINE void hook_free_any(struct mlz_py_allocator *in, void *block, unsigned domain) {
   if (mlz_marks_test(block, MLZ_MARKS_SHARED) || mlz_marks_test(block, MLZ_MARKS_PLAIN))
-    free_any(in, block, domain);
+    mlz_python_free_any(in, block, domain);
   else
     in->free(in->ctx, block);
 }
@@ -173,7 +173,7 @@ MLZ_INLINE void hook_free_any(struct mlz_py_allocator *in, void *block, unsigned
  * while the allocator frees. Budget: 4 ns for a recorded block, 1 ns for another. */
 MLZ_INLINE void hook_free(struct mlz_py_allocator *in, void *block, unsigned domain) {
   if (MLZ_UNLIKELY(mlz_record_free_quick(block, mlz_head_word(MLZ_K_FREE, 0, domain, 0)) == MLZ_FREE_ODD))
-    free_any(in, block, domain);
+    mlz_python_free_any(in, block, domain);
   else
     in->free(in->ctx, block);
 }
@@ -196,7 +196,7 @@ HOOKS(obj, MLZ_D_OBJ)
 static void mem_free(void *ctx, void *block) { hook_free(ctx, block, MLZ_D_MEM); }
 static void obj_free(void *ctx, void *block) { hook_free(ctx, block, MLZ_D_OBJ); }
 
-static const struct mlz_py_allocator hooks_plain[3] = {
+const struct mlz_py_allocator mlz_python_hooks[3] = {
     {NULL, raw_malloc, raw_calloc, raw_realloc, raw_free_any},
     {NULL, mem_malloc, mem_calloc, mem_realloc, mem_free},
     {NULL, obj_malloc, obj_calloc, obj_realloc, obj_free},
@@ -208,29 +208,47 @@ static const struct mlz_py_allocator hooks_native[3] = {
     {NULL, obj_native_malloc, obj_native_calloc, obj_native_realloc, obj_free},
 };
 
-static bool ours_on_top(const struct mlz_py_allocator *obj) { return obj->free == obj_free || obj->free == obj_free_any; }
+struct mlz_py_allocator *mlz_python_inner(void *ctx, unsigned domain) {
+  return under(ctx, domain);
+}
+
+/* This library's functions. */
+extern const char __ehdr_start[] __attribute__((visibility("hidden"))), etext[] __attribute__((visibility("hidden")));
+bool mlz_python_ours(const struct mlz_py_allocator *a) {
+  return (uintptr_t)a->malloc - (uintptr_t)__ehdr_start < (uintptr_t)etext - (uintptr_t)__ehdr_start;
+}
+
+struct mlz_py_allocator mlz_python_whole(unsigned domain) {
+  const struct mlz_stack_reader *reader = mlz_python.reader;
+  struct mlz_py_allocator hooks = (mlz_agent.native ? hooks_native : mlz_python_hooks)[domain];
+  if (domain != MLZ_D_RAW && mlz_agent.started && mlz_marks_atomic[MLZ_MARKS_PLAIN]) { /* others are at work under GILs of their own */
+    hooks.free = domain == MLZ_D_OBJ ? obj_free_any : mem_free_any;
+    return hooks;
+  }
+  if (!reader || mlz_agent.native) return hooks;
+  if (domain == MLZ_D_OBJ) {
+    hooks.malloc = reader->obj_malloc;
+    hooks.realloc = reader->obj_realloc;
+  } else if (domain == MLZ_D_MEM) {
+    hooks.malloc = reader->mem_malloc;
+    hooks.calloc = reader->mem_calloc;
+    hooks.realloc = reader->mem_realloc;
+  }
+  return hooks;
+}
 
 static void install(unsigned generation) {
   generation_now = generation;
-  const struct mlz_stack_reader *reader = mlz_python.reader;
   struct mlz_py_allocator hooks[3];
-  memcpy(hooks, mlz_agent.native ? hooks_native : hooks_plain, sizeof(hooks));
-  if (mlz_agent.started && mlz_marks_atomic[MLZ_MARKS_PLAIN]) { /* others are at work under GILs of their own */
-    hooks[MLZ_D_OBJ].free = obj_free_any;
-    hooks[MLZ_D_MEM].free = mem_free_any;
-  } else if (reader && !mlz_agent.native) {
-    hooks[MLZ_D_OBJ].malloc = reader->obj_malloc;
-    hooks[MLZ_D_OBJ].realloc = reader->obj_realloc;
-    hooks[MLZ_D_MEM].malloc = reader->mem_malloc;
-    hooks[MLZ_D_MEM].calloc = reader->mem_calloc;
-    hooks[MLZ_D_MEM].realloc = reader->mem_realloc;
-  }
-  for (int d = 0; d < 3; d++) {
-    struct mlz_py_allocator a = hooks[d], step;
-    mlz_python.mem_get(d, &inner[generation][d]);
+  for (unsigned d = 0; d < 3; d++) {
+    mlz_python.mem_get((int)d, &inner[generation][d]);
     if (mlz_python_place(inner[generation][d].ctx)) inner[generation][d].ctx = NULL; /* as give_back left it */
+    hooks[d] = mlz_python_whole(d);
+  }
+  mlz_slim_hooks(inner[generation], hooks);
+  for (int d = 0; d < 3; d++) {
+    struct mlz_py_allocator a = hooks[d], step = inner[generation][d];
     a.ctx = &inner[generation][d];
-    step = inner[generation][d];
     /* The raw domain is called without the GIL meanwhile: no more of it than need be meets our function with another's context. */
     step.ctx = step.ctx ? step.ctx : a.ctx;
     mlz_python.mem_set(d, &step);
@@ -256,6 +274,10 @@ static void arena_end(uint32_t busy) {
 static void *arena_alloc(void *ctx, size_t size) {
   (void)ctx;
   uint32_t busy = arena_begin();
+  if (busy == MLZ_BUSY_NOT && mlz_tls.image) { /* below an allocation that is passed over: hooks_slim.c */
+    mlz_tls.thread->arena_new = true;
+    mlz_tls.thread->arena_still = mlz_gate_still(&mlz_tls);
+  }
   void *arena = arenas.alloc(arenas.ctx, size);
   arena_end(busy);
   return arena;
@@ -267,6 +289,7 @@ static void arena_free(void *ctx, void *arena, size_t size) {
   arena_end(busy);
 }
 
+bool mlz_python_arenas_hidden(void) { return arenas.alloc != NULL; }
 void mlz_python_arenas(void) {
   struct mlz_py_arenas top;
   if (!mlz_python.arena_get || !mlz_python.arena_set) return;
@@ -300,5 +323,5 @@ void mlz_python_rewrap(void) {
 void mlz_python_on_top(void) {
   struct mlz_py_allocator now;
   mlz_python.mem_get(MLZ_D_OBJ, &now);
-  if (!ours_on_top(&now)) install(!generation_now);
+  if (!mlz_python_ours(&now)) install(!generation_now);
 }

@@ -20,12 +20,9 @@ static struct {
   bool arenas_lost;
 } running;
 
-static bool ours(const struct mlz_py_allocator *a, unsigned domain) {
-  return a->free == running.hooks[domain].free && running.hooks[domain].free != NULL;
-}
+static bool ours(const struct mlz_py_allocator *a, unsigned domain) { return running.hooks[domain].free != NULL && mlz_python_ours(a); }
 
-/* Read through the kernel: what lies behind the ctx of others is not known. */
-static bool peek(const void *address, void *out, size_t bytes) {
+bool mlz_python_peek(const void *address, void *out, size_t bytes) {
   struct iovec local = {out, bytes}, remote = {(void *)(uintptr_t)address, bytes};
   return mlz_sys6(SYS_process_vm_readv, mlz_sys_getpid(), (long)&local, 1, (long)&remote, 1, 0) == (long)bytes;
 }
@@ -37,7 +34,7 @@ enum layer { LAYER_BASE, LAYER_DEBUG, LAYER_TRACEMALLOC, LAYER_OTHER };
 static enum layer look_into(struct mlz_py_allocator *a) {
   uint64_t words[6];
   if (!a->ctx || mlz_python_place(a->ctx)) return LAYER_BASE;
-  if (!peek(a->ctx, words, sizeof(words))) return LAYER_OTHER;
+  if (!mlz_python_peek(a->ctx, words, sizeof(words))) return LAYER_OTHER;
   bool debug = words[0] == 'r' || words[0] == 'm' || words[0] == 'o';
   struct mlz_py_allocator under;
   memcpy(&under, words + debug, sizeof(under));
@@ -156,6 +153,8 @@ void mlz_running_arenas(void) {
   mlz_python.arena_get(&running.arenas);
   running.arenas_on = running.arenas.alloc != running.arenas_under.alloc;
 }
+
+bool mlz_running_arenas_hidden(void) { return mlz_agent.started ? running.arenas_on : mlz_python_arenas_hidden(); }
 
 /* Where blocks come from that no hook sees: not through tracemalloc, even where ours call it: it may be at work, with its lock held, and this be the
  * event of a malloc of its own. */

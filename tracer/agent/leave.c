@@ -42,6 +42,7 @@ static void forget_session(struct mlz_tls *t) {
   t->settings = 0;
   t->countdown = 0;
   t->later = 0;
+  t->quick = 0;
   t->over = UINT64_MAX;
   t->last_block = NULL;
   t->retry = t->retries = 0;

@@ -237,6 +237,7 @@ bool mlz_python_again(struct mlz_thread *th) {
   mlz_python.ended = false;
   mlz_python.main_interp = th->interp;
   if (mlz_agent.trace_python) mlz_python_on_top(); /* 3.12 and later begin with a fresh table of allocators */
+  if (!mlz_agent.started) mlz_python_arenas();
   mlz_python.extra_ready = false;
   memset(others, 0, sizeof(others));
   mlz_code_ids_clear();

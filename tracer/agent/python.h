@@ -105,14 +105,28 @@ void mlz_python_start(void);
 bool mlz_python_install(void);
 void mlz_python_count(void);  /* where there are several interpreters, of which each may have a GIL: marks are atomic from now on */
 void mlz_python_rewrap(void); /* from malloc, while wrap_pending */
+bool mlz_python_arenas_hidden(void);
 void mlz_python_arenas(void); /* takes pymalloc's arenas out of the mmap hooks' sight: they are what obj and mem blocks are made of */
 void mlz_python_on_top(void); /* puts our hooks back where the interpreter has thrown them out */
+extern const struct mlz_py_allocator mlz_python_hooks[3];              /* by domain: the ones that ask every question anew */
+struct mlz_py_allocator *mlz_python_inner(void *ctx, unsigned domain); /* what a hook that was called with this ctx calls */
+struct mlz_py_allocator mlz_python_whole(unsigned domain);             /* the hooks of a session that may record all, without a ctx */
+bool mlz_python_ours(const struct mlz_py_allocator *a);                /* is it hooks of ours? */
+void mlz_python_free_any(struct mlz_py_allocator *in, void *block, unsigned domain); /* of a marked block */
 bool mlz_python_place(const void *ctx);         /* of a hook of ours; behind functions that are not, nobody looks at it */
 struct mlz_py_allocator mlz_python_under(void); /* what our hooks call in the mem domain; the GIL is held */
+
+/* hooks_slim.c: puts the hooks of a session that records few allocations into hooks[3], if this one does and `under`, what they are to call, is fit for
+ * them. False: nothing was done. */
+#define MLZ_SLIM_RATE 0x1fffffffu /* of the settings word: 1/8 */
+bool mlz_slim_hooks(const struct mlz_py_allocator *under, struct mlz_py_allocator *hooks);
 
 /* hooks_running.c: the same for a session that is started in an interpreter that runs, and that ends before it. The GIL is held. */
 bool mlz_running_hook(void);   /* puts our hooks on top, unless they are there; false: the interpreter has no allocators */
 void mlz_running_arenas(void); /* mlz_python_arenas, in every session */
+bool mlz_running_arenas_hidden(void);
+/* Read through the kernel: what lies behind pointers of others is not known. */
+bool mlz_python_peek(const void *address, void *out, size_t bytes);
 void mlz_running_look(void);   /* whether somebody who came before us and has gone has thrown our hooks out: puts them back */
 void mlz_running_unhook(void); /* gives back what was hooked, as far as nobody hooked it after us */
 /* A block that PyMem_Free may free, unseen by every hook; and the end of such a block, or of one that is reported where it was recorded. For whoever is

@@ -82,6 +82,7 @@ MLZ_INLINE void mlz_record_free(struct mlz_tls *t, unsigned domain, void *block)
   if (!mlz_record_unmark(block, domain)) return;
   if (MLZ_UNLIKELY(!mlz_agent_enter(t))) return;
   if (mlz_domain_gil(domain)) mlz_python_look_finalize(t);
+  if (MLZ_UNLIKELY(t->countdown != 0)) mlz_gate_settle(t);
   mlz_event_free(t, MLZ_K_FREE, domain, block, mlz_record_gil(t->thread, domain));
 }
 
@@ -120,6 +121,7 @@ MLZ_COLD void mlz_record_free_inside(struct mlz_tls *t, unsigned domain, void *b
 MLZ_INLINE bool mlz_record_realloc_begin(struct mlz_tls *t, unsigned domain, void *old) {
   if (!mlz_record_unmark(old, domain)) return false;
   if (mlz_domain_gil(domain)) mlz_python_look_finalize(t);
+  if (MLZ_UNLIKELY(t->countdown != 0)) mlz_gate_settle(t);
   return mlz_event_free(t, MLZ_K_REALLOC_BEGIN, domain, old, mlz_record_gil(t->thread, domain));
 }
 void mlz_record_realloc_close(struct mlz_tls *t, unsigned domain, void *old, unsigned flag) __attribute__((visibility("hidden")));
