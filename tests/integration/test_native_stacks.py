@@ -25,7 +25,7 @@ if platform.machine() != 'x86_64':
 
 
 def compiled(source, output, *options):
-    done = subprocess.run(['gcc', '-g', '-O2', '-fno-builtin', source, '-o', output, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    done = subprocess.run(['gcc', '-g', '-O2', '-fno-builtin', source, '-o', output, *options, '-ldl'], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                           universal_newlines=True)
     assert done.returncode == 0, done.stdout
     return os.path.abspath(output)
