@@ -80,7 +80,8 @@ static inline void mlz_memo_think(struct mlz_memo *m) {
     m->bits += 2;
     mlz_memo_forget(m);
   }
-  m->every = m->bits == MLZ_MEMO_LAST && m->missed > MLZ_MEMO_WINDOW / 5 ? 4 : 1;
+  bool full = m->bits == MLZ_MEMO_LAST;
+  m->every = full && m->missed > MLZ_MEMO_WINDOW / 5 * 4 ? 32 : full && m->missed > MLZ_MEMO_WINDOW / 5 ? 4 : 1;
   m->asked = m->missed = 0;
 }
 
