@@ -214,8 +214,10 @@ static inline __attribute__((always_inline)) void take(struct mlz_drain *d, stru
 static __attribute__((noinline)) void take_native(struct mlz_drain *d, struct mlz_feed *f, uint64_t end) {
   if (f->image->totals) {
     take(d, f, end, false, false, true, true);
-  } else if (f->image->builder) {
+  } else if (f->image->builder && f->deep) {
     take(d, f, end, true, true, false, true);
+  } else if (f->image->builder) {
+    take(d, f, end, true, false, false, true);
   } else {
     take(d, f, end, false, false, false, true);
   }
