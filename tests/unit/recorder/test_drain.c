@@ -545,28 +545,37 @@ Test(drain, short_messages_hold_what_they_say) {
 Test(drain, random_words) {
   static const uint8_t common[] = {MLZ_K_FREE, MLZ_K_ALLOC, MLZ_K_ALLOC_STEP, MLZ_K_ALLOC_NEAR, 1};
   unsigned seed = 11;
+  uint64_t frames[40], taken = 0;
+  for (unsigned i = 0; i < 40; i++) frames[i] = MLZ_FRAME(1 + i % 8, 2 * i);
   for (int round = 0; round < 150; round++) {
     fake_begin(&f);
     for (uint32_t i = 0; i < 8; i++) {
       struct fake_ring *x = fake_ring(&f, i, 1);
       fake_code(x, 1 + i, "f", 10, 1);
-      for (int n = 0; n < 900; n++) {
-        unsigned r = (unsigned)rand_r(&seed), kind = r % 100 ? common[(r >> 4) % 5] : (r >> 16) % 64;
+      fake_event(x, MLZ_K_ALLOC, MLZ_F_RESET, MLZ_D_OBJ, 1000 + i, 8, 0, frames, 40); /* else the first step is the ring's end */
+      for (int n = 0; n < 600; n++) {
+        unsigned r = (unsigned)rand_r(&seed), kind = r % 1000 ? common[(r >> 4) % 5] : (r >> 16) % 64;
         uint64_t granule = r >> 10 & 1 ? r >> 12 & 63 : (uint64_t)rand_r(&seed) << 12 ^ (uint64_t)rand_r(&seed);
         unsigned flags = r % 61 == 1 ? (unsigned)rand_r(&seed) & 0xff : 0;
         unsigned pop = r >> 8 & 3, push = r % 512 == 7 ? MLZ_PUSH_LONG : r >> 6 & 3;
         uint64_t b = r % 67 == 5 ? (uint64_t)rand_r(&seed) << 33 ^ (uint64_t)rand_r(&seed) : mlz_size_word(r & 0xfff, pop, push);
         if (kind == 1)
           fake_word(x, mlz_small_word(granule, (r >> 3 & 0xff) * 2, r & 0x3ff, r & 1));
+        else if (kind == MLZ_K_FREE)
+          fake_word(x, mlz_head_word(kind, flags, r >> 14 & 3, granule & ((UINT64_C(1) << MLZ_GRANULE_BITS) - 1)));
         else if (kind == MLZ_K_ALLOC_NEAR)
-          fake_word(x, mlz_near_word(granule, r >> 6 & (r % 61 ? 1 : 15), r >> 8 & 3, r & 0x3ff, r >> 5 & 1, r >> 14 & 7));
+          fake_word(x, mlz_near_word(granule, r >> 6 & (r % 61 ? 1 : 15), r >> 8 & 3, r & 0x3ff, r >> 5 & 1,
+                                     r % 300 ? r >> 14 & 3 : r >> 14 & 7));
         else
           fake_put(x, mlz_head_word(kind, flags, r >> 14 & 7, granule & ((UINT64_C(1) << MLZ_GRANULE_BITS) - 1)), b);
       }
       fake_publish(x);
     }
     for (int i = 0; i < 3; i++) mlz_drain_round(&f.d);
-    for (uint32_t i = 0; i < 8; i++) cr_assert_eq(atomic_load(&f.rings[i].r->tail), f.rings[i].head);
+    for (uint32_t i = 0; i < 8; i++) {
+      cr_assert_eq(atomic_load(&f.rings[i].r->tail), f.rings[i].head);
+      taken += f.d.feeds[i]->allocs;
+    }
     struct mlz_trace *t = fake_end(&f);
     struct mlz_block b;
     while (mlz_trace_next(t, MLZ_WANT_ALL, &b) == 1) {}
@@ -574,6 +583,7 @@ Test(drain, random_words) {
     cr_assert(!damage->cut && damage->chunks_bad == 0, "the file is whole");
     mlz_trace_close(t);
   }
+  cr_assert_gt(taken, 150 * 8 * 10, "the rings went on for a while: %lu", (unsigned long)taken);
 }
 
 /* Frames that are pushed and never popped: no thread has so many, and the recorder's memory is not for the asking. */
