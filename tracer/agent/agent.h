@@ -143,7 +143,7 @@ struct mlz_tls {
   uint64_t settings;
   /* 0: every allocation is chosen. Else the (countdown + later)-th from now is; the countdown is short, so that settings are looked at often. */
   uint32_t countdown;
-  uint32_t quick; /* mem and obj requests below so many bytes are passed over without a look at anything else (hooks_slim.c); 0: none */
+  uint32_t quick; /* mem and obj requests of 1 to so many bytes are passed over without a look at anything else (hooks_slim.c) */
   uint64_t later;
   uint64_t over;             /* sample_over, or UINT64_MAX */
   struct mlz_thread *thread; /* never NULL */

@@ -210,7 +210,7 @@ static bool chosen(struct mlz_tls *t, size_t size, unsigned domain) {
   enum mlz_gate_answer answer = mlz_gate(t, size);
   if (MLZ_UNLIKELY(t->quick == 0) && slim.state == WORKS && mlz_running_arenas_hidden() &&
       atomic_load_explicit(&mlz_python.state, memory_order_relaxed) == MLZ_PY_READY)
-    t->quick = t->over < ASK ? (uint32_t)t->over : ASK;
+    t->quick = (t->over < ASK ? (uint32_t)t->over : ASK) - 1;
   t->chosen = answer;
   return answer != MLZ_GATE_PASS;
 }
@@ -248,9 +248,9 @@ static void *tell(struct mlz_tls *t, void *block, void *known, size_t size, unsi
 }
 
 /* May the allocation be passed over, and nothing else be done, nor be said that the thread is busy? What is below would make a second allocation of it
- * where it is more than pymalloc gives. Budget: 1 ns. */
+ * where it is more than pymalloc gives, or nothing. Budget: 1 ns. */
 MLZ_INLINE bool passed(struct mlz_tls *t, size_t size) {
-  if (MLZ_UNLIKELY(t->countdown <= 1) || MLZ_UNLIKELY(size >= t->quick) || MLZ_UNLIKELY(*mlz_python.collecting)) return false;
+  if (MLZ_UNLIKELY(t->countdown <= 1) || MLZ_UNLIKELY(size - 1 >= t->quick) || MLZ_UNLIKELY(*mlz_python.collecting)) return false;
   t->countdown--;
   return true;
 }
