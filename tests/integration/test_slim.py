@@ -129,7 +129,7 @@ work(40)
 def the_rate_is_raised_and_lowered(python):
     app = program(RATES.replace("MEMLYZE", MEMLYZE))
     record([python, app], '--sample-rate', '0.1')
-    check_ends(6000, 1)
+    check_ends(6000, 10)
 
 
 @case(each=PYTHONS)
