@@ -111,7 +111,8 @@ def what_lives_is_estimated(python):
 
 RATES = CHURN + '''
 import subprocess
-def rate(r): subprocess.run(['MEMLYZE', 'control', '--pid', str(os.getpid()), '--sample-rate', r], check=True)
+untraced = {k: v for k, v in os.environ.items() if k != 'LD_PRELOAD'}  # a tool under sanitizers cannot be traced
+def rate(r): subprocess.run(['MEMLYZE', 'control', '--pid', str(os.getpid()), '--sample-rate', r], check=True, env=untraced)
 held = [small() for n in range(3000)]
 work(40)
 rate('1')
