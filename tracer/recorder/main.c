@@ -61,7 +61,7 @@ static json_t *patterns_json(const struct mlz_patterns *p) {
 static json_t *settings_json(const struct mlz_options *o) {
   return json_pack("{s:f,s:I,s:i,s:b,s:I,s:I,s:s,s:b,s:b,s:b,s:b,s:o,s:o,s:I,s:b,s:I,s:I,s:s}", "sample_rate", o->sample_rate,
                    "sample_over", (json_int_t)o->sample_over, "max_stack_depth", (int)o->max_stack_depth, "track_gc", o->track_gc,
-                   "max_events", (json_int_t)o->max_events, "ring_records", (json_int_t)mlz_options_words(o), "on_full",
+                   "max_events", (json_int_t)o->max_events, "ring_records", (json_int_t)(mlz_options_words(o) / 2), "on_full",
                    o->drop ? "drop" : "block", "native", o->native, "python", o->python, "malloc", o->malloc, "follow", o->follow,
                    "include", patterns_json(&o->filter.include), "exclude", patterns_json(&o->filter.exclude), "snapshot_every_ns",
                    (json_int_t)o->snapshot_every_ns, "snapshots_only", o->snapshots_only, "max_size", (json_int_t)o->max_size,

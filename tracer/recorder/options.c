@@ -54,7 +54,7 @@ static const struct mlz_option_row rows[] = {
     {ID_DEPTH, "max-stack-depth", "N", "frames kept of each stack, innermost first, 0 to 1024 (default 10; with --native 128)"},
     {ID_GC, "track-gc", NULL, "record garbage collections (default)"},
     {ID_NO_GC, "no-track-gc", NULL, "do not"},
-    {ID_EVENTS, "max-events", "N", "words of 8 bytes in each thread's ring, rounded up to a power of two (default 10000)"},
+    {ID_EVENTS, "max-events", "N", "events that each thread's ring has room for, rounded up to a power of two (default 10000)"},
     {ID_FULL, "on-full", "block|drop", "when a ring is full: wait, or count the loss and go on (default block)"},
     {ID_NATIVE, "native", NULL, "native frames too, in one stack with the Python frames, of 128 frames unless said otherwise"},
     {ID_NO_PYTHON, "no-python", NULL, "do not trace the interpreter's allocators (raw, mem, obj)"},
@@ -291,7 +291,7 @@ uint32_t mlz_options_least_words(uint32_t max_stack_depth) { return 4 * (3 + 8 +
 
 uint32_t mlz_options_words(const struct mlz_options *o) {
   uint32_t least = mlz_options_least_words(o->max_stack_depth), words = 2048;
-  while (words < least || words < o->max_events) words *= 2;
+  while (words < least || words < 2 * (uint64_t)o->max_events) words *= 2;
   return words;
 }
 

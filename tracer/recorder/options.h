@@ -38,7 +38,7 @@ void mlz_options_help(FILE *to);
 
 /* The words that a ring needs at least, whatever max_events: four messages of the largest stack. */
 uint32_t mlz_options_least_words(uint32_t max_stack_depth);
-/* Words of a ring: max_events rounded up to a power of two, and room for four messages of the largest stack. */
+/* Words of a ring: two for each of max_events, rounded up to a power of two, and room for four messages of the largest stack. */
 uint32_t mlz_options_words(const struct mlz_options *o);
 uint64_t mlz_options_settings(const struct mlz_options *o); /* settings word of generation 1 (shm/control.h) */
 

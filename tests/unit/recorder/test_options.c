@@ -29,7 +29,7 @@ Test(options, defaults) {
   cr_assert_float_eq(o.sample_rate, 1, 0);
   cr_assert_eq(o.max_stack_depth, 10);
   cr_assert(o.track_gc && o.python && o.malloc && o.follow && !o.drop && !o.wait_all);
-  cr_assert_eq(mlz_options_words(&o), 16384);
+  cr_assert_eq(mlz_options_words(&o), 32768);
   uint64_t s = mlz_options_settings(&o);
   cr_assert_eq(mlz_settings_rate(s), UINT32_MAX);
   cr_assert_eq(mlz_settings_depth(s), 10);

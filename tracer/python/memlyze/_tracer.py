@@ -342,7 +342,7 @@ def start(path: Path = "trace.mlyze", sample_rate: Optional[float] = None, max_s
     sample_rate        part of all allocations that is traced, 0 < rate <= 1 (default 1.0)
     max_stack_depth    frames kept of each stack, innermost first, 0 to 1024 (default 10)
     track_gc           record garbage collections (default True)
-    max_events         words of 8 bytes in each thread's ring, rounded up to a power of two (default 10000); most events take one
+    max_events         events that each thread's ring has room for, rounded up to a power of two (default 10000); 16 bytes for each
     include_patterns   only stacks with a frame whose `module` or `module.qualified_name` matches one of these, like `myapp.*`
     exclude_patterns   no stacks whose innermost Python frame matches one of these; exclude wins
     sample_over        trace every allocation of at least this size, whatever the rate: bytes, or text like '64 KiB' (default: off)
