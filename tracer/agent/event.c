@@ -33,7 +33,6 @@ bool mlz_event_alloc_changed(struct mlz_tls *t, unsigned kind, unsigned flags, u
   struct mlz_thread *th = t->thread;
   int32_t i = mlz_event_open(th, MLZ_EVENT_HEAD + th->push, gil, mlz_event_mode(t), false);
   if (MLZ_UNLIKELY(i < 0)) return false;
-  if (MLZ_UNLIKELY(th->out.near_base[mlz_near_base(domain)] == MLZ_NEAR_NONE)) mlz_producer_near(&th->out, domain, block, size);
   i = mlz_event_alloc_head(th, i, kind, flags | mlz_event_reset(th), domain, block, size & MLZ_SIZE_MASK, th->pop, th->push);
   mlz_event_close(th, mlz_event_stack(th, i));
   return true;

@@ -63,12 +63,20 @@ MLZ_INLINE uint64_t mlz_event_near(const struct mlz_thread *th, unsigned domain,
   return ((uint64_t)(uintptr_t)block >> MLZ_GRANULE_SHIFT) - th->out.near_base[mlz_near_base(domain)];
 }
 
+/* The head of an allocation's message as ALLOC_NEAR; 0: it does not fit into one word. */
+MLZ_INLINE uint64_t mlz_event_near_head(const struct mlz_thread *th, unsigned kind, unsigned flags, unsigned domain, const void *block,
+                                        uint64_t size, uint32_t pop, uint32_t push) {
+  uint64_t near = mlz_event_near(th, domain, block), most = MLZ_NEAR_FRAMES + 1;
+  bool fits = (near >> MLZ_NEAR_BITS | size / MLZ_SMALL_SIZE | flags / (MLZ_F_NOGIL + 1) | pop / most | push / most) == 0;
+  return MLZ_LIKELY(fits) && MLZ_LIKELY(kind == MLZ_K_ALLOC) ? mlz_near_word(near, push, pop, size, flags, domain) : 0;
+}
+
 /* Fills an allocation-like message from word `i` on, without its frames, which are `push` and follow; returns where. */
 MLZ_INLINE int32_t mlz_event_alloc_head(struct mlz_thread *th, int32_t i, unsigned kind, unsigned flags, unsigned domain, const void *block,
                                         uint64_t size, uint32_t pop, uint32_t push) {
-  uint64_t near = mlz_event_near(th, domain, block);
-  if (MLZ_LIKELY((near >> MLZ_NEAR_BITS | size / MLZ_SMALL_SIZE | flags / 2 | pop / 16 | push / 16) == 0) && kind == MLZ_K_ALLOC)
-    return mlz_event_word(th, i, mlz_near_word(near, push, pop, size, flags, domain));
+  if (MLZ_UNLIKELY(th->out.near_base[mlz_near_base(domain)] == MLZ_NEAR_NONE)) mlz_producer_near(&th->out, domain, block, size);
+  uint64_t near = mlz_event_near_head(th, kind, flags, domain, block, size, pop, push);
+  if (near) return mlz_event_word(th, i, near);
   i = mlz_event_pair(th, i, mlz_event_block_word(kind, flags, domain, block),
                      mlz_size_word(size, pop, push < MLZ_PUSH_LONG ? push : MLZ_PUSH_LONG));
   return MLZ_UNLIKELY(push >= MLZ_PUSH_LONG) ? mlz_event_word(th, i, push) : i;
@@ -86,7 +94,6 @@ MLZ_INLINE bool mlz_event_alloc(struct mlz_tls *t, unsigned kind, unsigned flags
   struct mlz_thread *th = t->thread;
   int32_t i = mlz_event_open(th, MLZ_EVENT_HEAD, gil, mlz_event_mode(t), false);
   if (MLZ_UNLIKELY(i < 0)) return false;
-  if (MLZ_UNLIKELY(th->out.near_base[mlz_near_base(domain)] == MLZ_NEAR_NONE)) mlz_producer_near(&th->out, domain, block, size);
   mlz_event_close(th, mlz_event_alloc_head(th, i, kind, flags, domain, block, size & MLZ_SIZE_MASK, 0, 0));
   return true;
 }

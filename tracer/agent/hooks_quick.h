@@ -82,9 +82,9 @@ static __attribute__((noinline)) void *FN(_called)(void *block, size_t size, uin
   if (MLZ_UNLIKELY(push > PUSH) || MLZ_UNLIKELY(pop > MLZ_POP_MAX)) return FN(_turned)(block, size, head, old);
   struct mlz_marks_piece *piece = mlz_marks_find((uintptr_t)block);
   if (MLZ_UNLIKELY(!piece)) return FN(_turned)(block, size, head, old);
-  uint64_t near = mlz_event_near(th, MLZ_D_OBJ, block), *words = th->out.cursor;
-  if (MLZ_LIKELY((near >> MLZ_NEAR_BITS | size / MLZ_SMALL_SIZE | pop / 16) == 0) && MLZ_LIKELY(mlz_word_kind(head) == MLZ_K_ALLOC)) {
-    *words++ = mlz_near_word(near, push, pop, size, 0, mlz_word_domain(head));
+  uint64_t near = mlz_event_near_head(th, mlz_word_kind(head), 0, mlz_word_domain(head), block, size, pop, push), *words = th->out.cursor;
+  if (MLZ_LIKELY(near != 0)) {
+    *words++ = near;
   } else {
     *words++ = mlz_event_block_word(0, 0, 0, block) | head;
     *words++ = mlz_size_word(size, pop, push);

@@ -112,23 +112,17 @@ static void *raw_realloc(void *ctx, void *old, size_t size) {
 static void raw_free(void *ctx, void *block) {
   struct mlz_py_allocator *in = mlz_python_inner(ctx, MLZ_D_RAW);
   struct mlz_tls *t = &mlz_tls;
-  struct mlz_marks_piece *piece = mlz_marks_find((uintptr_t)block);
   if (MLZ_UNLIKELY(t->wish)) t->wish->freed = block;
-  if (piece) {
-    uint32_t word = mlz_marks_word((uintptr_t)block);
-    uint64_t own = atomic_load_explicit(&piece->map[MLZ_MARKS_PLAIN][word], memory_order_relaxed);
-    uint64_t other = atomic_load_explicit(&piece->map[MLZ_MARKS_SHARED][word], memory_order_relaxed);
-    if (MLZ_UNLIKELY(mlz_marks_in(own, (uintptr_t)block))) {
-      /* Of obj or mem, so the GIL is held: it came through their free. Which of both nobody asks. */
-      if (MLZ_LIKELY(t->busy == MLZ_BUSY_NOT)) mlz_gate_settle(t);
-      if (MLZ_UNLIKELY(mlz_record_free_quick(block, mlz_head_word(MLZ_K_FREE, 0, MLZ_D_OBJ, 0)) == MLZ_FREE_ODD)) {
-        mlz_python_free_any(in, block, MLZ_D_OBJ);
-        return;
-      }
-    } else if (MLZ_UNLIKELY(mlz_marks_in(other, (uintptr_t)block))) {
-      mlz_python_free_any(in, block, MLZ_D_RAW);
+  if (MLZ_UNLIKELY(mlz_marks_test(block, MLZ_MARKS_PLAIN))) {
+    /* Of obj or mem, so the GIL is held: it came through their free. Which of both nobody asks. */
+    if (MLZ_LIKELY(t->busy == MLZ_BUSY_NOT)) mlz_gate_settle(t);
+    if (MLZ_UNLIKELY(mlz_record_free_quick(block, mlz_head_word(MLZ_K_FREE, 0, MLZ_D_OBJ, 0)) == MLZ_FREE_ODD)) {
+      mlz_python_free_any(in, block, MLZ_D_OBJ);
       return;
     }
+  } else if (MLZ_UNLIKELY(mlz_marks_test(block, MLZ_MARKS_SHARED))) {
+    mlz_python_free_any(in, block, MLZ_D_RAW);
+    return;
   }
   in->free(in->ctx, block);
 }
@@ -344,20 +338,11 @@ static __attribute__((noinline)) void *chosen_moves(struct mlz_py_allocator *in,
   return tell(t, block, w.got, size, domain);
 }
 
-MLZ_INLINE bool marked(const void *block) {
-  struct mlz_marks_piece *piece = mlz_marks_find((uintptr_t)block);
-  if (!piece) return false;
-  uint32_t word = mlz_marks_word((uintptr_t)block);
-  return mlz_marks_in(atomic_load_explicit(&piece->map[MLZ_MARKS_PLAIN][word], memory_order_relaxed) |
-                          atomic_load_explicit(&piece->map[MLZ_MARKS_SHARED][word], memory_order_relaxed),
-                      (uintptr_t)block);
-}
-
 MLZ_INLINE void *any_realloc(struct mlz_py_allocator *in, void *old, size_t size, unsigned domain) {
   struct mlz_tls *t = &mlz_tls;
   if (!old) return any_malloc(in, size, domain);
   if (MLZ_UNLIKELY(t->busy)) return mlz_python_realloc_whole(in, old, size, domain);
-  if (MLZ_UNLIKELY(marked(old))) return recorded_moves(in, old, size, domain);
+  if (MLZ_UNLIKELY(mlz_record_marked(old, domain))) return recorded_moves(in, old, size, domain);
   if (MLZ_UNLIKELY(!passed_looking(t, size)) && MLZ_UNLIKELY(chosen(t, size ? size : 1, domain)))
     return chosen_moves(in, old, size ? size : 1, domain);
   busy(t, MLZ_BUSY_INNER); /* it may be one that is no arena's, and come to the raw hook */

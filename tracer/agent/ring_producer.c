@@ -119,7 +119,7 @@ void mlz_producer_publish(struct mlz_producer *p, uint32_t n) {
 }
 
 void mlz_producer_near(struct mlz_producer *p, unsigned domain, const void *block, uint64_t size) {
-  if (size > 512) return; /* not in pymalloc's arenas, perhaps in the C library's heap, far away */
+  if (!block || size > 512) return; /* not in pymalloc's arenas, perhaps in the C library's heap, far away */
   const uint64_t granule = (uint64_t)(uintptr_t)block >> MLZ_GRANULE_SHIFT, middle = UINT64_C(1) << (MLZ_NEAR_BITS - 1);
   const unsigned which = mlz_near_base(domain);
   p->near_base[which] = granule > middle ? granule - middle : 1;
