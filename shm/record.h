@@ -55,11 +55,11 @@ enum mlz_kind {
   /* As ALLOC where of the stack at most the innermost frame has moved on, in the same code; b = | 63..32 its byte offset | 31..0 size | */
   MLZ_K_ALLOC_STEP = 44,
   /* Native stacks (docs/native.md). Each ring has a trie of its own; modules are announced in each ring that names them. */
-  MLZ_K_MODULE = 46,       /* value = module number (of the image, from 1, 16 bits); b = load bias: run-time address - address in the file's
+  MLZ_K_MODULE = 46,      /* value = module number (of the image, from 1, 16 bits); b = load bias: run-time address - address in the file's
                               sense (p_vaddr); payload: a = bytes in the side buffer (struct mlz_module_header and what follows), b = 0 */
-  MLZ_K_NATIVE_NODE = 48,  /* a frame: value = its caller's node, 0: it is the outermost one known; flags: enum mlz_native_flag;
+  MLZ_K_NATIVE_NODE = 48, /* a frame: value = its caller's node, 0: it is the outermost one known; flags: enum mlz_native_flag;
                               b = mlz_native_word. The ring's next node number, from 1 */
-  MLZ_K_NATIVE = 50,       /* one word: value = the node that is innermost from now on, 0: no native stack; flags: MLZ_N_BARE or 0 */
+  MLZ_K_NATIVE = 50,      /* one word: value = the node that is innermost from now on, 0: no native stack; flags: MLZ_N_BARE and how many */
   MLZ_K_NATIVE_RESET = 52, /* one word: the ring's nodes are forgotten, the next one is number 1; the current node is 0 */
   /* one word, then frames: an ALLOC of little, near by, whose stack differs by little (mlz_near_word) */
   MLZ_K_ALLOC_NEAR = 54,

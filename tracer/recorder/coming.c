@@ -16,7 +16,7 @@ static void fill(struct mlz_drain *d, const struct mlz_image *m) {
   for (const struct mlz_feed *f = m->feeds; f; f = f->next) {
     uint16_t self = f->index + 1 < SEVERAL ? (uint16_t)(f->index + 1) : SEVERAL;
     for (uint64_t pos = f->pos; pos < f->h2; pos++) {
-      uint16_t *owner = &c->owners[place(mlz_word_granule(f->in[pos & f->mask], f->near_base))];
+      uint16_t *owner = &c->owners[place(mlz_word_granule(mlz_feed_word(f, pos), f->near_base))];
       *owner = *owner == 0 || *owner == self ? self : SEVERAL;
     }
   }
@@ -32,11 +32,11 @@ static bool nogil(uint64_t a) {
 
 /* Really there, not only by its hash? Under the GIL, and while its order is kept, what another ring still holds comes later and explains nothing. */
 static bool there(const struct mlz_feed *f, uint64_t granule) {
-  const bool any = f->image->n_blocked != 0 || nogil(f->in[f->pos & f->mask]);
+  const bool any = f->image->n_blocked != 0 || nogil(mlz_feed_word(f, f->pos));
   for (const struct mlz_feed *o = f->image->feeds; o; o = o->next) {
     if (o == f) continue;
     for (uint64_t pos = o->pos; pos < o->h2; pos++) {
-      uint64_t word = o->in[pos & o->mask];
+      uint64_t word = mlz_feed_word(o, pos);
       if (mlz_word_granule(word, o->near_base) == granule && (any || nogil(word))) return true;
     }
   }

@@ -21,8 +21,6 @@ void mlz_feed_publish(struct mlz_feed *f, uint64_t room) {
   }
 }
 
-static inline uint64_t word_at(const struct mlz_feed *f, uint64_t pos) { return f->in[pos & f->mask]; }
-
 /* The stack difference of a message, and where the message ends. */
 struct difference {
   uint32_t pop, push;
@@ -33,8 +31,8 @@ struct difference {
 static inline bool difference_of(const struct mlz_feed *f, uint64_t b, struct difference *s) {
   *s = (struct difference){.pop = (uint32_t)(b >> 48 & 0xff), .push = (uint32_t)(b >> 56), .end = f->pos + 2};
   if (__builtin_expect(s->push == MLZ_PUSH_LONG, 0)) {
-    if (s->end >= f->h2 || word_at(f, s->end) > MLZ_STACK_DEPTH_MAX) return false;
-    s->push = (uint32_t)word_at(f, s->end++);
+    if (s->end >= f->h2 || mlz_feed_word(f, s->end) > MLZ_STACK_DEPTH_MAX) return false;
+    s->push = (uint32_t)mlz_feed_word(f, s->end++);
   }
   s->end += s->push;
   return s->end <= f->h2;
@@ -322,7 +320,7 @@ static __attribute__((cold)) void give_up(struct mlz_drain *d, struct mlz_feed *
 }
 
 static enum verdict take_one(struct mlz_drain *d, struct mlz_feed *f, uint64_t stop_seq, uint64_t stop_ns) {
-  uint64_t a = word_at(f, f->pos), b;
+  uint64_t a = mlz_feed_word(f, f->pos), b;
   if (mlz_word_small(a)) return take_small(d, f, a);
   switch (mlz_word_kind(a)) {
   case MLZ_K_ALLOC_NEAR:
@@ -338,7 +336,7 @@ static enum verdict take_one(struct mlz_drain *d, struct mlz_feed *f, uint64_t s
     break;
   }
   if (f->pos + 2 > f->h2) return BROKEN;
-  b = word_at(f, f->pos + 1);
+  b = mlz_feed_word(f, f->pos + 1);
   switch (mlz_word_kind(a)) {
   case MLZ_K_ALLOC:
     return take_alloc(d, f, a, b);
@@ -363,7 +361,7 @@ static enum verdict take_one(struct mlz_drain *d, struct mlz_feed *f, uint64_t s
 
 /* May the message be one of those that mlz_decode_hot takes? */
 static bool common(const struct mlz_feed *f) {
-  uint64_t a = word_at(f, f->pos);
+  uint64_t a = mlz_feed_word(f, f->pos);
   unsigned kind = mlz_word_kind(a);
   return mlz_word_small(a) || kind == MLZ_K_ALLOC_NEAR || kind == MLZ_K_ALLOC || kind == MLZ_K_FREE || kind == MLZ_K_ALLOC_STEP ||
          kind == MLZ_K_NATIVE;

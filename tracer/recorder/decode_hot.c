@@ -15,8 +15,8 @@ static inline __attribute__((always_inline)) void fetch(const struct mlz_feed *f
 
 /* Fetches what the messages after `pos` need: a word that is no head, or is not published yet, costs a useless fetch. */
 static inline __attribute__((always_inline)) void look_ahead(struct mlz_heap *h, const struct mlz_feed *f, uint64_t pos) {
-  for (unsigned i = 0; i < GROUP; i++) mlz_heap_fetch_place(h, mlz_word_granule(f->in[(pos + 2 * GROUP + i) & f->mask], f->near_base));
-  for (unsigned i = 0; i < GROUP; i++) mlz_heap_fetch_block(h, mlz_word_granule(f->in[(pos + GROUP + i) & f->mask], f->near_base));
+  for (unsigned i = 0; i < GROUP; i++) mlz_heap_fetch_place(h, mlz_word_granule(mlz_feed_word(f, pos + 2 * GROUP + i), f->near_base));
+  for (unsigned i = 0; i < GROUP; i++) mlz_heap_fetch_block(h, mlz_word_granule(mlz_feed_word(f, pos + GROUP + i), f->near_base));
 }
 
 static __attribute__((noinline)) bool change(struct mlz_drain *d, struct mlz_feed *f, uint32_t pop, uint32_t push, uint64_t end) {

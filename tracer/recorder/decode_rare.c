@@ -6,10 +6,9 @@
 
 #define CODE_BYTES_MAX (64u << 20)
 
-static uint64_t word_at(const struct mlz_feed *f, uint64_t pos) { return f->in[pos & f->mask]; }
 /* Two words of a message, its payload among them: the `k`th two from `pos` on. */
 static struct mlz_two pair_at(const struct mlz_feed *f, uint64_t pos, uint64_t k) {
-  return (struct mlz_two){word_at(f, pos + 2 * k), word_at(f, pos + 2 * k + 1)};
+  return (struct mlz_two){mlz_feed_word(f, pos + 2 * k), mlz_feed_word(f, pos + 2 * k + 1)};
 }
 
 /* `bytes` of the side buffer from `*pos` on, contiguous; valid until the next call. NULL: they are not there. */
@@ -72,10 +71,10 @@ static bool take_code(struct mlz_drain *d, struct mlz_feed *f, uint64_t a, uint6
 
 /* Words of the message at `pos`, and its bytes in the side buffer. 0: no message. What lies behind the head may be anything: the caller looks. */
 static uint64_t message_words(const struct mlz_feed *f, uint64_t pos, uint64_t *side) {
-  const uint64_t a = word_at(f, pos);
+  const uint64_t a = mlz_feed_word(f, pos);
   *side = 0;
   if (mlz_word_small(a)) return 1;
-  const uint64_t b = word_at(f, pos + 1), next = word_at(f, pos + 2);
+  const uint64_t b = mlz_feed_word(f, pos + 1), next = mlz_feed_word(f, pos + 2);
   switch (mlz_word_kind(a)) {
   case MLZ_K_FREE:
   case MLZ_K_REALLOC_BEGIN:
@@ -101,7 +100,7 @@ static uint64_t message_words(const struct mlz_feed *f, uint64_t pos, uint64_t *
     *side = next;
     return 4;
   case MLZ_K_IMAGE:
-    *side = word_at(f, pos + 4);
+    *side = mlz_feed_word(f, pos + 4);
     return 6;
   case MLZ_K_GC_STOP:
   case MLZ_K_SETTINGS:
@@ -125,7 +124,7 @@ static void find_codes_in(struct mlz_drain *d, struct mlz_feed *f) {
   for (uint64_t pos = f->pos, n; pos < head && (n = message_words(f, pos, &side)) != 0 && n <= head - pos; pos += n) {
     const uint8_t *data = side ? side_read(d, f, &side_pos, side) : NULL;
     if (side && !data) break;
-    uint64_t a = word_at(f, pos);
+    uint64_t a = mlz_feed_word(f, pos);
     if (data && mlz_word_kind(a) == MLZ_K_CODE) code_piece(d, &p, a, data, side);
   }
   free(p.data);

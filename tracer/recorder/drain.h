@@ -91,6 +91,9 @@ struct mlz_feed {
   char *name;
 };
 
+/* The ring's word at an index that counts since the ring was claimed. */
+static inline uint64_t mlz_feed_word(const struct mlz_feed *f, uint64_t pos) { return f->in[pos & f->mask]; }
+
 /* Without the GIL the rings of a round say only that an address was allocated and freed so and so often, not in which order. What does not fit at
  * once is put aside, and the sums come out right at the end of the round:
  *   a block at whose address another allocation follows without a free: that one came and went before, and is freed first;

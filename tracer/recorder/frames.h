@@ -40,7 +40,7 @@ static inline bool mlz_frames_change(struct mlz_drain *d, struct mlz_feed *f, un
     if (!mlz_frames_reserve(f, n + push)) push = 0; /* a shorter stack */
   }
   if (__builtin_expect(f->stale, 0)) mlz_frames_enter(d, f);
-  for (uint64_t pos = end - push; pos < end; pos++) mlz_frames_push(d, f, n++, f->in[pos & f->mask]);
+  for (uint64_t pos = end - push; pos < end; pos++) mlz_frames_push(d, f, n++, mlz_feed_word(f, pos));
   f->count = n;
   f->stack = n ? d->symbols.stack_of[f->windows[n - 1]] : 0;
   return true;

@@ -11,10 +11,10 @@ static bool before(struct key x, struct key y) { return x.seq < y.seq || (x.seq 
 
 /* Key of the feed's next event; only for a feed with something to read. */
 static struct key key_of(const struct mlz_feed *f) {
-  uint64_t a = f->in[f->pos & f->mask];
+  uint64_t a = mlz_feed_word(f, f->pos);
   struct key k = {f->seq, f->ns};
-  if (mlz_word_kind(a) == MLZ_K_ORDER) k.seq = f->in[(f->pos + 1) & f->mask];
-  if (mlz_word_kind(a) == MLZ_K_TIME) k.ns = f->in[(f->pos + 1) & f->mask];
+  if (mlz_word_kind(a) == MLZ_K_ORDER) k.seq = mlz_feed_word(f, f->pos + 1);
+  if (mlz_word_kind(a) == MLZ_K_TIME) k.ns = mlz_feed_word(f, f->pos + 1);
   return k;
 }
 
