@@ -1,8 +1,9 @@
 """Interpreters with a GIL each (CPython 3.12 and later) that come and go in threads, while the main one starts and stops recordings.
 
-    own_gil.py SECONDS SEED [plain] [stay] [still]
+    own_gil.py SECONDS SEED [plain] [stay] [still] [low]
 
-plain: nothing is recorded, to see what the interpreter alone does; stay: the interpreters stay until the end; still: the first recording begins before them. Prints how many recordings
+plain: nothing is recorded, to see what the interpreter alone does; stay: the interpreters stay until the end; still: the first recording begins before them; low: at rates up to 1/32 that are now
+and then raised and lowered. Prints how many recordings
 there were, and how many interpreters.
 """
 import gc
@@ -67,7 +68,7 @@ def main():
             time.sleep(0.0001)
 
     def record():
-        tracer = memlyze.start("trace.mlyze", chance.choice((1.0, 1.0, 0.3, 0.05)), chance.choice((0, 5, 100)), overwrite=True, native=chance.random() < 0.2)
+        tracer = memlyze.start("trace.mlyze", chance.choice((0.03, 0.03, 0.01) if "low" in how else (1.0, 1.0, 0.3, 0.05)), chance.choice((0, 5, 100)), overwrite=True, native=chance.random() < (0 if "low" in how else 0.2))
         for _ in range(chance.randrange(3)):
             kept = [bytes(100) for _ in range(chance.randrange(300))]
             what = chance.randrange(5)

@@ -4,7 +4,7 @@
 #ifndef MLZ_AGENT_GATE_H
 #define MLZ_AGENT_GATE_H
 
-#include "agent.h"
+#include "python.h"
 
 #pragma GCC visibility push(hidden)
 
@@ -22,7 +22,9 @@ enum mlz_gate_answer { MLZ_GATE_PASS = 0, MLZ_GATE_TAKE = 1, MLZ_GATE_CERTAIN = 
 /* Allocations to pass over before the chosen one. */
 static inline uint64_t mlz_gate_still(const struct mlz_tls *t) { return t->countdown ? t->countdown + t->later - 1 : 0; }
 static inline void mlz_gate_set(struct mlz_tls *t, uint64_t countdown) {
-  t->countdown = countdown < MLZ_GATE_STRETCH ? (uint32_t)countdown : MLZ_GATE_STRETCH;
+  uint32_t stretch =
+      MLZ_UNLIKELY(mlz_python_unchecked()) ? 1 : MLZ_GATE_STRETCH; /* all are asked whether they are the first with a frame */
+  t->countdown = countdown < stretch ? (uint32_t)countdown : stretch;
   t->later = countdown - t->countdown;
 }
 

@@ -97,7 +97,7 @@ MLZ_INLINE enum choice choose(struct mlz_tls *t, size_t size) {
   if (MLZ_UNLIKELY(t->image == 0) || MLZ_UNLIKELY(t->image != atomic_load_explicit(&mlz_wiped_get()->image, memory_order_relaxed)) ||
       MLZ_UNLIKELY(size >= t->over) ||
       MLZ_UNLIKELY(t->thread->settings != atomic_load_explicit(&mlz_agent_control()->settings, memory_order_relaxed)) || /* or a fork */
-      MLZ_UNLIKELY(*mlz_python.collecting)) {
+      MLZ_UNLIKELY(*mlz_python.collecting) || MLZ_UNLIKELY(mlz_python_unchecked())) {
     atomic_signal_fence(memory_order_seq_cst);
     t->busy = MLZ_BUSY_NOT;
     return ODD;

@@ -98,6 +98,9 @@ struct mlz_python {
   void *name_key; /* interned "__name__" */
 };
 extern struct mlz_python mlz_python;
+static inline __attribute__((always_inline)) bool mlz_python_unchecked(void) {
+  return atomic_load_explicit(&mlz_python.state, memory_order_relaxed) == MLZ_PY_NEW;
+}
 
 /* From the constructor, or where a session is started in a running process: finds the interpreter and installs the hooks. */
 void mlz_python_start(void);
@@ -216,7 +219,7 @@ static inline __attribute__((always_inline)) unsigned mlz_python_stack(struct ml
       if (*mlz_python.initialized) mlz_python.seen_initialized = true; /* else mlz_code_register does it */
       const void *interp = *(const void *const *)(const void *)(tstate + MLZ_TSTATE_INTERP);
       if (MLZ_UNLIKELY(interp != th->interp) && mlz_python.main_interp) mlz_python_interp(th, interp); /* else the walk does it */
-      if (MLZ_UNLIKELY(atomic_load_explicit(&mlz_python.state, memory_order_relaxed) == MLZ_PY_NEW)) mlz_python_check(t, tstate);
+      if (MLZ_UNLIKELY(mlz_python_unchecked())) mlz_python_check(t, tstate);
     }
     return MLZ_F_NOSTACK;
   }
@@ -230,6 +233,12 @@ static inline __attribute__((always_inline)) unsigned mlz_python_stack(struct ml
 /* The same for a thread that has given the GIL away: nobody else changes its frames meanwhile. The interpreter is not called, so code that was
  * never seen has no name. */
 MLZ_COLD unsigned mlz_python_stack_detached(struct mlz_thread *th);
+
+/* The interpreter is looked at, and the collector's callback made, at the first allocation that has a frame, whether that is recorded or not: what we take
+ * from the interpreter's free lists must not depend on the rate. */
+static inline __attribute__((always_inline)) void mlz_python_look_begin(struct mlz_tls *t, const char *tstate) {
+  if (MLZ_UNLIKELY(mlz_python_unchecked()) && tstate) mlz_python_check(t, tstate);
+}
 
 /* Has the interpreter begun to finalise? One load; the first yes sends FINALIZE. */
 static inline __attribute__((always_inline)) void mlz_python_look_finalize(struct mlz_tls *t) {

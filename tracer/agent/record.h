@@ -28,6 +28,7 @@ MLZ_INLINE bool mlz_record_alloc(struct mlz_tls *t, unsigned kind, unsigned doma
   struct mlz_thread *th = t->thread;
   const char *ts = mlz_record_tstate(th, domain);
   if (ts || mlz_domain_gil(domain)) {
+    mlz_python_look_begin(t, ts);
     mlz_python_look_finalize(t);
     if (MLZ_UNLIKELY(*mlz_python.collecting) && mlz_gc_hides(domain == MLZ_D_OBJ, size)) return false;
   }

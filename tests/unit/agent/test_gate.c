@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+struct mlz_python mlz_python; /* none: the gate asks whether one has just begun */
+
 static struct mlz_tls *fresh(double rate, uint32_t number) {
   static struct mlz_ring ring;
   static struct mlz_tls t;
