@@ -4,7 +4,7 @@ import json
 import os
 import re
 
-from harness import BUILD, MEMLYZE, PROGRAMS, PYTHONS, SLOW, TESTS, case, clean_env, execute, record, run, same, tool
+from harness import BUILD, MEMLYZE, PROGRAMS, PYTHONS, SLOW, TESTS, Skip, case, clean_env, execute, record, run, same, tool
 
 PACKAGE = os.path.join(os.path.dirname(TESTS), 'tracer', 'python')
 OWN_GILS = [(label, path) for label, path in PYTHONS if not re.search(r'3\.(8|9|10|11)\b', label)]
@@ -210,6 +210,68 @@ def the_rate_crosses_the_border_at_any_instant(python):
     same('counters', {k: counters[k] for k in ('events_dropped', 'unmarked', 'unaligned', 'free_inferred', 'nested') if counters[k]}, {})
 
 
+# fork() itself, so that the interpreter does nothing in between: the child's first request looks like pymalloc's table of arenas that grows.
+FORKED = '''
+import ctypes
+api, libc = ctypes.pythonapi, ctypes.PyDLL(None)
+m, r = api.PyMem_RawMalloc, api.PyMem_RawRealloc
+m.argtypes, r.argtypes = [ctypes.c_size_t], [ctypes.c_void_p, ctypes.c_size_t]
+m.restype = r.restype = ctypes.c_void_p
+fork, wait, leave = libc.fork, libc.wait, libc._exit
+status = ctypes.c_int()
+place, table, died = ctypes.byref(status), m(768), 0
+for n in range(40):
+    kept = [bytes(50) for _ in range(n)]
+    if fork() == 0:
+        r(table, 1536)
+        leave(0)
+    wait(place)
+    died += status.value != 0
+print(died)
+'''
+
+
+@case(each=PYTHONS)
+def a_child_asks_before_it_has_a_ring(python):
+    write(FORKED)
+    same('children that died', record([python, 'app.py'], '--sample-rate', '0.01').stdout, '0\n')
+
+
+# The C library has no memory left, pymalloc's arenas have: there is no room for a block outside of them, and the program must not notice.
+EXHAUSTED = '''
+import ctypes, resource
+libc, api = ctypes.CDLL(None), ctypes.pythonapi
+grab, m, c, r, f = libc.malloc, api.PyObject_Malloc, api.PyObject_Calloc, api.PyObject_Realloc, api.PyObject_Free
+grab.argtypes, m.argtypes, c.argtypes, r.argtypes, f.argtypes = [ctypes.c_size_t], [ctypes.c_size_t], [ctypes.c_size_t] * 2, [ctypes.c_void_p, ctypes.c_size_t], [ctypes.c_void_p]
+grab.restype = m.restype = c.restype = r.restype = ctypes.c_void_p
+f.restype = None
+room = [m(size) for size in range(16, 513, 16) for _ in range(2000)]
+used = int(open('/proc/self/statm').read().split()[0]) * 4096
+for p in room: f(p)
+resource.setrlimit(resource.RLIMIT_AS, (used, used))
+size = 1 << 20
+while size >= 16:
+    while grab(size): pass
+    size //= 2
+failed = 0
+for n in range(20000):
+    p = m(100) if n % 2 else c(1, 100)
+    q = r(p, 60) if p else None
+    failed += not q
+    if q: f(q)
+print(failed)
+'''
+
+
+@case(each=[PYTHONS[0], PYTHONS[-1]])
+def the_last_memory_is_inside_the_arenas(python):
+    if SLOW > 1:
+        raise Skip('the sanitizers need address space')
+    write(EXHAUSTED)
+    same('untraced', execute([python, 'app.py']).stdout, '0\n')
+    same('traced', record([python, 'app.py'], '--sample-rate', '0.03').stdout, '0\n')
+
+
 # The longer way: tests/field/own_gil.py --low
 @case(each=OWN_GILS)
 def interpreters_with_gils_of_their_own(python):
@@ -217,7 +279,7 @@ def interpreters_with_gils_of_their_own(python):
         write(file.read())
     env = clean_env(MEMLYZE_HOME=BUILD, PYTHONPATH=PACKAGE, PYTHONDONTWRITEBYTECODE=1)
     for seed, how in (('1', ('low', 'still')), ('2', ('low',)), ('3', ('low', 'still', 'stay'))):
-        result = execute([python, '-X', 'faulthandler', 'app.py', '0.6', seed, *how], env=env)
+        result = execute([python, '-X', 'faulthandler', 'app.py', '0.4', seed, *how], env=env)
         same('exit status, seed %s; %s' % (seed, result.stderr[-3000:]), result.returncode, 0)
         assert re.fullmatch(r'([1-9]\d*) recordings, ([1-9]\d*) interpreters\n', result.stdout), result.stdout
         same('complete', tool('stats')['complete'], True)

@@ -41,10 +41,11 @@ static void busy(struct mlz_tls *t, enum mlz_busy with) {
 
 #define ARENA_TABLE UINT64_C(768) /* 16 x sizeof(struct arena_object), doubled when it is full: CPython Objects/obmalloc.c, new_arena */
 
-/* pymalloc's own tables are no allocations of the program: that a block of mem or obj is being made below is not known where it is passed over. */
+/* pymalloc's own tables are no allocations of the program: that a block of mem or obj is being made below is not known where it is passed over. A fork's
+ * child comes here, too, before it has entered, with its thread's memory wiped. */
 static bool table_grows(const uint64_t *old, size_t size) {
-  if (!old || !mlz_tls.image || size % ARENA_TABLE || (size / ARENA_TABLE & (size / ARENA_TABLE - 1)) ||
-      !mlz_python_tstate_checked(mlz_tls.thread))
+  if (!old || !mlz_tls.image || mlz_tls.image != atomic_load_explicit(&mlz_wiped_get()->image, memory_order_relaxed) ||
+      size % ARENA_TABLE || (size / ARENA_TABLE & (size / ARENA_TABLE - 1)) || !mlz_python_tstate_checked(mlz_tls.thread))
     return false;
   uint64_t first[3]; /* of its first arena: address, pool_address, nfreepools and ntotalpools */
   if (!mlz_python_peek(old, first, sizeof(first))) return false;
@@ -96,6 +97,7 @@ static void *raw_realloc(void *ctx, void *old, size_t size) {
   struct mlz_py_allocator *in = mlz_python_inner(ctx, MLZ_D_RAW);
   struct mlz_wish *w = t->wish;
   if (MLZ_UNLIKELY(w)) {
+    t->wish = NULL; /* whoever stands above may allocate for himself before he returns */
     mlz_record_free_inside(t, MLZ_D_RAW, old);
     w->caller = NULL;
     return w->got = in->realloc(in->ctx, old, size);
@@ -242,6 +244,15 @@ static void *tell(struct mlz_tls *t, void *block, void *known, size_t size, unsi
   return block;
 }
 
+/* There was no memory for a block outside, as there may have been inside: that one is not recorded. */
+static MLZ_COLD void *inside(struct mlz_tls *t, void *block) {
+  busy(t, MLZ_BUSY_EVENT);
+  t->chosen = MLZ_GATE_PASS;
+  if (block) mlz_record_refuse(t, &mlz_agent_control()->unmarked);
+  busy(t, MLZ_BUSY_NOT);
+  return block;
+}
+
 /* May the allocation be passed over, and nothing else be done, nor be said that the thread is busy? What is below would make a second allocation of it
  * where it is more than pymalloc gives, or nothing. Budget: 1 ns. */
 MLZ_INLINE bool passed(struct mlz_tls *t, size_t size) {
@@ -287,6 +298,7 @@ static __attribute__((noinline)) void *give(struct mlz_py_allocator *in, size_t 
   t->wish = &w;
   block = zero ? in->calloc(in->ctx, 1, w.ask) : in->malloc(in->ctx, w.ask);
   t->wish = NULL;
+  if (MLZ_UNLIKELY(!block) && size < ASK) return inside(t, zero ? in->calloc(in->ctx, 1, size) : in->malloc(in->ctx, size));
   return tell(t, block, w.got, size, domain);
 }
 
@@ -302,7 +314,7 @@ MLZ_INLINE void *any_calloc(struct mlz_py_allocator *in, size_t n, size_t size, 
 /* A recorded block: it stays outside. */
 static __attribute__((noinline)) void *recorded_moves(struct mlz_py_allocator *in, void *old, size_t size, unsigned domain) {
   struct mlz_tls *t = &mlz_tls;
-  struct mlz_wish w = {0};
+  struct mlz_wish w = {.ask = SIZE_MAX / 2}; /* no new block is meant */
   busy(t, MLZ_BUSY_EVENT);
   bool begun = mlz_agent_enter(t) && mlz_record_realloc_begin(t, domain, old);
   busy(t, MLZ_BUSY_INNER);
@@ -327,6 +339,10 @@ static __attribute__((noinline)) void *chosen_moves(struct mlz_py_allocator *in,
   struct mlz_wish w = {.ask = size < ASK ? ASK : size, .bytes = size < ASK ? ASK : size};
   t->wish = &w;
   void *block = in->realloc(in->ctx, old, w.ask);
+  if (MLZ_UNLIKELY(!block) && size < ASK) {
+    t->wish = NULL;
+    return inside(t, in->realloc(in->ctx, old, size));
+  }
   if (block && size < ASK) {
     t->wish = &w;
     void *known = w.got, *less = in->realloc(in->ctx, block, size < 16 ? 16 : size);
