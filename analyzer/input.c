@@ -339,6 +339,26 @@ static void warn_left_out(const struct mlz_input *in) {
                  in->left_out_events, mlz_units_time(time, (double)in->left_out_ns));
 }
 
+static void warn_allocator(const struct mlz_input *in, const char *text) {
+  char *clean = mlz_text_clean(text, true);
+  if (*clean) mlz_input_warn(in, "%s", clean);
+  free(clean);
+}
+
+static void warn_allocators(const struct mlz_input *in) {
+  const json_t *summary = mlz_trace_summary(in->trace), *list = json_object_get(summary, "own_allocators"), *row;
+  size_t i;
+  if (!json_is_array(list)) warn_allocator(in, mlz_input_text(summary, "own_allocator")); /* an older trace */
+  json_array_foreach(list, i, row) {
+    bool program = json_is_true(json_object_get(row, "program"));
+    char *text = mlz_text_format("%s has %s linked in (%s): what it gives is not traced%s", mlz_input_text(row, "module"),
+                                 mlz_input_text(row, "allocator"), mlz_input_text(row, "known_by"),
+                                 program ? "; link it as a shared library to see it" : "");
+    warn_allocator(in, text);
+    free(text);
+  }
+}
+
 int mlz_input_finish(struct mlz_input *in) {
   const struct mlz_damage *damage = mlz_trace_damage(in->trace);
   bool damaged = damage->cut || damage->chunks_bad || damage->bytes_bad;
@@ -361,11 +381,6 @@ int mlz_input_finish(struct mlz_input *in) {
         " records were lost while recording (a full ring); totals are too low by them and results that span the loss may be wrong",
         dropped);
   warn_untraced(in);
-  const char *allocator = mlz_input_text(mlz_trace_summary(in->trace), "own_allocator");
-  if (*allocator) {
-    char *clean = mlz_text_clean(allocator, true);
-    mlz_input_warn(in, "%s", clean);
-    free(clean);
-  }
+  warn_allocators(in);
   return 0;
 }

@@ -226,6 +226,7 @@ static void print_json(struct mlz_input *in, const struct mlz_stats *s, FILE *ou
   json_object_set_new(document, "largest_time_gap_ns", json_integer((json_int_t)in->gap_ns));
   set_copy(document, "counters", summary, "counters");
   if (!in->events_read) set_copy(document, "untraced_cause", summary, "untraced_cause");
+  if (json_object_get(summary, "own_allocators")) set_copy(document, "own_allocators", summary, "own_allocators");
   mlz_json_add_losses(in, document);
   mlz_json_print(document, out);
 }

@@ -98,4 +98,44 @@ def an_allocator_that_is_linked_in_is_named():
         assert 'linked in' not in execute([MEMLYZE, 'record', '-f', other, '--version']).stderr
 
 
+def said_of(result):
+    return sorted(line.split('warning: ')[1] for line in result.stderr.splitlines() if 'linked in' in line)
+
+
+@case
+def allocators_of_libraries_are_named():
+    path = lambda name: os.path.join(HELPERS, name + '.so')
+    loaded = ['own_loaded', 'own_exported', 'own_usual', 'own_stripped', 'own_writes_about_it']
+    known = {'libown_linked': ('mimalloc', 'mi_malloc'), 'own_loaded': ('jemalloc', '_rjem_malloc'),
+             'own_stripped': ('jemalloc', 'by its text "<jemalloc>: "')}
+    program = [os.path.join(HELPERS, 'own_modules')] + [path(name) for name in loaded]
+    result = record(program, '--native')
+    same('output', result.stdout, 'allocated\n')
+    expected = sorted('%s has %s linked in (%s): what it gives is not traced' % (path(name), *what) for name, what in known.items())
+    same('said', said_of(result), expected)
+    stats = tool('stats')
+    same('said by a tool', sorted(line.split('trace.mlyze: ')[1] for line in stats['_stderr'].splitlines() if 'linked in' in line), expected)
+    same('stats --json', sorted((row['module'], row['allocator'], row['known_by'], row['program']) for row in stats['own_allocators']),
+         sorted((path(name), *what, False) for name, what in known.items()))
+    frames = ''.join(str(site) for site in tool('top', '-n', '0', '--group', 'module')['sites'])
+    for name in loaded:
+        assert name in frames, 'no stack came through %s, so it was not looked at: %s' % (name, frames)
+    same('nobody asked for malloc', said_of(record(program, '--native', '--no-malloc')), [])
+
+
+@case
+def an_allocator_of_an_extension_module_is_named():
+    path = os.path.join(HELPERS, 'own_loaded.so')
+    program = 'import ctypes\nfor i in range(3): ctypes.CDLL(%r).own_work(100)\n' % path
+    result = record([PYTHON, '-c', program], '--native')
+    same('said', said_of(result), [path + ' has jemalloc linked in (_rjem_malloc): what it gives is not traced'])
+
+
+@case
+def the_program_among_the_modules_is_named_once():
+    path = os.path.join(HELPERS, 'own_allocator')
+    same('said', said_of(record([path], '--native')),
+         [path + ' has jemalloc linked in (je_malloc): what it gives is not traced; link it as a shared library to see it'])
+
+
 run(__name__)

@@ -4,6 +4,7 @@
 #define MLZ_RECORDER_LAUNCH_H
 
 #include "shm/control.h"
+#include "tracer/recorder/allocators.h"
 
 #include <sys/types.h>
 
@@ -36,7 +37,7 @@ void mlz_launch_stop_self(void);
 
 /* The likely reason why no record came, found by looking at the file; a static or allocated-once string. */
 const char *mlz_launch_untraced_cause(const char *command, const struct mlz_control *control);
-/* The same where the program that COMMAND names has an allocator of its own that cannot be seen; NULL: none is known. Static storage. */
-const char *mlz_launch_own_allocator(const char *command);
+/* Has the program that COMMAND names allocators of its own, which cannot be seen? */
+void mlz_launch_own_allocators(const char *command, struct mlz_own_allocators *out);
 
 #endif

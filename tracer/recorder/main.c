@@ -260,10 +260,10 @@ static int finish(struct recording *r, char *err, size_t size) {
   o.cut = drain_rest(r);
   o.duration_ns = mlz_arena_clock(d->control);
   if (d->first_ring == 0 && !r->serve.pid) o.untraced = mlz_launch_untraced_cause(r->options.command[0], r->arena.control);
-  if (!r->serve.pid && r->options.malloc) o.own_allocator = mlz_launch_own_allocator(r->options.command[0]);
+  if (!r->serve.pid && r->options.malloc) mlz_launch_own_allocators(r->options.command[0], &o.own);
   seal(r);
   mlz_emit_join(r->emit);
-  if (d->native) o.unnamed = mlz_naming_run(d, NAMES_NS);
+  if (d->native) o.unnamed = mlz_naming_run(d, NAMES_NS, r->options.malloc ? &o.own : NULL);
   o.error = mlz_emit_error(r->emit);
   o.complete = o.error == 0;
   json_t *summary = mlz_report_summary(d, &o);
@@ -277,13 +277,18 @@ static int finish(struct recording *r, char *err, size_t size) {
   if (!r->options.flight_ns) o.bytes_written = mlz_writer_bytes(r->writer);
   if (r->progress) mlz_report_progress_erase(&r->progress_ns);
   if (o.untraced) fprintf(stderr, "memlyze: warning: nothing was traced: %s\n", o.untraced);
-  if (o.own_allocator) fprintf(stderr, "memlyze: warning: %s\n", o.own_allocator);
+  for (unsigned i = 0; i < o.own.n; i++) {
+    char *text = mlz_allocators_text(&o.own.at[i]);
+    if (text) fprintf(stderr, "memlyze: warning: %s\n", text);
+    free(text);
+  }
   if (o.error < 0) {
     say_failed(r, o.error, err, size);
     fprintf(stderr, "memlyze-record: %s\n", err);
   }
   if (dumped < 0) snprintf(err, size, "%s: cannot be written: %s", r->options.output, strerror(-dumped)); /* it has been said */
   if (!r->options.quiet && dumped == 0) mlz_report_print(d, &o, r->options.output);
+  mlz_allocators_free(&o.own);
   return dumped < 0 ? dumped : o.error;
 }
 

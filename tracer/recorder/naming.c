@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 struct named { /* an address that was looked up */
   const struct mlz_named *frame;
@@ -24,6 +25,8 @@ struct naming {
   pthread_cond_t changed;
   struct named *done;
   uint32_t n, done_n;
+  struct mlz_own_allocators own;
+  bool allocators; /* are asked for */
   bool over, stop;
 };
 
@@ -47,8 +50,26 @@ static struct named look_up(struct naming *x, const struct mlz_named *frame) {
   return out;
 }
 
+/* False: time is up. */
+static bool look_for_allocators(struct naming *x) {
+  for (uint32_t i = 1; x->allocators && i < x->native->modules_n; i++) {
+    struct mlz_own_allocator found[MLZ_SYMBOL_ALLOCATORS_MAX];
+    const struct mlz_module *m = &x->native->modules[i];
+    int fd = m->file >= 0 ? m->file : mlz_native_open_file(0, m->path);
+    unsigned n = mlz_allocators_find(fd, m->path, m->build_id, m->build_id_bytes, found);
+    if (fd >= 0 && fd != m->file) close(fd);
+    pthread_mutex_lock(&x->lock);
+    bool stop = x->stop;
+    if (!stop) mlz_allocators_add(&x->own, found, n);
+    pthread_mutex_unlock(&x->lock);
+    if (stop) return false;
+  }
+  return true;
+}
+
 static void *look_up_all(void *arg) {
   struct naming *x = arg;
+  if (!look_for_allocators(x)) return NULL;
   for (uint32_t i = 0; i < x->n; i++) {
     struct named one = look_up(x, x->order[i]);
     pthread_mutex_lock(&x->lock);
@@ -126,12 +147,14 @@ static void end(struct naming *x) {
   free(x);
 }
 
-uint64_t mlz_naming_run(struct mlz_drain *d, uint64_t bound_ns) {
+uint64_t mlz_naming_run(struct mlz_drain *d, uint64_t bound_ns, struct mlz_own_allocators *own) {
   uint32_t all = d->native->named_n;
-  struct naming *x = all && d->symbols.writer ? calloc(1, sizeof *x) : NULL;
+  struct naming *x = (all || (own && d->native->modules_n > 1)) && d->symbols.writer ? calloc(1, sizeof *x) : NULL;
   pthread_t thread;
   if (!x) return all;
   x->native = d->native;
+  x->allocators = own != NULL;
+  if (own) x->own = *own;
   if (!begin(x, &thread)) {
     end(x);
     return all;
@@ -141,6 +164,7 @@ uint64_t mlz_naming_run(struct mlz_drain *d, uint64_t bound_ns) {
     if (x->done[i].frame) write_one(d, &x->done[i]);
     free(x->done[i].symbols);
   }
+  if (own) *own = x->own;
   uint64_t left = all - x->done_n;
   if (x->over) {
     pthread_join(thread, NULL);

@@ -51,12 +51,11 @@ struct mlz_native *mlz_native_free(struct mlz_native *n) {
 
 /* ---- modules ---- */
 
-/* The file, if it is a plain one: it may be replaced or deleted, and the program may see another root than we do. What is no plain file is never
- * opened. */
-static int open_file(uint32_t pid, const char *path) {
+/* It may be replaced or deleted, and the program may see another root than we do. */
+int mlz_native_open_file(uint32_t pid, const char *path) {
   char name[PATH_BYTES_MAX + 64], link[64];
   snprintf(name, sizeof name, "/proc/%u/root%s", pid, path);
-  int at = open(name, O_PATH | O_CLOEXEC);
+  int at = pid ? open(name, O_PATH | O_CLOEXEC) : -1;
   struct stat st;
   if (at < 0) at = open(path, O_PATH | O_CLOEXEC);
   if (at < 0) return -1;
@@ -95,7 +94,7 @@ uint32_t mlz_native_module_of(struct mlz_native *n, struct mlz_symbols *s, uint3
   struct mlz_module *m = &n->modules[n->modules_n];
   *m = (struct mlz_module){
       .build_id = copy, .build_id_bytes = h.build_id_bytes, .path = (const char *)copy + h.build_id_bytes + 1, .file = -1};
-  if (n->files_open < FILES_MAX && m->path[0] == '/') m->file = open_file(pid, m->path);
+  if (n->files_open < FILES_MAX && m->path[0] == '/') m->file = mlz_native_open_file(pid, m->path);
   n->files_open += m->file >= 0;
   uint32_t path_id = mlz_symbols_string(s, m->path, h.path_bytes), hex_id = mlz_symbols_string(s, hex, 2 * h.build_id_bytes);
   m->row = s->writer ? mlz_writer_module(s->writer, path_id, hex_id) : n->modules_n;

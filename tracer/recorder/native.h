@@ -55,6 +55,8 @@ struct mlz_native {
 struct mlz_native *mlz_native_new(struct mlz_symbols *s); /* NULL: out of memory */
 struct mlz_native *mlz_native_free(struct mlz_native *n);
 
+/* The file at the absolute path, as the process sees it (pid 0: as we do). -1: none, or no plain file, which is never opened. */
+int mlz_native_open_file(uint32_t pid, const char *path);
 /* What MODULE carries in the side buffer. Returns the module's number; 0: it makes no sense, or memory is out. */
 uint32_t mlz_native_module_of(struct mlz_native *n, struct mlz_symbols *s, uint32_t pid, const uint8_t *data, size_t bytes);
 /* The node of the frame; 0: memory is out, or the stack is too deep. */

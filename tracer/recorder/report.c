@@ -82,7 +82,13 @@ json_t *mlz_report_summary(const struct mlz_drain *d, const struct mlz_outcome *
   set(j, "processes_cut", o->cut);
   if (o->unnamed) set(j, "frames_unnamed", o->unnamed);
   if (o->untraced) json_object_set_new(j, "untraced_cause", json_string(o->untraced));
-  if (o->own_allocator) json_object_set_new(j, "own_allocator", json_string(o->own_allocator));
+  if (o->own.n) {
+    char *first = mlz_allocators_text(&o->own.at[0]);
+    json_t *text = first ? json_string(first) : NULL;
+    if (text) json_object_set_new(j, "own_allocator", text);
+    free(first);
+    json_object_set_new(j, "own_allocators", mlz_allocators_json(&o->own));
+  }
   return j;
 }
 

@@ -3,6 +3,7 @@
 #ifndef MLZ_RECORDER_REPORT_H
 #define MLZ_RECORDER_REPORT_H
 
+#include "tracer/recorder/allocators.h"
 #include "tracer/recorder/drain.h"
 
 json_t *mlz_report_state(const struct mlz_drain *d); /* new reference */
@@ -10,13 +11,13 @@ json_t *mlz_report_state(const struct mlz_drain *d); /* new reference */
 struct mlz_outcome {
   uint64_t duration_ns;
   uint64_t bytes_written;
-  int status;                /* exit status of COMMAND, as a shell gives it */
-  int error;                 /* negative errno of the file, or 0 */
-  bool complete;             /* all that was published is in the file */
-  unsigned cut;              /* processes that were still running */
-  uint64_t unnamed;          /* native frames whose names were not looked up in time */
-  const char *untraced;      /* why nothing was traced; NULL: something was */
-  const char *own_allocator; /* of COMMAND, that is not traced; NULL: none is known */
+  int status;                    /* exit status of COMMAND, as a shell gives it */
+  int error;                     /* negative errno of the file, or 0 */
+  bool complete;                 /* all that was published is in the file */
+  unsigned cut;                  /* processes that were still running */
+  uint64_t unnamed;              /* native frames whose names were not looked up in time */
+  const char *untraced;          /* why nothing was traced; NULL: something was */
+  struct mlz_own_allocators own; /* that are not traced, as far as known */
 };
 json_t *mlz_report_summary(const struct mlz_drain *d, const struct mlz_outcome *o); /* new reference */
 void mlz_report_print(const struct mlz_drain *d, const struct mlz_outcome *o, const char *file);

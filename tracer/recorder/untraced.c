@@ -1,6 +1,5 @@
 /* Why was nothing traced, or not all? Looks at the file that COMMAND names. */
 #include "tracer/recorder/launch.h"
-#include "tracer/symbols/symbolizer.h"
 
 #include <elf.h>
 #include <fcntl.h>
@@ -90,15 +89,10 @@ static int open_program(int fd, char *path, size_t size, unsigned depth) {
   return open_program(open(path, O_RDONLY | O_CLOEXEC), path, size, depth + 1);
 }
 
-const char *mlz_launch_own_allocator(const char *command) {
-  static char text[512];
+void mlz_launch_own_allocators(const char *command, struct mlz_own_allocators *out) {
+  struct mlz_own_allocator found[MLZ_SYMBOL_ALLOCATORS_MAX];
   char path[4096];
-  const char *function, *name;
   int fd = open_program(open_on_path(command, path, sizeof path), path, sizeof path, 0);
-  name = fd < 0 ? NULL : mlz_symbol_allocator(fd, &function);
+  mlz_allocators_add(out, found, mlz_allocators_find(fd, path, NULL, 0, found));
   if (fd >= 0) close(fd);
-  if (!name) return NULL;
-  snprintf(text, sizeof text, "%.200s has %s linked in (%s): what it gives is not traced; link it as a shared library to see it", path,
-           name, function);
-  return text;
 }

@@ -45,9 +45,16 @@ bool mlz_symbolizer_range(struct mlz_symbol_module *m, uint64_t address, uint64_
 size_t mlz_symbolizer_code(struct mlz_symbol_module *m, uint64_t address, uint8_t *out, size_t n);
 unsigned mlz_symbolizer_machine(const struct mlz_symbol_module *m); /* EM_ of <elf.h>; 0: not known */
 
-/* The allocator that a program has linked in, by the symbol tables of its file (a descriptor, which stays the caller's): the program calls functions of
- * its own then, which no preloaded library can see. *function: the one that tells. NULL: none is known. A stripped program tells nothing. */
-const char *mlz_symbol_allocator(int file, const char **function);
+/* The allocators that a file of code (a descriptor, which stays the caller's) has in it and keeps to itself: it calls functions of its own then, which no
+ * preloaded library can see. Told by its symbol tables, and of jemalloc and mimalloc by what they print where those are stripped; other stripped ones
+ * tell nothing. A library that exports malloc has none: calls of it reach the preloaded one. With a build id (n > 0) only the file that has it
+ * counts. *program: it is one, not a library. Returns how many, each name once. */
+struct mlz_symbol_allocator {
+  const char *name, *evidence; /* evidence: the function that tells, or which text */
+};
+#define MLZ_SYMBOL_ALLOCATORS_MAX 4u
+unsigned mlz_symbol_allocators(int file, const uint8_t *build_id, size_t n, bool *program,
+                               struct mlz_symbol_allocator out[MLZ_SYMBOL_ALLOCATORS_MAX]);
 
 /* malloc'd; NULL: it is no mangled name. */
 char *mlz_symbol_demangle(const char *name);
