@@ -55,7 +55,8 @@ static bool look_for_allocators(struct naming *x) {
   for (uint32_t i = 1; x->allocators && i < x->native->modules_n; i++) {
     struct mlz_own_allocator found[MLZ_SYMBOL_ALLOCATORS_MAX];
     const struct mlz_module *m = &x->native->modules[i];
-    int fd = m->file >= 0 ? m->file : mlz_native_open_file(0, m->path);
+    bool believed = m->path[0] == '/' && m->build_id_bytes; /* what is at its path now */
+    int fd = m->file < 0 && believed ? mlz_native_open_file(0, m->path) : m->file;
     unsigned n = mlz_allocators_find(fd, m->path, m->build_id, m->build_id_bytes, found);
     if (fd >= 0 && fd != m->file) close(fd);
     pthread_mutex_lock(&x->lock);
