@@ -86,6 +86,84 @@ MLZ_INLINE void *after_alloc(struct mlz_tls *t, void *block, size_t size, const 
   return block;
 }
 
+/* ---- the quick way: an event of a thread without Python where nothing odd is due; all else is for the functions above and record.h ----
+ *
+ * What it asks for once stands for what the long way asks one by one: the clock word says whether settings changed; a ring with room whether the thread has one,
+ * after a fork, too; without an interpreter there is no order of the GIL and no Python stack. */
+
+/* With t->busy EVENT. Of a process whose session ends the image is looked at first: it is cleared before the arena goes (leave.c). */
+MLZ_INLINE bool quick(const struct mlz_tls *t, const struct mlz_thread *th) {
+  return MLZ_LIKELY((atomic_load_explicit(&mlz_python.state, memory_order_relaxed) | t->countdown) ==
+                    0) && /* MLZ_PY_NONE; nothing to pass over */
+         MLZ_LIKELY(t->image == atomic_load_explicit(&mlz_wiped_get()->image, memory_order_relaxed)) &&
+         MLZ_LIKELY(mlz_producer_quick(&th->out)) &&
+         MLZ_LIKELY(atomic_load_explicit(&mlz_agent_control()->clock, memory_order_relaxed) == th->clock_seen) &&
+         MLZ_LIKELY(atomic_load_explicit(&mlz_agent_control()->order_next, memory_order_relaxed) == th->order_seen);
+}
+_Static_assert(MLZ_PY_NONE == 0, "it is asked for together with the countdown");
+/* Is this block one whose allocation may be told of quickly, on top of that? */
+MLZ_INLINE bool quick_block(const struct mlz_tls *t, const void *block, size_t size) {
+  return MLZ_LIKELY(block != NULL) && MLZ_LIKELY(((uintptr_t)block & 15) == 0) && MLZ_LIKELY((size | MLZ_SIZE_MASK) == MLZ_SIZE_MASK) &&
+         MLZ_LIKELY(size < t->over);
+}
+static __attribute__((noinline)) void *after_any(void *block, size_t size) { return after_alloc(&mlz_tls, block, size, NULL); }
+/* After the allocator's own work. */
+MLZ_INLINE void *after_quick(struct mlz_tls *t, void *block, size_t size) {
+  struct mlz_thread *th = t->thread;
+  struct mlz_marks_piece *piece = mlz_marks_find((uintptr_t)block);
+  if (MLZ_UNLIKELY(!piece)) return NULL;
+  if (MLZ_UNLIKELY(mlz_marks_locked(MLZ_MARKS_SHARED)))
+    atomic_fetch_or_explicit(&piece->map[MLZ_MARKS_SHARED][mlz_marks_word((uintptr_t)block)], mlz_marks_bit((uintptr_t)block),
+                             memory_order_relaxed);
+  else
+    mlz_marks_set_plain(piece, block, MLZ_MARKS_SHARED);
+  uint64_t *words = th->out.cursor;
+  words[0] = mlz_event_block_word(MLZ_K_ALLOC, MLZ_F_NOGIL | MLZ_F_NOSTACK, MLZ_D_MALLOC, block);
+  words[1] = mlz_size_word(size, 0, 0);
+  mlz_producer_advance(&th->out, 2);
+  t->last_block = block;
+  busy(t, MLZ_BUSY_NOT);
+  return block;
+}
+/* A function of its own, so that it needs no register that the allocator's call would destroy. */
+static __attribute__((noinline)) void *after(void *block, size_t size) {
+  struct mlz_tls *t = &mlz_tls;
+  busy(t, MLZ_BUSY_EVENT);
+  if (MLZ_LIKELY(quick(t, t->thread)) && quick_block(t, block, size) && MLZ_LIKELY(after_quick(t, block, size) != NULL)) return block;
+  return after_any(block, size);
+}
+/* The same with a native stack; the capture may use up the room. Inline: what `frame` points to is gone once the function whose frame it is has jumped elsewhere. */
+MLZ_INLINE void *native_after(void *block, size_t size, const uintptr_t *frame) {
+  struct mlz_tls *t = &mlz_tls;
+  busy(t, MLZ_BUSY_EVENT);
+  if (MLZ_LIKELY(quick(t, t->thread)) && quick_block(t, block, size) && MLZ_LIKELY(mlz_marks_find((uintptr_t)block) != NULL) &&
+      MLZ_LIKELY(mlz_native_capture(t, frame, NULL)) && MLZ_LIKELY(mlz_producer_quick(&t->thread->out)))
+    return after_quick(t, block, size);
+  return after_alloc(t, block, size, frame);
+}
+
+/* Before the allocator's own work, t->busy EVENT: takes the mark off and tells. */
+enum freed { NOT_MARKED, TOLD, ODD /* nothing was done: for mlz_record_free */ };
+MLZ_INLINE enum freed free_quick(struct mlz_tls *t, void *block) {
+  struct mlz_marks_piece *piece = mlz_marks_find((uintptr_t)block);
+  if (MLZ_UNLIKELY(!piece)) return NOT_MARKED;
+  _Atomic uint64_t *word = &piece->map[MLZ_MARKS_SHARED][mlz_marks_word((uintptr_t)block)];
+  uint64_t old = atomic_load_explicit(word, memory_order_relaxed);
+  if (!mlz_marks_in(old, (uintptr_t)block)) return mlz_marks_test(block, MLZ_MARKS_PLAIN) ? ODD : NOT_MARKED;
+  struct mlz_thread *th = t->thread;
+  if (MLZ_UNLIKELY(!quick(t, th))) return ODD;
+  if (MLZ_UNLIKELY(mlz_marks_locked(MLZ_MARKS_SHARED)))
+    atomic_fetch_and_explicit(word, ~mlz_marks_bit((uintptr_t)block), memory_order_relaxed);
+  else
+    atomic_store_explicit(word, old & ~mlz_marks_bit((uintptr_t)block), memory_order_relaxed);
+  bool temporary = t->last_block == block;
+  *th->out.cursor =
+      mlz_event_block_word(MLZ_K_FREE, MLZ_F_NOGIL, MLZ_D_MALLOC, block) + mlz_head_word(0, temporary ? MLZ_F_TEMPORARY : 0, 0, 0);
+  mlz_producer_advance(&th->out, 1);
+  if (MLZ_UNLIKELY(temporary)) t->last_block = NULL;
+  return TOLD;
+}
+
 /* Of functions that are not called so often: without a twin. */
 #define FRAME_IF_NATIVE() (MLZ_UNLIKELY(mlz_agent.native) ? MLZ_NATIVE_FRAME() : NULL)
 
@@ -93,23 +171,30 @@ MLZ_INLINE void *after_alloc(struct mlz_tls *t, void *block, size_t size, const 
 #define TWIN static __attribute__((noinline))
 
 TWIN void *native_malloc(size_t size) {
-  struct mlz_tls *t = &mlz_tls;
-  busy(t, MLZ_BUSY_INNER);
-  return after_alloc(t, next.malloc(size), size, MLZ_NATIVE_FRAME());
+  busy(&mlz_tls, MLZ_BUSY_INNER);
+  return native_after(next.malloc(size), size, MLZ_NATIVE_FRAME());
 }
-EXPORT void *malloc(size_t size) {
+TWIN void *malloc_any(size_t size) {
   struct mlz_tls *t = &mlz_tls;
   if (MLZ_UNLIKELY(!ready())) return early_alloc(size);
   if (!reports(t)) return next.malloc(size);
   if (MLZ_UNLIKELY(mlz_agent.native)) return native_malloc(size);
   busy(t, MLZ_BUSY_INNER);
-  return after_alloc(t, next.malloc(size), size, NULL);
+  return after(next.malloc(size), size);
+}
+EXPORT void *malloc(size_t size) {
+  struct mlz_tls *t = &mlz_tls;
+  if (MLZ_UNLIKELY(atomic_load_explicit(&resolved, memory_order_acquire) != 2) || MLZ_UNLIKELY(t->busy) ||
+      MLZ_UNLIKELY(atomic_load_explicit(&mlz_python.wrap_pending, memory_order_relaxed)) || MLZ_UNLIKELY(!mlz_agent.trace_malloc))
+    return malloc_any(size);
+  if (MLZ_UNLIKELY(mlz_agent.native)) return native_malloc(size);
+  busy(t, MLZ_BUSY_INNER);
+  return after(next.malloc(size), size);
 }
 
 TWIN void *native_calloc(size_t n, size_t size) {
-  struct mlz_tls *t = &mlz_tls;
-  busy(t, MLZ_BUSY_INNER);
-  return after_alloc(t, next.calloc(n, size), n * size, MLZ_NATIVE_FRAME());
+  busy(&mlz_tls, MLZ_BUSY_INNER);
+  return native_after(next.calloc(n, size), n * size, MLZ_NATIVE_FRAME());
 }
 
 EXPORT void *calloc(size_t n, size_t size) {
@@ -118,7 +203,7 @@ EXPORT void *calloc(size_t n, size_t size) {
   if (!reports(t)) return next.calloc(n, size);
   if (MLZ_UNLIKELY(mlz_agent.native)) return native_calloc(n, size);
   busy(t, MLZ_BUSY_INNER);
-  return after_alloc(t, next.calloc(n, size), n * size, NULL);
+  return after(next.calloc(n, size), n * size);
 }
 
 static MLZ_COLD void *early_realloc(void *old, size_t size) {
@@ -163,20 +248,35 @@ EXPORT void *reallocarray(void *old, size_t n, size_t size) {
   return realloc(old, bytes);
 }
 
+static __attribute__((noinline)) void free_any(void *block) { mlz_record_free(&mlz_tls, MLZ_D_MALLOC, block); }
+static __attribute__((noinline)) void free_inside(void *block) {
+  mlz_record_free_inside(&mlz_tls, MLZ_D_MALLOC, block);
+  next.free(block);
+}
+
 EXPORT void free(void *block) {
   struct mlz_tls *t = &mlz_tls;
-  if (MLZ_UNLIKELY(!block || is_early(block))) return;
-  if (MLZ_UNLIKELY(!ready())) return;
-  if (MLZ_LIKELY(!t->busy)) {
+  bool outermost = !t->busy;
+  if (MLZ_LIKELY(outermost)) {
     busy(t, MLZ_BUSY_EVENT);
-    mlz_record_free(t, MLZ_D_MALLOC, block);
+    enum freed freed = free_quick(t, block);
+    if (MLZ_UNLIKELY(freed == ODD)) free_any(block);
+    if (MLZ_LIKELY(freed != NOT_MARKED)) { /* so it came from the allocator, which is known */
+      busy(t, MLZ_BUSY_INNER);
+      next.free(block);
+      busy(t, MLZ_BUSY_NOT);
+      return;
+    }
+  }
+  if (MLZ_LIKELY(block && !is_early(block) && ready())) {
+    if (MLZ_UNLIKELY(!outermost)) {
+      free_inside(block);
+      return;
+    }
     busy(t, MLZ_BUSY_INNER);
     next.free(block);
-    busy(t, MLZ_BUSY_NOT);
-    return;
   }
-  mlz_record_free_inside(t, MLZ_D_MALLOC, block);
-  next.free(block);
+  if (outermost) busy(t, MLZ_BUSY_NOT);
 }
 
 EXPORT int posix_memalign(void **out, size_t alignment, size_t size) {
