@@ -201,7 +201,7 @@ static bool put_whole(void) {
 static bool chosen(struct mlz_tls *t, size_t size, unsigned domain) {
   busy(t, MLZ_BUSY_EVENT);
   if (MLZ_UNLIKELY(!mlz_agent_enter(t))) return false;
-  if (MLZ_UNLIKELY(mlz_python_unchecked())) mlz_python_look_begin(t, mlz_python_tstate(t->thread));
+  mlz_python_look_begin(t, mlz_python_tstate(t->thread));
   mlz_python_look_finalize(t);
   if (MLZ_UNLIKELY(*mlz_python.collecting) && mlz_gc_hides(domain == MLZ_D_OBJ, size)) return false;
   enum mlz_gate_answer answer = mlz_gate(t, size);

@@ -251,6 +251,17 @@ bool mlz_python_again(struct mlz_thread *th) {
   return true;
 }
 
+/* A walk finds out that it is another one, and what has no name yet asks for it. */
+void mlz_python_begin(struct mlz_tls *t, const char *tstate) {
+  struct mlz_thread *th = t->thread;
+  if (mlz_python_unchecked()) {
+    mlz_python_check(t, tstate);
+  } else if (*mlz_python.initialized && th->depth && atomic_load_explicit(&mlz_python.state, memory_order_relaxed) == MLZ_PY_READY) {
+    mlz_python.reader->capture(th, tstate);
+    mlz_thread_forget(th); /* the difference is not sent */
+  }
+}
+
 /* Tells a forked image's interpreter, which was checked before the fork. */
 void mlz_python_retell(struct mlz_thread *th) {
   uint32_t state = atomic_load(&mlz_python.state);

@@ -140,7 +140,8 @@ void mlz_running_mem_free(void *block);
 
 /* The first event with a frame: checks the layout, sends PYTHON, prepares GC and code ids. The GIL is held. */
 MLZ_COLD void mlz_python_check(struct mlz_tls *t, const char *tstate);
-bool mlz_python_in_main(const char *tstate); /* is it the main interpreter's? */
+MLZ_COLD void mlz_python_begin(struct mlz_tls *t, const char *tstate); /* the same, or mlz_python_again */
+bool mlz_python_in_main(const char *tstate);                           /* is it the main interpreter's? */
 void mlz_python_retell(struct mlz_thread *th);
 MLZ_COLD bool mlz_python_again(struct mlz_thread *th);
 MLZ_COLD void mlz_python_find_slot(struct mlz_thread *th);
@@ -235,9 +236,9 @@ static inline __attribute__((always_inline)) unsigned mlz_python_stack(struct ml
 MLZ_COLD unsigned mlz_python_stack_detached(struct mlz_thread *th);
 
 /* The interpreter is looked at, and the collector's callback made, at the first allocation that has a frame, whether that is recorded or not: what we take
- * from the interpreter's free lists must not depend on the rate. */
+ * from the interpreter's free lists must not depend on the rate. So it is where one begins again. */
 static inline __attribute__((always_inline)) void mlz_python_look_begin(struct mlz_tls *t, const char *tstate) {
-  if (MLZ_UNLIKELY(mlz_python_unchecked()) && tstate) mlz_python_check(t, tstate);
+  if ((MLZ_UNLIKELY(mlz_python_unchecked()) || MLZ_UNLIKELY(mlz_python.ended)) && tstate) mlz_python_begin(t, tstate);
 }
 
 /* Has the interpreter begun to finalise? One load; the first yes sends FINALIZE. */
