@@ -85,6 +85,7 @@ struct mlz_thread {
   uint64_t sample_window;  /* number of the next window */
   uint64_t sample_key;     /* which thread of which fork's child it is: their choices must not be alike */
   uint64_t sample_inverse; /* of the rate, for divisions */
+  uint64_t sample_least;   /* allocations that begin in a window: so many, or one more */
   uint64_t sample_begun;   /* how much of it belongs to an allocation that began in the window before; 2^32 is all of it */
   uint64_t sample_ahead;   /* from the last choice to the first allocation that begins in it */
   bool sample_taken;       /* that allocation across the boundary is the last choice */

@@ -9,9 +9,12 @@
 #pragma GCC visibility push(hidden)
 
 #define MLZ_RATE_ALL 0xffffffffu
+#define MLZ_GATE_INLINE static inline __attribute__((always_inline))
 
-/* The allocation that the countdown stopped at is being taken: goes on to the next window. */
+/* The allocation that the countdown stops at is being taken: goes on to the next window. */
 void mlz_gate_next(struct mlz_tls *t);
+/* The same after its message, which mlz_gate_publish_due came before: the last thing that its hook does, which is no longer busy then. Returns `block`. */
+void *mlz_gate_told(struct mlz_tls *t, void *block);
 /* Begins anew under t->settings and t->over. */
 void mlz_gate_reset(struct mlz_tls *t);
 
@@ -29,9 +32,16 @@ static inline void mlz_gate_set(struct mlz_tls *t, uint64_t countdown) {
 }
 
 /* Puts the exact count into the ring's header, before a record. */
-static inline __attribute__((always_inline)) void mlz_gate_publish(struct mlz_tls *t) {
+MLZ_GATE_INLINE void mlz_gate_publish(struct mlz_tls *t) {
   uint64_t still = mlz_gate_still(t);
   atomic_store_explicit(&t->thread->out.ring->allocs_passed, t->thread->passed_then - still, memory_order_relaxed);
+}
+MLZ_GATE_INLINE void mlz_gate_publish_due(struct mlz_thread *th) { /* of the allocation that is due: none is left to pass over */
+  atomic_store_explicit(&th->out.ring->allocs_passed, th->passed_then, memory_order_relaxed);
+}
+/* Is the next allocation due, and not only a look at the settings? For those who tell of it first and ask the gate then. */
+MLZ_GATE_INLINE bool mlz_gate_due(const struct mlz_tls *t, uint64_t size) {
+  return t->countdown == 1 && MLZ_LIKELY(t->later == 0) && MLZ_LIKELY(size < t->over);
 }
 /* Where allocations are passed over without a look at anything else, last_block stays as it is: it was freed as a temporary one only if nothing was
  * passed over since. Before a free is told. */
@@ -44,7 +54,7 @@ static inline void mlz_gate_refuse(struct mlz_tls *t) {
   mlz_gate_publish(t);
 }
 
-static inline __attribute__((always_inline)) enum mlz_gate_answer mlz_gate(struct mlz_tls *t, uint64_t size) {
+MLZ_GATE_INLINE enum mlz_gate_answer mlz_gate(struct mlz_tls *t, uint64_t size) {
   if (MLZ_UNLIKELY(t->chosen)) {
     enum mlz_gate_answer answer = (enum mlz_gate_answer)t->chosen;
     t->chosen = MLZ_GATE_PASS;

@@ -1,17 +1,32 @@
 /* The allocation hooks of mem and obj, for one layout of frames, with the stack walk in them: a template, included by stack_walk.h.
  *
- * Most allocations find nothing new: the sampling takes everything, no other ring wrote, time stands, the stack is the
+ * Most allocations find nothing new: the sampling takes them, no other ring wrote, time stands, the stack is the
  * last event's or its innermost frame has moved on. That is done here, in one word or two. All else is handed over: to FN(_called) where only the
  * stack is another, from there to FN(_turned) where it is not just a call or return, and to FN(_any), which asks every question anew.
  *
  * The end of the interpreter is not asked for here: its first event has no frame, or is a free, and both ask.
  * Budget: 10 ns with ten frames, without the allocator's own time. */
 
+/* In the place of `old`, of an ALLOC: the countdown stops at this one, and the gate has not been asked to go on. */
+#define WALK_DUE ((void *)&mlz_no_thread)
+
 /* `head` is the message's first word without the block: kind ALLOC or REALLOC_END, and the domain. `old` is REALLOC_END's old block, whose
  * REALLOC_BEGIN was sent. */
 static inline void *FN(_any)(void *block, size_t size, uint64_t head, void *old) {
   if (mlz_word_kind(head) == MLZ_K_ALLOC) return mlz_python_alloc_any(&mlz_tls, block, size, mlz_word_domain(head));
   return mlz_python_realloc_any(&mlz_tls, old, block, size, mlz_word_domain(head));
+}
+
+/* A message of `n` words is ready. */
+MLZ_INLINE void *FN(_told)(struct mlz_tls *t, void *block, uint32_t n, bool due) {
+  struct mlz_thread *th = t->thread;
+  if (due) mlz_gate_publish_due(th);
+  mlz_producer_advance(&th->out, n);
+  t->last_block = block;
+  if (due) return mlz_gate_told(t, block);
+  atomic_signal_fence(memory_order_seq_cst);
+  t->busy = MLZ_BUSY_NOT;
+  return block;
 }
 
 /* An event like any other, but for a stack that has changed in some way. */
@@ -26,6 +41,7 @@ static __attribute__((noinline)) void *FN(_turned)(void *block, size_t size, uin
     mlz_thread_forget(th);
     return FN(_any)(block, size, head, old);
   }
+  if (MLZ_UNLIKELY(old == WALK_DUE)) mlz_gate_next(t);
   if (MLZ_LIKELY(mlz_event_alloc(t, mlz_word_kind(head), flags, mlz_word_domain(head), block, size, true))) {
     t->last_block = block;
   } else {
@@ -110,11 +126,7 @@ static __attribute__((noinline)) void *FN(_called)(void *block, size_t size, uin
   }
   FN(_aim_at)(th, n, &th->seen[n - 1], window);
   mlz_marks_set_plain(piece, block, MLZ_MARKS_PLAIN);
-  mlz_producer_advance(&th->out, (uint32_t)(words - th->out.cursor));
-  t->last_block = block;
-  atomic_signal_fence(memory_order_seq_cst);
-  t->busy = MLZ_BUSY_NOT;
-  return block;
+  return FN(_told)(t, block, (uint32_t)(words - th->out.cursor), old == WALK_DUE);
 }
 
 /* After the allocator's own work: the event. */
@@ -155,11 +167,7 @@ MLZ_INLINE void *FN(_after)(void *block, size_t size, uint64_t head, void *old) 
     words[1] = size;
   }
   mlz_marks_set_plain(piece, block, MLZ_MARKS_PLAIN);
-  mlz_producer_advance(&th->out, n);
-  t->last_block = block;
-  atomic_signal_fence(memory_order_seq_cst);
-  t->busy = MLZ_BUSY_NOT;
-  return block;
+  return FN(_told)(t, block, n, old == WALK_DUE);
 }
 
 /* Functions of their own, so that they need no register that the allocator's call would destroy. */
@@ -168,6 +176,12 @@ static __attribute__((noinline)) void *FN(_mem_after)(void *block, size_t size) 
 }
 static __attribute__((noinline)) void *FN(_obj_after)(void *block, size_t size) {
   return FN(_after)(block, size, mlz_head_word(MLZ_K_ALLOC, 0, MLZ_D_OBJ, 0), NULL);
+}
+static __attribute__((noinline)) void *FN(_mem_due)(void *block, size_t size) {
+  return FN(_after)(block, size, mlz_head_word(MLZ_K_ALLOC, 0, MLZ_D_MEM, 0), WALK_DUE);
+}
+static __attribute__((noinline)) void *FN(_obj_due)(void *block, size_t size) {
+  return FN(_after)(block, size, mlz_head_word(MLZ_K_ALLOC, 0, MLZ_D_OBJ, 0), WALK_DUE);
 }
 static __attribute__((noinline)) void *FN(_moved)(void *block, size_t size, void *old, unsigned domain) {
   return FN(_after)(block, size, mlz_head_word(MLZ_K_REALLOC_END, 0, domain, 0), old);
@@ -189,12 +203,24 @@ static __attribute__((noinline)) void *FN(_obj_taken)(struct mlz_py_allocator *i
   QUICK_CALL(t, in->malloc(in->ctx, size));
   return FN(_obj_after)(block, size);
 }
+static __attribute__((noinline)) void *FN(_mem_chosen)(struct mlz_py_allocator *in, size_t size) {
+  struct mlz_tls *t = &mlz_tls;
+  if (MLZ_UNLIKELY(!mlz_gate_due(t, size))) return mlz_python_malloc_sampled(in, size, MLZ_D_MEM);
+  QUICK_CALL(t, in->malloc(in->ctx, size));
+  return FN(_mem_due)(block, size);
+}
+static __attribute__((noinline)) void *FN(_obj_chosen)(struct mlz_py_allocator *in, size_t size) {
+  struct mlz_tls *t = &mlz_tls;
+  if (MLZ_UNLIKELY(!mlz_gate_due(t, size))) return mlz_python_malloc_sampled(in, size, MLZ_D_OBJ);
+  QUICK_CALL(t, in->malloc(in->ctx, size));
+  return FN(_obj_due)(block, size);
+}
 MLZ_INLINE void *FN(_malloc)(struct mlz_py_allocator *in, size_t size, unsigned domain) {
   struct mlz_tls *t = &mlz_tls;
   if (MLZ_UNLIKELY(t->busy != MLZ_BUSY_NOT)) return mlz_python_malloc_any(in, size, domain);
   if (t->countdown == 0) return domain == MLZ_D_MEM ? FN(_mem_taken)(in, size) : FN(_obj_taken)(in, size);
   if (MLZ_UNLIKELY(t->countdown == 1) || MLZ_UNLIKELY(size >= t->over) || MLZ_UNLIKELY(*mlz_python.collecting))
-    return mlz_python_malloc_sampled(in, size, domain);
+    return domain == MLZ_D_MEM ? FN(_mem_chosen)(in, size) : FN(_obj_chosen)(in, size);
   t->countdown--; /* passed over: a budget of 2 ns */
   t->last_block = NULL;
   QUICK_CALL(t, in->malloc(in->ctx, size));
@@ -209,9 +235,10 @@ static void *FN(_mem_calloc)(void *ctx, size_t n, size_t size) {
   struct mlz_py_allocator *in = ctx;
   struct mlz_tls *t = &mlz_tls;
   if (MLZ_UNLIKELY(t->busy != MLZ_BUSY_NOT)) return mlz_python_calloc_any(in, n, size, MLZ_D_MEM);
-  if (MLZ_UNLIKELY(t->countdown != 0)) return mlz_python_calloc_sampled(in, n, size);
+  bool due = mlz_gate_due(t, n * size);
+  if (MLZ_UNLIKELY(t->countdown != 0) && !due) return mlz_python_calloc_sampled(in, n, size);
   QUICK_CALL(t, in->calloc(in->ctx, n, size));
-  return FN(_mem_after)(block, n * size);
+  return due ? FN(_mem_due)(block, n * size) : FN(_mem_after)(block, n * size);
 }
 MLZ_INLINE void *FN(_realloc)(struct mlz_py_allocator *in, void *old, size_t size, unsigned domain) {
   struct mlz_tls *t = &mlz_tls;
@@ -225,4 +252,5 @@ MLZ_INLINE void *FN(_realloc)(struct mlz_py_allocator *in, void *old, size_t siz
 }
 static void *FN(_mem_realloc)(void *ctx, void *old, size_t size) { return FN(_realloc)(ctx, old, size, MLZ_D_MEM); }
 static void *FN(_obj_realloc)(void *ctx, void *old, size_t size) { return FN(_realloc)(ctx, old, size, MLZ_D_OBJ); }
+#undef WALK_DUE
 #undef QUICK_CALL
