@@ -94,6 +94,9 @@ static unsigned utf8(uint32_t c, uint8_t *out) {
   return 4;
 }
 
+/* Is what is stored its UTF-8? (A string of kind 1 that is not ASCII has at least one character of two bytes, unless it was cut before that.) */
+static bool plain(const struct text *t) { return t->kind == 1 && t->bytes == t->length; }
+
 static uint32_t point(const struct text *t, uint64_t i) {
   if (t->kind == 1) return t->data[i];
   if (t->kind == 2) {
@@ -118,6 +121,10 @@ static struct text text_of(const char *string) {
   t.kind = state >> 2 & 7;
   t.data = (const uint8_t *)string + (state & 0x40 ? mlz_python.layout->str_ascii_data : mlz_python.layout->str_data);
   if (t.length > 1024) t.length = 1024; /* no name that a person reads is longer */
+  if (state & 0x40) {
+    t.bytes = (uint32_t)t.length;
+    return t;
+  }
   uint8_t scratch[4];
   for (uint64_t i = 0; i < t.length; i++) t.bytes += utf8(point(&t, i), scratch);
   return t;
@@ -126,6 +133,10 @@ static struct text text_of(const char *string) {
 uint32_t mlz_code_utf8(const char *string, uint8_t *out, uint32_t size) {
   struct text t = text_of(string);
   if (t.bytes > size) return 0;
+  if (plain(&t)) {
+    memcpy(out, t.data, t.bytes);
+    return t.bytes;
+  }
   uint32_t n = 0;
   for (uint64_t i = 0; i < t.length; i++) n += utf8(point(&t, i), out + n);
   return n;
@@ -180,6 +191,10 @@ static void put_bytes(struct stream *s, const void *bytes, uint64_t n) {
 }
 static void put_text(struct stream *s, const struct text *t) {
   uint8_t out[4];
+  if (plain(t)) {
+    put_bytes(s, t->data, t->bytes);
+    return;
+  }
   for (uint64_t i = 0; i < t->length; i++) put_bytes(s, out, utf8(point(t, i), out));
 }
 
