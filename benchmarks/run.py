@@ -37,7 +37,7 @@ def options():
     g.add_argument('--apps', nargs='?', const='all', metavar='NAMES', help='applications: %s (all but the last three when none is named)' % ' '.join(catalog.APPS))
     g.add_argument('--peers', nargs='?', const='all', metavar='NAMES', help='other tools on a few programs: ' + ' '.join(catalog.PEERS))
     g.add_argument('--hot-path', action='store_true', help='nanoseconds of each step of the hot path')
-    g.add_argument('--mode', action='append', choices=sorted(catalog.MODES), help='settings of memlyze record; repeatable. Default: %s for programs, %s for applications'
+    g.add_argument('--mode', action='append', choices=sorted(catalog.MODES) + [catalog.EMPTY], help='settings of memlyze record, or hooks that do nothing; repeatable. Default: %s for programs, %s for applications'
                    % (' '.join(catalog.MODES_DEFAULT['programs']), ' '.join(catalog.MODES_DEFAULT['apps'])))
     g = p.add_argument_group('how long')
     g.add_argument('--pairs', type=int, help='turns (default 7)')
@@ -77,7 +77,8 @@ class Bench:
         self.build = os.path.abspath(args.build)
         self.memlyze = os.path.join(self.build, 'tracer', 'recorder', 'memlyze')
         self.usage = os.path.join(self.build, 'benchmarks', 'agent', 'bench_usage')
-        for program in (self.memlyze, self.usage):
+        self.empty_hooks = os.path.join(self.build, 'benchmarks', 'agent', 'bench_empty_hooks.so')
+        for program in (self.memlyze, self.usage, self.empty_hooks):
             if not os.path.exists(program):
                 raise SystemExit('run.py: %s is missing: build first (make bench does)' % program)
         self.trace = os.path.join(directory, 't.mlyze')
@@ -156,10 +157,10 @@ class Bench:
         prefix, command = (), [self.python] + target
         if mode in catalog.MODES:
             prefix = [self.memlyze, 'record'] + catalog.MODES[mode] + ['-f', '-o', self.trace, '--']
-        elif mode != 'untraced':
+        elif mode not in ('untraced', catalog.EMPTY):
             command = catalog.peer_command(mode, self.python, self.trace, target)
         try:
-            figures, out = measure.run(self.usage, self.directory, command, prefix, timeout)
+            figures, out = measure.run(self.usage, self.directory, command, prefix, timeout, self.empty_hooks if mode == catalog.EMPTY else None)
         except measure.Failed as error:
             say('  %s, %s: %s' % (name, mode, str(error).strip()))
             self.failed.add((group, name, mode))

@@ -45,9 +45,11 @@ MODES = {
     'depth-5': ['--max-stack-depth', '5'],
     'no-gc': ['--no-track-gc'],
 }
+# No tracer, but hooks in the interpreter's allocators that only call on (agent/empty_hooks.c): below it no tracer can be that is called for each allocation.
+EMPTY = 'empty-hooks'
 MODES_DEFAULT = {
-    'programs': ['full', 'maximum', 'ultra-low', 'rate-0.01'],
-    'apps': ['full', 'rate-0.5', 'rate-0.1', 'ultra-low', 'rate-0.01'],
+    'programs': ['full', 'maximum', 'ultra-low', 'rate-0.01', EMPTY],
+    'apps': ['full', 'rate-0.5', 'rate-0.1', 'ultra-low', 'rate-0.01', EMPTY],
 }
 # Settings that only one program can tell something about.
 MODES_EXTRA = {'deep': ['depth-5'], 'cycles': ['no-gc']}

@@ -10,6 +10,7 @@ SETTINGS = [  # mode, what it is called in the document
     ('rate-0.1', '`--sample-rate 0.1`'),
     ('ultra-low', '`--sample-rate 0.1 --max-stack-depth 5 --no-track-gc`'),
     ('rate-0.01', '`--sample-rate 0.01`'),
+    (catalog.EMPTY, 'no tracer: hooks in the allocators of the interpreter that only call on'),
 ]
 RATES = [('1.0', 'full', 'Every allocation', 'Default, development'), ('0.5', 'rate-0.5', 'One of each two', 'A smaller trace'),
          ('0.1', 'rate-0.1', 'One of each ten', 'Production monitoring'), ('0.01', 'rate-0.01', 'One of each hundred', 'Always-on profiling')]

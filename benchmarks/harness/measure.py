@@ -41,17 +41,20 @@ def summary(text):
     return found
 
 
-def run(usage, directory, command, prefix=(), timeout=None):
-    """Runs `prefix + command`; a dictionary of figures and the program's output."""
+def run(usage, directory, command, prefix=(), timeout=None, preload=None):
+    """Runs `prefix + command`; a dictionary of figures and the program's output. `preload`: a library of LD_PRELOAD."""
     figures_file, out_file, err_file = (os.path.join(directory, name) for name in ('usage.json', 'out', 'err'))
     if os.path.exists(figures_file):
         os.unlink(figures_file)
     whole = list(prefix) + [usage, figures_file] + command
+    env = environment(directory)
+    if preload:
+        env['LD_PRELOAD'] = preload
     load = os.getloadavg()[0]
     busy = machine.busy_seconds()
     began = time.monotonic()
     with open(out_file, 'wb') as out, open(err_file, 'wb') as err:
-        process = subprocess.Popen(whole, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=directory, env=environment(directory))
+        process = subprocess.Popen(whole, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=directory, env=env)
         try:
             if timeout:
                 _await_end(process, timeout)
@@ -76,6 +79,7 @@ def run(usage, directory, command, prefix=(), timeout=None):
     if prefix:
         figures['recorder_cpu'] = max(0.0, outer_cpu - figures['cpu'])
         figures.update(summary(err))
+        figures['warnings'] = [w for w in figures['warnings'] if not w.startswith(usage)]  # that it is a static program
     figures['load'] = load
     figures['foreign'] = max(0.0, machine.busy_seconds() - busy - outer_cpu) / outer_wall
     return figures, out

@@ -2,6 +2,8 @@
 import math
 import statistics
 
+from . import catalog
+
 GOALS = {  # geometric means to reach
     ('programs', 'full'): 1.12, ('programs', 'maximum'): 1.20, ('programs', 'ultra-low'): 1.03, ('programs', 'rate-0.01'): 1.02,
     ('apps', 'full'): 1.05, ('apps', 'rate-0.5'): 1.03, ('apps', 'rate-0.1'): 1.015, ('apps', 'ultra-low'): 1.01, ('apps', 'rate-0.01'): 1.005,
@@ -106,7 +108,8 @@ def count_text(rate):
 
 
 def print_mode(report, group, mode, table):
-    print('\n%s, %s (%s)' % (TITLES[group], mode, ' '.join(report['arguments'][mode]) or 'every allocation, 10 frames, GC on: the default'))
+    print('\n%s, %s (%s)' % (
+        TITLES[group], mode, 'no tracer: hooks that only call on' if mode == catalog.EMPTY else ' '.join(report['arguments'][mode]) or 'every allocation, 10 frames, GC on: the default'))
     print('  %-14s %6s %3s %8s %13s %8s %13s %9s %9s %9s %7s' % (
         'program', 'alone', 'n', 'wall', 'quartiles', 'CPU', 'quartiles', 'recorder', 'blocked', 'events/s', 'B/event'))
     for r in table:
