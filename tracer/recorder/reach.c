@@ -71,7 +71,7 @@ static bool try_session(void *context, const char *session) {
 /* The session that the process's own LD_PRELOAD names: it may lie below another TMPDIR than ours. Copies its path; false: none. */
 static bool preloaded_session(uint32_t pid, char path[PATH_MAX]) {
   size_t bytes;
-  char *env = mlz_proc_read(pid, "environ", &bytes);
+  char *env = mlz_proc_environ(pid, &bytes);
   bool found = false;
   for (char *word = env; env && word < env + bytes && !found; word += strlen(word) + 1) {
     if (strncmp(word, "LD_PRELOAD=", 11) != 0) continue;
