@@ -107,9 +107,14 @@ def count_text(rate):
     return '%.2f M' % (rate / 1e6) if rate >= 1e5 else '%.1f k' % (rate / 1e3)
 
 
+def mode_text(report, mode):
+    if mode == catalog.EMPTY:
+        return 'no tracer: hooks that only call on'
+    return ' '.join(report['arguments'][mode]) or 'every allocation, 10 frames, GC on: the default'
+
+
 def print_mode(report, group, mode, table):
-    print('\n%s, %s (%s)' % (
-        TITLES[group], mode, 'no tracer: hooks that only call on' if mode == catalog.EMPTY else ' '.join(report['arguments'][mode]) or 'every allocation, 10 frames, GC on: the default'))
+    print('\n%s, %s (%s)' % (TITLES[group], mode, mode_text(report, mode)))
     print('  %-14s %6s %3s %8s %13s %8s %13s %9s %9s %9s %7s' % (
         'program', 'alone', 'n', 'wall', 'quartiles', 'CPU', 'quartiles', 'recorder', 'blocked', 'events/s', 'B/event'))
     for r in table:
