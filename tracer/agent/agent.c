@@ -226,7 +226,7 @@ bool mlz_agent_enter_slow(struct mlz_tls *t) {
 int mlz_agent_join(struct mlz_tls *t) {
   if (!mlz_session_open()) return -ENOENT;
   prepare();
-  if (mlz_agent.no_wipe) watch_forks();
+  watch_forks();
   if (mlz_agent.last_image > mlz_agent.image_last) mlz_agent.image_last = mlz_agent.last_image;
   mlz_agent.last_image = 0;
   _Atomic uint32_t *next = &mlz_agent_control()->image_next;
@@ -275,9 +275,11 @@ static void thread_end(void *arg) {
   t->busy = MLZ_BUSY_NOT;
 }
 
-/* Only where the kernel cannot wipe a page at fork. */
+/* The child's first allocation finds out that it is one. */
 static void forked_child(void) {
+  mlz_gate_hurry(&mlz_tls);
   if (!mlz_agent.no_wipe) return;
+  /* The kernel cannot wipe a page at fork. */
   atomic_store_explicit(&mlz_wiped_get()->image, 0, memory_order_relaxed);
   atomic_store_explicit(&mlz_wiped_get()->inside, 0, memory_order_relaxed);
   if (mlz_tls.thread != &mlz_no_thread) memset(mlz_tls.thread, 0, offsetof(struct mlz_thread, ended)); /* the child's only one */
@@ -296,7 +298,7 @@ __attribute__((constructor)) static void agent_start(void) {
   if (atomic_load_explicit(&mlz_agent.attach, memory_order_relaxed) == MLZ_AGENT_ON) {
     mlz_agent.preloaded = true;
     mlz_agent.native_check = mlz_agent.native && getenv("MEMLYZE_NATIVE_CHECK") != NULL;
-    if (mlz_agent.no_wipe) watch_forks();
+    watch_forks();
     mlz_process_resolve_exec();
     mlz_python_start();
   }

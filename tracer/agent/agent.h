@@ -38,7 +38,8 @@ extern void *const mlz_no_slot[2];
 #define MLZ_IDS 512u
 struct mlz_known_id {
   const char *code;
-  uint64_t id;
+  uint32_t id;
+  uint32_t floor; /* of its frames, as mlz_seen.floor, where they are no generator's */
 };
 
 enum mlz_thread_ended {
@@ -144,14 +145,15 @@ struct mlz_tls {
   uint64_t settings;
   /* 0: every allocation is chosen. Else the (countdown + later)-th from now is; the countdown is short, so that settings are looked at often. */
   uint32_t countdown;
-  uint32_t quick; /* mem and obj requests of 1 to so many bytes are passed over without a look at anything else (hooks_slim.c) */
+  uint32_t chosen; /* enum mlz_gate_answer that the gate gave already for the allocation under way; 0: it was not asked */
+  uint64_t
+      quick; /* mem and obj requests of 1 to so many bytes are passed over without a look at anything else; 0 where all are chosen (hooks_slim.c) */
   uint64_t later;
   uint64_t over;             /* sample_over, or UINT64_MAX */
   struct mlz_thread *thread; /* never NULL */
   const void *last_block;    /* of the thread's last allocation, if that was recorded; else NULL */
   uint32_t retry;            /* no ring: events to pass over before trying again */
   uint32_t retries;
-  uint32_t chosen;       /* enum mlz_gate_answer that the gate gave already for the allocation under way; 0: it was not asked */
   struct mlz_wish *wish; /* hooks_slim.c: what the raw hook below is asked for; NULL: nothing */
 };
 _Static_assert(sizeof(struct mlz_tls) <= 80, "static TLS stays small");

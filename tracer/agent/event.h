@@ -112,10 +112,16 @@ MLZ_INLINE bool mlz_event_free(struct mlz_tls *t, unsigned kind, unsigned domain
 
 /* May a message of a thread that holds the GIL, MLZ_QUICK words at most, be written at th->out.cursor? Where nothing odd is due: room is
  * there, no fork came, nobody else wrote, the clock word is the one last seen. Else mlz_agent_enter and mlz_event_open find out. */
-MLZ_INLINE bool mlz_event_quick(const struct mlz_thread *th) {
+MLZ_INLINE bool mlz_event_ordered(const struct mlz_thread *th) { /* all that, but for the clock word */
   return MLZ_LIKELY(mlz_producer_quick(&th->out)) &&
-         MLZ_LIKELY(atomic_load_explicit(&mlz_agent.last_gil, memory_order_relaxed) == th) && /* before the arena is looked at: leave.c */
-         MLZ_LIKELY(atomic_load_explicit(&mlz_agent_control()->clock, memory_order_relaxed) == th->clock_seen);
+         MLZ_LIKELY(atomic_load_explicit(&mlz_agent.last_gil, memory_order_relaxed) == th); /* before the arena is looked at: leave.c */
+}
+MLZ_INLINE bool mlz_event_quick(const struct mlz_thread *th) {
+  return mlz_event_ordered(th) && MLZ_LIKELY(atomic_load_explicit(&mlz_agent_control()->clock, memory_order_relaxed) == th->clock_seen);
+}
+/* Does this clock word tell of nothing but a later time? Then a TIME before the message is all that is due. */
+MLZ_INLINE bool mlz_event_only_later(const struct mlz_thread *th, uint64_t clock) {
+  return ((clock ^ th->clock_seen) & (MLZ_CLOCK_ASLEEP | MLZ_CLOCK_SETTINGS)) == 0 && (th->lost_alloc | th->lost_free) == 0;
 }
 
 /* Rare events: a head, optional payload, optional text for the side buffer (borrowed). They read the clock. */

@@ -73,6 +73,7 @@ void mlz_gate_reset(struct mlz_tls *t) {
     t->over = UINT64_MAX;
   } else {
     mlz_gate_set(t, rate == MLZ_RATE_ALL ? 0 : draw(th, rate) + 1);
+    if (rate == MLZ_RATE_ALL) t->quick = 0;
   }
   th->last_still = mlz_gate_still(t);
   th->passed_then += th->last_still;

@@ -20,7 +20,7 @@ void mlz_gate_reset(struct mlz_tls *t);
 
 enum mlz_gate_answer { MLZ_GATE_PASS = 0, MLZ_GATE_TAKE = 1, MLZ_GATE_CERTAIN = 2 };
 
-#define MLZ_GATE_STRETCH 16u /* allocations that may be passed over before the settings are looked at */
+#define MLZ_GATE_STRETCH 64u /* allocations that may be passed over before the settings are looked at */
 
 /* Allocations to pass over before the chosen one. */
 static inline uint64_t mlz_gate_still(const struct mlz_tls *t) { return t->countdown ? t->countdown + t->later - 1 : 0; }
@@ -47,6 +47,13 @@ MLZ_GATE_INLINE bool mlz_gate_due(const struct mlz_tls *t, uint64_t size) {
  * passed over since. Before a free is told. */
 static inline void mlz_gate_settle(struct mlz_tls *t) {
   if (t->last_block && t->thread->last_still != mlz_gate_still(t)) t->last_block = NULL;
+}
+/* Nothing more is passed over without a look at anything else. */
+static inline void mlz_gate_hurry(struct mlz_tls *t) {
+  t->quick = 0;
+  if (t->countdown <= 1) return;
+  t->later += t->countdown - 1;
+  t->countdown = 1;
 }
 /* An allocation that was chosen cannot be recorded. */
 static inline void mlz_gate_refuse(struct mlz_tls *t) {

@@ -205,9 +205,9 @@ static bool chosen(struct mlz_tls *t, size_t size, unsigned domain) {
   mlz_python_look_finalize(t);
   if (MLZ_UNLIKELY(*mlz_python.collecting) && mlz_gc_hides(domain == MLZ_D_OBJ, size)) return false;
   enum mlz_gate_answer answer = mlz_gate(t, size);
-  if (MLZ_UNLIKELY(t->quick == 0) && slim.state == WORKS && mlz_running_arenas_hidden() &&
+  if (MLZ_UNLIKELY(t->quick == 0) && t->countdown && slim.state == WORKS && mlz_running_arenas_hidden() &&
       atomic_load_explicit(&mlz_python.state, memory_order_relaxed) == MLZ_PY_READY)
-    t->quick = (t->over < ASK ? (uint32_t)t->over : ASK) - 1;
+    t->quick = (t->over < ASK ? t->over : ASK) - 1;
   t->chosen = answer;
   return answer != MLZ_GATE_PASS;
 }
@@ -256,9 +256,10 @@ static MLZ_COLD void *inside(struct mlz_tls *t, void *block) {
 /* May the allocation be passed over, and nothing else be done, nor be said that the thread is busy? What is below would make a second allocation of it
  * where it is more than pymalloc gives, or nothing. Budget: 1 ns. */
 MLZ_INLINE bool passed(struct mlz_tls *t, size_t size) {
-  if (MLZ_UNLIKELY(t->countdown <= 1) || MLZ_UNLIKELY(size - 1 >= t->quick) || MLZ_UNLIKELY(*mlz_python.collecting)) return false;
-  t->countdown--;
-  return true;
+  if (MLZ_UNLIKELY(size - 1 >= t->quick) || MLZ_UNLIKELY(*mlz_python.collecting)) return false;
+  if (MLZ_LIKELY(--t->countdown != 0)) return true;
+  t->countdown = 1;
+  return false;
 }
 
 /* Where the stretch ends, for large blocks and for those that change their size: the settings are looked at, too. t->busy is EVENT from here on: another

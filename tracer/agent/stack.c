@@ -98,8 +98,8 @@ const struct mlz_stack_reader *mlz_stack_reader_for(unsigned minor, bool native)
                                                    layout##_mem_malloc,                                                                    \
                                                    layout##_mem_calloc,                                                                    \
                                                    layout##_mem_realloc,                                                                   \
-                                                   layout##_obj_after,                                                                     \
-                                                   layout##_mem_after};                                                                    \
+                                                   layout##_obj_sampled,                                                                   \
+                                                   layout##_mem_sampled};                                                                  \
     return native ? &with_native : &reader;                                                                                                \
   }
   switch (minor) {

@@ -90,16 +90,25 @@ static inline uint64_t FN(_instr)(const char *frame) {
 }
 
 /* mlz_seen.floor of a frame, and what it means as an instruction pointer. */
-static inline uint32_t FN(_floor)(const char *frame, const char *code) {
+static inline uint32_t FN(_code_floor)(const char *code) {
 #ifdef OWNER
   int32_t traceable;
   memcpy(&traceable, code + TRACEABLE, sizeof(traceable));
-  return frame[OWNER] != 1 ? 2u * (uint32_t)traceable : 0;
+  return 2u * (uint32_t)traceable;
 #else
-  (void)frame, (void)code;
+  (void)code;
   return 0;
 #endif
 }
+static inline bool FN(_generator)(const char *frame) {
+#ifdef OWNER
+  return frame[OWNER] == 1;
+#else
+  (void)frame;
+  return false;
+#endif
+}
+static inline uint32_t FN(_floor)(const char *frame, const char *code) { return FN(_generator)(frame) ? 0 : FN(_code_floor)(code); }
 static inline uint64_t FN(_begun_from)(const char *code, uint32_t floor) { return (uint64_t)(uintptr_t)(code + CODE_START) + floor; }
 static inline bool FN(_below)(uint64_t instr, uint64_t floor) {
 #ifdef OWNER
@@ -143,12 +152,18 @@ static __attribute__((noinline)) uint32_t FN(_id_read)(const struct mlz_thread *
   memcpy(&id, e + 8 + 8 * index, sizeof(id));
   return (uint32_t)(id >> 32) == mlz_python.id_session ? (uint32_t)id : 0; /* else of a session that was stopped */
 }
-static inline uint32_t FN(_id_known)(struct mlz_thread *th, const char *code) {
+/* What is known of a code object; NULL: it has no id yet. */
+static inline const struct mlz_known_id *FN(_known)(struct mlz_thread *th, const char *code) {
   struct mlz_known_id *known = &th->ids[((uintptr_t)code >> 5 ^ (uintptr_t)code >> 13) % MLZ_IDS];
-  if (MLZ_LIKELY(known->code == code)) return (uint32_t)known->id;
+  if (MLZ_LIKELY(known->code == code)) return known;
   uint32_t id = FN(_id_read)(th, code);
-  if (id) *known = (struct mlz_known_id){code, id};
-  return id;
+  if (!id) return NULL;
+  *known = (struct mlz_known_id){code, id, FN(_code_floor)(code)};
+  return known;
+}
+static inline uint32_t FN(_id_known)(struct mlz_thread *th, const char *code) {
+  const struct mlz_known_id *known = FN(_known)(th, code);
+  return MLZ_LIKELY(known != NULL) ? known->id : 0;
 }
 static inline uint32_t FN(_id)(struct mlz_thread *th, const char *frame, const char *code) {
   uint32_t id = FN(_id_known)(th, code);
