@@ -146,8 +146,8 @@ struct mlz_tls {
   /* 0: every allocation is chosen. Else the (countdown + later)-th from now is; the countdown is short, so that settings are looked at often. */
   uint32_t countdown;
   uint32_t chosen; /* enum mlz_gate_answer that the gate gave already for the allocation under way; 0: it was not asked */
-  uint64_t
-      quick; /* mem and obj requests of 1 to so many bytes are passed over without a look at anything else; 0 where all are chosen (hooks_slim.c) */
+  /* Mem and obj requests of 1 to so many bytes are passed over without a look at anything else; 0 where all are chosen (hooks_slim.c). */
+  uint64_t quick;
   uint64_t later;
   uint64_t over;             /* sample_over, or UINT64_MAX */
   struct mlz_thread *thread; /* never NULL */
@@ -229,6 +229,10 @@ static inline __attribute__((always_inline)) bool mlz_agent_enter(struct mlz_tls
 
 /* A code object that has an id dies, under the GIL: no remembered frame may be believed. */
 MLZ_COLD void mlz_agent_code_died(void);
+/* What seen_epoch and ids_epoch are compared with; never MLZ_EPOCH_NONE. */
+static inline __attribute__((always_inline)) uint32_t mlz_agent_code_epoch(void) {
+  return atomic_load_explicit(&mlz_agent.code_epoch, memory_order_relaxed) & 0x7fffffff;
+}
 
 /* A thread that is about to use the arena, or has done so: nobody unmaps it meanwhile. Then it looks at mlz_agent.attach. */
 static inline void mlz_agent_inside(int one) { atomic_fetch_add(&mlz_wiped_get()->inside, (uint32_t)one); }

@@ -71,6 +71,20 @@ MLZ_INLINE uint64_t mlz_event_near_head(const struct mlz_thread *th, unsigned ki
   return MLZ_LIKELY(fits) && MLZ_LIKELY(kind == MLZ_K_ALLOC) ? mlz_near_word(near, push, pop, size, flags, domain) : 0;
 }
 
+/* Puts an ALLOC or REALLOC_END without flags, whose first word without the block is `head`, at `words` in the quick way, without its frames, which are
+ * `push` and follow; returns where. */
+MLZ_INLINE uint64_t *mlz_event_quick_head(const struct mlz_thread *th, uint64_t *words, uint64_t head, const void *block, uint64_t size,
+                                          uint32_t pop, uint32_t push) {
+  uint64_t near = mlz_event_near_head(th, mlz_word_kind(head), 0, mlz_word_domain(head), block, size, pop, push);
+  if (MLZ_LIKELY(near != 0)) {
+    *words++ = near;
+  } else {
+    *words++ = mlz_event_block_word(0, 0, 0, block) | head;
+    *words++ = mlz_size_word(size, pop, push);
+  }
+  return words;
+}
+
 /* Fills an allocation-like message from word `i` on, without its frames, which are `push` and follow; returns where. */
 MLZ_INLINE int32_t mlz_event_alloc_head(struct mlz_thread *th, int32_t i, unsigned kind, unsigned flags, unsigned domain, const void *block,
                                         uint64_t size, uint32_t pop, uint32_t push) {
@@ -110,12 +124,13 @@ MLZ_INLINE bool mlz_event_free(struct mlz_tls *t, unsigned kind, unsigned domain
   return true;
 }
 
-/* May a message of a thread that holds the GIL, MLZ_QUICK words at most, be written at th->out.cursor? Where nothing odd is due: room is
- * there, no fork came, nobody else wrote, the clock word is the one last seen. Else mlz_agent_enter and mlz_event_open find out. */
-MLZ_INLINE bool mlz_event_ordered(const struct mlz_thread *th) { /* all that, but for the clock word */
+/* Is room there, did no fork come, did nobody else write? For a thread that holds the GIL. */
+MLZ_INLINE bool mlz_event_ordered(const struct mlz_thread *th) {
   return MLZ_LIKELY(mlz_producer_quick(&th->out)) &&
          MLZ_LIKELY(atomic_load_explicit(&mlz_agent.last_gil, memory_order_relaxed) == th); /* before the arena is looked at: leave.c */
 }
+/* May a message of MLZ_QUICK words at most be written at th->out.cursor? Where nothing odd is due: that, and the clock word is the one last seen. Else
+ * mlz_agent_enter and mlz_event_open find out. */
 MLZ_INLINE bool mlz_event_quick(const struct mlz_thread *th) {
   return mlz_event_ordered(th) && MLZ_LIKELY(atomic_load_explicit(&mlz_agent_control()->clock, memory_order_relaxed) == th->clock_seen);
 }

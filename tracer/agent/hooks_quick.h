@@ -98,13 +98,7 @@ static __attribute__((noinline)) void *FN(_called)(void *block, size_t size, uin
   if (MLZ_UNLIKELY(push > PUSH) || MLZ_UNLIKELY(pop > MLZ_POP_MAX)) return FN(_turned)(block, size, head, old);
   struct mlz_marks_piece *piece = mlz_marks_find((uintptr_t)block);
   if (MLZ_UNLIKELY(!piece)) return FN(_turned)(block, size, head, old);
-  uint64_t near = mlz_event_near_head(th, mlz_word_kind(head), 0, mlz_word_domain(head), block, size, pop, push), *words = th->out.cursor;
-  if (MLZ_LIKELY(near != 0)) {
-    *words++ = near;
-  } else {
-    *words++ = mlz_event_block_word(0, 0, 0, block) | head;
-    *words++ = mlz_size_word(size, pop, push);
-  }
+  uint64_t *words = mlz_event_quick_head(th, th->out.cursor, head, block, size, pop, push);
   /* Field by field into their places: a copy through the stack would wait for its own stores. */
   struct mlz_seen *newest = outer + push;
   for (struct mlz_seen *e = outer; e != newest; e++) {
@@ -180,8 +174,8 @@ MLZ_INLINE void *FN(_after)(void *block, size_t size, uint64_t head, void *old) 
 static inline uint32_t FN(_window)(struct mlz_thread *th, const char *top, uint64_t *words) {
   const uint32_t depth = th->depth;
   uint32_t left = depth, hidden = 0, room = th->hidden < MLZ_WINDOW_QUICK - depth ? th->hidden : MLZ_WINDOW_QUICK - depth;
-  struct mlz_seen *end = &th->seen[depth + room],
-                  *e = end; /* where as many are hidden as in the last window, all is in its place at once */
+  /* Where as many are hidden as in the last window, all is in its place at once. */
+  struct mlz_seen *end = &th->seen[depth + room], *e = end;
   const char *f = top;
   for (; f && left; f = FN(_ptr)(f, PREVIOUS)) {
     const char *code = FN(_code)(f);
@@ -240,8 +234,7 @@ static __attribute__((noinline)) void *FN(_sampled)(void *block, size_t size, ui
   struct mlz_marks_piece *piece = mlz_marks_find((uintptr_t)block);
   const char *tstate = __atomic_load_n((const char *const *)th->tstate_slot, __ATOMIC_RELAXED), *top;
   if (MLZ_UNLIKELY(!tstate) || MLZ_UNLIKELY(!piece) || MLZ_UNLIKELY(!mlz_event_only_later(th, clock)) ||
-      MLZ_UNLIKELY(FN(_ptr)(tstate, MLZ_TSTATE_INTERP) != th->interp) ||
-      MLZ_UNLIKELY((atomic_load_explicit(&mlz_agent.code_epoch, memory_order_relaxed) & 0x7fffffff) != th->ids_epoch) ||
+      MLZ_UNLIKELY(FN(_ptr)(tstate, MLZ_TSTATE_INTERP) != th->interp) || MLZ_UNLIKELY(mlz_agent_code_epoch() != th->ids_epoch) ||
       MLZ_UNLIKELY(th->depth > MLZ_QUICK - 4) || MLZ_UNLIKELY(!(top = FN(_top)(tstate))))
     return FN(_any)(block, size, head, old);
   uint64_t *words = th->out.cursor;
@@ -252,13 +245,7 @@ static __attribute__((noinline)) void *FN(_sampled)(void *block, size_t size, ui
   uint64_t instr = FN(_instr)(top);
   if (top == th->top && FN(_window_holds)(th->lowest, th->window, top) && FN(_code)(top) == e->code && !FN(_below)(instr, th->floor)) {
     uint32_t push = e->instr != instr;
-    uint64_t near = mlz_event_near_head(th, MLZ_K_ALLOC, 0, mlz_word_domain(head), block, size, push, push);
-    if (MLZ_LIKELY(near != 0)) {
-      *words++ = near;
-    } else {
-      *words++ = mlz_event_block_word(0, 0, 0, block) | head;
-      *words++ = mlz_size_word(size, push, push);
-    }
+    words = mlz_event_quick_head(th, words, head, block, size, push, push);
     *words = MLZ_FRAME(e->id, FN(_offset)(e->code, instr));
     words += push;
     e->instr = instr;
@@ -282,7 +269,7 @@ static __attribute__((noinline)) void *FN(_mem_after)(void *block, size_t size) 
 static __attribute__((noinline)) void *FN(_obj_after)(void *block, size_t size) {
   return FN(_after)(block, size, mlz_head_word(MLZ_K_ALLOC, 0, MLZ_D_OBJ, 0), NULL);
 }
-/* Where every third or so is chosen, the stack has often only moved on. */
+/* Where so many are chosen, the stack has often only moved on. */
 MLZ_INLINE bool FN(_many)(void) { return mlz_settings_rate(mlz_tls.settings) > MLZ_WINDOW_RATE; }
 static __attribute__((noinline)) void *FN(_due)(void *block, size_t size, uint64_t head) {
   return FN(_many)() ? FN(_after)(block, size, head, WALK_DUE) : FN(_sampled)(block, size, head, true);

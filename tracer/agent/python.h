@@ -178,7 +178,7 @@ struct mlz_stack_reader {
   void *(*mem_malloc)(void *ctx, size_t size);
   void *(*mem_calloc)(void *ctx, size_t n, size_t size);
   void *(*mem_realloc)(void *ctx, void *old, size_t size);
-  /* Their second half: tells of a block that was just allocated, and returns it. */
+  /* Their second half, for a block that was chosen: tells of it, and returns it. */
   void *(*obj_after)(void *block, size_t size);
   void *(*mem_after)(void *block, size_t size);
 };

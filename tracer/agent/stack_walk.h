@@ -399,7 +399,7 @@ static bool FN(_turn)(struct mlz_thread *th, const char *top) {
 /* What seldom is: a new interpreter, dead code objects, something lost. */
 static MLZ_COLD unsigned FN(_odd)(struct mlz_thread *th, const char *tstate, const char *top) {
   const void *interp = FN(_ptr)(tstate, MLZ_TSTATE_INTERP);
-  uint32_t epoch = atomic_load_explicit(&mlz_agent.code_epoch, memory_order_relaxed) & 0x7fffffff;
+  uint32_t epoch = mlz_agent_code_epoch();
   if (interp != th->interp || epoch != th->ids_epoch) memset(th->ids, 0, sizeof(th->ids)); /* not for every stack that is forgotten */
   if (interp != th->interp) mlz_python_interp(th, interp);
   th->seen_epoch = th->ids_epoch = epoch;
@@ -414,8 +414,7 @@ static MLZ_COLD unsigned FN(_odd)(struct mlz_thread *th, const char *tstate, con
 
 static unsigned WALK_SELF(struct mlz_thread *th, const char *tstate) {
   const char *top = FN(_top)(tstate);
-  if (MLZ_UNLIKELY((FN(_ptr)(tstate, MLZ_TSTATE_INTERP) != th->interp) |
-                   ((atomic_load_explicit(&mlz_agent.code_epoch, memory_order_relaxed) & 0x7fffffff) != th->seen_epoch)))
+  if (MLZ_UNLIKELY((FN(_ptr)(tstate, MLZ_TSTATE_INTERP) != th->interp) | (mlz_agent_code_epoch() != th->seen_epoch)))
     return FN(_odd)(th, tstate, top);
   if (MLZ_UNLIKELY(!top)) {
     th->seen_n = 0;
