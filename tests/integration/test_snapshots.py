@@ -92,11 +92,25 @@ def compare(*options, exact=True):
     same('total, %s' % ' '.join(options), part[1], full[1])
 
 
+def caches_differ():
+    """Whether the two runs themselves differ: all was allocated alike, but two blocks at most, of no line of the program, lived longer in one of them.
+    The interpreter's method cache keeps a name until another one falls into the same place, and the place goes by the name's address. Once
+    in some hundred runs; such a pair is recorded again."""
+    full, part = sites('full.mlyze', '--group', 'stack')[0], sites('part.mlyze', '--group', 'stack')[0]
+    if any(full.get(k, (0,))[:2] != part.get(k, (0,))[:2] for k in {**full, **part}) or own(full) != own(part):
+        return False
+    moved = [(abs(full[k][2] - part[k][2]), abs(full[k][3] - part[k][3])) for k in full if full[k] != part[k]]
+    return 0 < sum(count for count, _ in moved) <= 2 and sum(size for _, size in moved) <= 256
+
+
 @case(each=TWO)
 def the_same_numbers_as_a_full_trace(python):
-    phases(python, 'full.mlyze')
-    phases(python, 'part.mlyze', '--snapshots-only')
     exact = python == PYTHONS[-1][1]
+    for _ in range(3):
+        phases(python, 'full.mlyze')
+        phases(python, 'part.mlyze', '--snapshots-only')
+        if not exact or not caches_differ():
+            break
     for at in [[], ['--at', 'one'], ['--at', 'four']]:
         for by in ('alloc-bytes', 'live-bytes', 'temporary'):
             compare('--group', 'stack', '--by', by, *at, exact=exact)
